@@ -1,0 +1,35 @@
+# `make demo` and `make test` do everything on a machine with Python 3.11 and a compiler; the rest is for developers.
+PY := .venv/bin/python
+# Ray would ship usage statistics and warn about tokens of local clusters; tests and demo need neither.
+export RAY_USAGE_STATS_ENABLED = 0
+
+.PHONY: demo test test-slow check setup lock clean
+
+demo: setup  ## caption drawn scenes with the demo captioner: no GPU, no download
+	$(PY) ray_jobs/caption.py demo
+
+test: check  ## everything but the suites marked slow, cluster, perf and gpu
+	$(PY) -m pytest -m "not slow and not cluster and not perf and not gpu"
+
+test-slow: setup
+	$(PY) -m pytest -m slow
+
+check: setup  ## what needs no engine: format, lint, types, storeys
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+setup:
+	@cluster/cpu/install.sh .venv
+
+# torch and torchvision carry no hash: they come from one of two places (cluster/cpu/install.sh).
+lock: setup  ## resolve pyproject.toml again into cluster/cpu/lock.txt
+	printf 'torchaudio ; python_version < "0"\ntorchcodec ; python_version < "0"\n' > .venv/overrides.txt
+	PIP_CONFIG_FILE=/dev/null .venv/bin/uv pip compile pyproject.toml --extra cpu --extra dev --overrides .venv/overrides.txt \
+	  $${PIP_FIND_LINKS:+--find-links $$PIP_FIND_LINKS} --python-version 3.11 --python-platform x86_64-manylinux_2_31 \
+	  --upgrade --no-header --no-annotate --generate-hashes -o .venv/lock.txt
+	$(PY) cluster/cpu/drop_torch_hashes.py < .venv/lock.txt > cluster/cpu/lock.txt
+
+clean:
+	rm -rf .venv out

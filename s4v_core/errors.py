@@ -1,0 +1,55 @@
+"""Everything this project raises. Each error survives pickling, because Ray carries it between processes:
+`args` are exactly the arguments of `__init__`, and `__str__` builds the sentence.
+"""
+
+
+class S4VError(Exception):
+    """Root of the errors of this project."""
+
+
+class ConfigError(S4VError):
+    """A setting, or a combination of settings, that cannot be run: `ConfigError(sentence)`."""
+
+
+class InputError(S4VError):
+    """An input that cannot be used as a whole. A single bad image is never an error but a row."""
+
+    def __init__(self, uri: str, problem: str) -> None:
+        super().__init__(uri, problem)
+        self.uri, self.problem = uri, problem
+
+    def __str__(self) -> str:
+        return f"{self.uri}: {self.problem}"
+
+
+class SchemaError(S4VError):
+    """Rows that do not have the columns of their contract."""
+
+    def __init__(self, uri: str, expected: str, found: str) -> None:
+        super().__init__(uri, expected, found)
+        self.uri, self.expected, self.found = uri, expected, found
+
+    def __str__(self) -> str:
+        return f"{self.uri}: expected {self.expected}, found {self.found}"
+
+
+class StorageError(S4VError):
+    """A store that does not do what it was asked."""
+
+    def __init__(self, uri: str, problem: str) -> None:
+        super().__init__(uri, problem)
+        self.uri, self.problem = uri, problem
+
+    def __str__(self) -> str:
+        return f"{self.uri}: {self.problem}"
+
+
+class EngineError(S4VError):
+    """An engine that cannot start, or died."""
+
+    def __init__(self, engine: str, problem: str) -> None:
+        super().__init__(engine, problem)
+        self.engine, self.problem = engine, problem
+
+    def __str__(self) -> str:
+        return f"engine {self.engine}: {self.problem}"

@@ -1,0 +1,115 @@
+"""A decoder in a child process with limits of memory and time: a crash there costs one image.
+
+The child lives as long as its owner and is replaced when it dies or hangs.
+"""
+
+import json
+import os
+import resource
+import select
+import struct
+import subprocess
+import sys
+from dataclasses import asdict
+from typing import BinaryIO
+
+from s4v_core.images.policy import DecodeConfig, Decoded, Framing, Refused
+
+MEMORY_MIB = 1024
+"""Address space of the child. Decoding 64 Mpx needs about 600 MiB."""
+
+_SIZES = struct.Struct("<IQ")
+
+
+class GuardedDecoder:
+    """`decode.decode` behind a process border. Not for several threads at once."""
+
+    def __init__(self, config: DecodeConfig, framing: Framing) -> None:
+        self.config, self.framing = config, framing
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def decode(self, data: bytes) -> Decoded | Refused:
+        """One image; a child that crashes, runs out of memory or hangs is a reason too."""
+        if len(data) > self.config.max_file_mib << 20:
+            return Refused("file_too_big")
+        if not data:
+            return Refused("not_an_image")
+        child = self._running()
+        assert child.stdin, "the child has pipes"
+        assert child.stdout, "the child has pipes"
+        try:
+            _send(child.stdin, {}, data)
+            if not select.select([child.stdout], [], [], self.config.deadline_s)[0]:
+                self.close()
+                return Refused("decode_failed:timeout")
+            about, pixels = _receive(child.stdout)
+        except (BrokenPipeError, EOFError):
+            self.close()
+            return Refused("decode_failed:crash")
+        if "reason" in about:
+            return Refused(about["reason"])
+        return Decoded(pixels, **about)
+
+    def close(self) -> None:
+        """End the child; the next image starts another."""
+        child, self._child = self._child, None
+        if child:
+            child.kill()
+            child.communicate()
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._child is None or self._child.poll() is not None:
+            self._child = subprocess.Popen(
+                [sys.executable, "-c", "from s4v_core.images.guard import serve; serve()"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                # Where the package is only on this process's path (a job's working dir).
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )
+            assert self._child.stdin, "the child has pipes"
+            settings = {"config": self.config.model_dump(), "framing": asdict(self.framing)}
+            _send(self._child.stdin, settings, b"")
+        return self._child
+
+
+def serve() -> None:
+    """The child: settings first, then one answer per image until the pipe closes."""
+    from s4v_core.images.decode import decode  # Pillow stays out of processes that do not decode
+
+    limit = MEMORY_MIB << 20
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    source, sink = sys.stdin.buffer, sys.stdout.buffer
+    try:
+        settings, _ = _receive(source)
+        config = DecodeConfig(**settings["config"])
+        framing = Framing(**settings["framing"])
+        while True:
+            answer = decode(_receive(source)[1], config, framing)
+            if isinstance(answer, Refused):
+                _send(sink, {"reason": answer.reason}, b"")
+            else:
+                about = asdict(answer)
+                pixels = about.pop("pixels")
+                _send(sink, about, pixels)
+    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+        return
+
+
+def _send(sink: BinaryIO, about: dict[str, object], data: bytes) -> None:
+    header = json.dumps(about).encode()
+    sink.write(_SIZES.pack(len(header), len(data)) + header)
+    sink.write(data)
+    sink.flush()
+
+
+def _receive(source: BinaryIO) -> tuple[dict[str, object], bytes]:  # type: ignore[type-arg]
+    header_size, data_size = _SIZES.unpack(_exactly(source, _SIZES.size))
+    return json.loads(_exactly(source, header_size)), _exactly(source, data_size)
+
+
+def _exactly(source: BinaryIO, size: int) -> bytes:
+    data = source.read(size)
+    if len(data) < size:
+        raise EOFError
+    return data

@@ -1,0 +1,115 @@
+"""Encoded bytes of the images of one unit, with as few requests as their container allows.
+
+What is a fact about an image becomes its reason; what is the store's weather is raised, and the unit
+stays undone.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from s4v_core import storage
+from s4v_core.records.gunzip import Gunzip
+from s4v_core.records.indexing import bytes_column
+from s4v_core.storage import SourceChangedError
+
+FILE_READS = 16
+"""Loose files are read this many at a time: each is one round trip."""
+
+
+def read_images(rows: Sequence[dict[str, Any]]) -> list[bytes | str]:
+    """One entry per plan row (PLAN_SCHEMA), in order: the bytes, or the reason why there are none.
+
+    Raises:
+        StorageError: The store does not answer.
+    """
+    found: list[bytes | str] = [row["problem"] or "not_found" for row in rows]
+    groups: dict[tuple[str, str], list[int]] = {}
+    for at, row in enumerate(rows):
+        if row["problem"] is None:
+            place = "" if row["container"] == "file" else row["uri"]
+            groups.setdefault((row["container"], place), []).append(at)
+    for (container, _), places in groups.items():
+        members = [rows[at] for at in places]
+        try:
+            images = _READERS[container](members)
+        except SourceChangedError:
+            images = ["source_changed"] * len(members)
+        for at, image in zip(places, images, strict=True):
+            found[at] = image
+    return found
+
+
+def _read_files(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:
+    def read(row: dict[str, Any]) -> bytes | str:
+        try:
+            return storage.read(row["uri"])
+        except FileNotFoundError:
+            return "not_found"
+
+    with ThreadPoolExecutor(min(FILE_READS, len(rows))) as pool:
+        return list(pool.map(read, rows))
+
+
+def _read_tar(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:
+    """Members of a unit are neighbours: one ranged read covers them."""
+    start = min(row["offset"] for row in rows)
+    end = max(row["offset"] + row["length"] for row in rows)
+    if end == start:
+        return [b""] * len(rows)
+    data = memoryview(storage.read_range(rows[0]["uri"], start, end - start, rows[0]["etag"]))
+    places = (row["offset"] - start for row in rows)
+    return [bytes(data[p : p + row["length"]]) for p, row in zip(places, rows, strict=True)]
+
+
+def _read_tar_gz(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:
+    """Unpacks from the front: the price of a compressed tar, once per unit."""
+    _check_unchanged(rows[0])
+    with storage.open_to_read(rows[0]["uri"]) as file:
+        stream = Gunzip(file)
+        images: list[bytes | str] = []
+        for row in rows:
+            stream.seek(row["offset"])
+            images.append(stream.read(row["length"]))
+    return images
+
+
+def _read_parquet(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:
+    """Reads the row groups that hold the unit's rows, and of them the image column alone."""
+    _check_unchanged(rows[0])
+    wanted = {row["row"]: at for at, row in enumerate(rows)}
+    images: list[bytes | str] = ["not_found"] * len(rows)
+    with storage.open_to_read(rows[0]["uri"]) as file:
+        table = pq.ParquetFile(file)
+        column = bytes_column(table.schema_arrow)
+        first = 0
+        for group in range(table.num_row_groups):
+            count = table.metadata.row_group(group).num_rows
+            hits = [row for row in wanted if first <= row < first + count]
+            if hits:
+                values = table.read_row_group(group, columns=[column])[column]
+                for row in hits:
+                    images[wanted[row]] = _image_bytes(values[row - first].as_py())
+            first += count
+    return images
+
+
+def _image_bytes(value: Any) -> bytes | str:
+    data = value.get("bytes") if isinstance(value, dict) else value
+    return "not_found" if data is None else bytes(data)
+
+
+def _check_unchanged(row: dict[str, Any]) -> None:
+    file = storage.stat(row["uri"])
+    if file is None or file.etag != row["etag"]:
+        raise SourceChangedError(row["uri"], "changed since it was indexed")
+
+
+_READERS = {
+    "file": _read_files,
+    "tar": _read_tar,
+    "targz": _read_tar_gz,
+    "parquet": _read_parquet,
+}

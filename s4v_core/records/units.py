@@ -1,0 +1,122 @@
+"""The commit rule: a unit is done if and only if its one Parquet file exists under OUTPUT/captions.
+
+No ledger, no lock, no clock: resuming is one listing minus the plan. Readers take
+`OUTPUT/captions/*.parquet` and nothing else.
+"""
+
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from s4v_core import storage
+from s4v_core.errors import StorageError
+from s4v_core.records.schemas import RESULT_SCHEMA, STATUSES, check_schema
+
+FOLDER = "captions"
+_NAME = re.compile(r"unit-(\d{6,})\.parquet$")
+_KEY = b"s4v.unit"
+
+
+@dataclass(frozen=True, slots=True)
+class UnitAccount:
+    """What a unit's file says of itself in its footer."""
+
+    unit: int
+    plan: str
+    run_id: str
+    rows: int
+    ok: int
+    rejected: int
+    error: int
+    output_tokens: int
+
+
+def captions_folder(output: str) -> str:
+    return storage.join(output, FOLDER)
+
+
+def unit_uri(output: str, unit: int) -> str:
+    """The one name that the result of a unit can have."""
+    return storage.join(output, FOLDER, f"unit-{unit:06d}.parquet")
+
+
+def done_units(output: str) -> set[int]:
+    """Units whose file exists: one listing."""
+    folder = captions_folder(output)
+    if not storage.is_folder(folder):
+        return set()
+    return {int(m[1]) for f in storage.list_files(folder) if (m := _NAME.search(f.uri))}
+
+
+def commit_unit(
+    output: str, unit: int, plan_digest: str, run_id: str, rows: pa.Table, heal: bool = False
+) -> tuple[UnitAccount, bool]:
+    """Make a unit's rows durable in one write.
+
+    Args:
+        rows: RESULT_SCHEMA, all images of the unit.
+        heal: Replace the file that is there instead of leaving it.
+
+    Returns:
+        The account of the file that now lies there, and whether this call wrote it.
+
+    Raises:
+        SchemaError: The rows are not result rows.
+        StorageError: The store refuses, or what lies there is no result of this plan.
+    """
+    uri = unit_uri(output, unit)
+    check_schema(rows, RESULT_SCHEMA, uri)
+    account = _account(unit, plan_digest, run_id, rows)
+    about = {_KEY: json.dumps(asdict(account)).encode()}
+    sink = io.BytesIO()
+    pq.write_table(rows.replace_schema_metadata(about), sink, compression="zstd")
+    if heal:
+        storage.replace(uri, sink.getvalue())
+        return account, True
+    if storage.create(uri, sink.getvalue()):
+        return account, True
+    found = read_account(output, unit)
+    if (found.plan, found.rows) != (plan_digest, rows.num_rows):
+        raise StorageError(uri, "holds rows of another plan; nothing was overwritten")
+    return found, False
+
+
+def read_unit(output: str, unit: int) -> pa.Table:
+    """A unit's result rows, in one GET, so that a replacement in between cannot mix two files."""
+    uri = unit_uri(output, unit)
+    table = _parquet(uri).read()
+    return check_schema(table.replace_schema_metadata(), RESULT_SCHEMA, uri)
+
+
+def read_account(output: str, unit: int) -> UnitAccount:
+    """A unit's account, from its footer."""
+    uri = unit_uri(output, unit)
+    metadata = _parquet(uri).schema_arrow.metadata or {}
+    if _KEY not in metadata:
+        raise StorageError(uri, "is no unit of a caption run")
+    return UnitAccount(**json.loads(metadata[_KEY]))
+
+
+def read_results(output: str, units: Iterable[int]) -> Iterable[pa.Table]:
+    """Result rows, unit after unit."""
+    return (read_unit(output, unit) for unit in units)
+
+
+def _parquet(uri: str) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(io.BytesIO(storage.read(uri)))
+    except pa.ArrowInvalid as error:
+        raise StorageError(uri, f"is no complete Parquet file: {error}") from None
+
+
+def _account(unit: int, plan_digest: str, run_id: str, rows: pa.Table) -> UnitAccount:
+    counts = Counter(rows["status"].to_pylist())
+    by_status = {status: counts[status] for status in STATUSES}
+    tokens = sum(filter(None, rows["output_tokens"].to_pylist()))
+    return UnitAccount(unit, plan_digest, run_id, rows.num_rows, **by_status, output_tokens=tokens)
