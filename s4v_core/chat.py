@@ -37,7 +37,9 @@ class Template:
         """
         for text in (question, *(earlier for earlier, _ in answers)):
             if IMAGE in text:
-                raise ConfigError(f"prompt: found {IMAGE} in {text!r}; the image is put in front of it")
+                raise ConfigError(
+                    f"prompt: found {IMAGE} in {text!r}; the image is put in front of it"
+                )
         questions = [*(earlier for earlier, _ in answers), question]
         questions[0] = f"{IMAGE}\n{questions[0]}"
         text = self.system

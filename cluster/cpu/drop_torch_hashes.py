@@ -7,4 +7,8 @@ import re
 import sys
 
 lock = sys.stdin.read()
-sys.stdout.write(re.sub(r"(?m)^(torch|torchvision)==([\d.]+)\S* \\\n(?: +--hash=\S+(?: \\)?\n)+", r"\1==\2\n", lock))
+sys.stdout.write(
+    re.sub(
+        r"(?m)^(torch|torchvision)==([\d.]+)\S* \\\n(?: +--hash=\S+(?: \\)?\n)+", r"\1==\2\n", lock
+    )
+)

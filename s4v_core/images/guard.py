@@ -11,7 +11,7 @@ import struct
 import subprocess
 import sys
 from dataclasses import asdict
-from typing import BinaryIO
+from typing import IO, Any
 
 from s4v_core.images.policy import DecodeConfig, Decoded, Framing, Refused
 
@@ -96,19 +96,19 @@ def serve() -> None:
         return
 
 
-def _send(sink: BinaryIO, about: dict[str, object], data: bytes) -> None:
+def _send(sink: IO[bytes], about: dict[str, Any], data: bytes) -> None:
     header = json.dumps(about).encode()
     sink.write(_SIZES.pack(len(header), len(data)) + header)
     sink.write(data)
     sink.flush()
 
 
-def _receive(source: BinaryIO) -> tuple[dict[str, object], bytes]:  # type: ignore[type-arg]
+def _receive(source: IO[bytes]) -> tuple[dict[str, Any], bytes]:
     header_size, data_size = _SIZES.unpack(_exactly(source, _SIZES.size))
     return json.loads(_exactly(source, header_size)), _exactly(source, data_size)
 
 
-def _exactly(source: BinaryIO, size: int) -> bytes:
+def _exactly(source: IO[bytes], size: int) -> bytes:
     data = source.read(size)
     if len(data) < size:
         raise EOFError

@@ -1,7 +1,7 @@
 """One shard -> one row per image, with what reading it back needs, and the shard's account.
 
-Opens shards, keeps no image bytes. Nothing is dropped in silence: what cannot be read is a row with a
-problem, a damage of the shard, or a count.
+Opens shards, keeps no image bytes. Nothing is dropped in silence: what cannot be read is a row
+with a problem, a damage of the shard, or a count.
 """
 
 import json
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from s4v_core import storage
 from s4v_core.errors import InputError, StorageError
 from s4v_core.records import tar
+from s4v_core.records.gunzip import Gunzip
 from s4v_core.records.schemas import PLAN_SCHEMA
 from s4v_core.records.sources import NOT_IMAGES, SIDECARS, Shard, ending, relative_name
 from s4v_core.storage import StoredFile
@@ -139,7 +140,7 @@ def _tar_sidecars(shard: Shard, file: Any, members: list[tar.Member]) -> dict[st
     if not texts:
         return {}
     file.seek(0)
-    stream = tar.Gunzip(file) if shard.kind == "targz" else file
+    stream = Gunzip(file) if shard.kind == "targz" else file
     found: dict[str, str] = {}
     for member in texts:
         stream.seek(member.offset)

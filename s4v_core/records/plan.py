@@ -82,7 +82,7 @@ def build_plan(
         tables = _limited(tables, limit)
     units = _unit_numbers([t.num_rows for t in tables], unit_size)
     rows = pa.concat_tables([INDEX_SCHEMA.empty_table(), *tables])
-    ids, renamed = _unique(rows["image_id"].to_pylist())
+    ids, renamed = _unique([str(i) for i in rows["image_id"].to_pylist()])
     rows = rows.set_column(0, INDEX_SCHEMA.field("image_id"), pa.array(ids, pa.string()))
     table = rows.add_column(1, PLAN_SCHEMA.field("unit"), pa.array(units, pa.int32()))
     unit_rows = np.bincount(units).tolist() if len(units) else []

@@ -1,7 +1,7 @@
 """Encoded bytes of the images of one unit, with as few requests as their container allows.
 
-What is a fact about an image becomes its reason; what is the store's weather is raised, and the unit
-stays undone.
+What is a fact about an image becomes its reason; what is the store's weather is raised, and the
+unit stays undone.
 """
 
 from collections.abc import Sequence
@@ -84,6 +84,7 @@ def _read_parquet(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:
     with storage.open_to_read(rows[0]["uri"]) as file:
         table = pq.ParquetFile(file)
         column = bytes_column(table.schema_arrow)
+        assert column, "the plan names rows only of files with such a column"
         first = 0
         for group in range(table.num_row_groups):
             count = table.metadata.row_group(group).num_rows

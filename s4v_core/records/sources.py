@@ -13,8 +13,34 @@ from s4v_core.errors import InputError
 from s4v_core.storage import StoredFile
 
 NOT_IMAGES = frozenset(
-    "cls csv db html idx index ini json jsonl lock log md npy npz parquet pickle pkl pth py sh toml tsv txt xml yaml yml"
-    .split()
+    [
+        "cls",
+        "csv",
+        "db",
+        "html",
+        "idx",
+        "index",
+        "ini",
+        "json",
+        "jsonl",
+        "lock",
+        "log",
+        "md",
+        "npy",
+        "npz",
+        "parquet",
+        "pickle",
+        "pkl",
+        "pth",
+        "py",
+        "sh",
+        "toml",
+        "tsv",
+        "txt",
+        "xml",
+        "yaml",
+        "yml",
+    ]
 )
 """Endings of files that accompany images. Anything else counts, whatever its name: content decides."""
 

@@ -1,0 +1,43 @@
+"""Captions of a run in a format that others read; the ending of the file says which.
+
+python ray_jobs/export.py s3://bucket/run --to captions.json      ShareGPT4V JSON, for training
+python ray_jobs/export.py s3://bucket/run --to captions.jsonl     all rows and columns
+python ray_jobs/export.py s3://bucket/run --to captions.parquet   the same in one file
+python ray_jobs/export.py s3://bucket/run --to captions.tar       WebDataset sidecars
+"""
+
+import sys
+from pathlib import Path
+
+try:
+    import s4v_core  # noqa: F401 - installed, or on the path of a submitted job
+except ModuleNotFoundError:
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from typing import Annotated
+
+import tyro
+
+from ray_jobs.command_line import run_main
+from s4v_core.captioning.export import export_run
+from s4v_core.config import Config
+
+
+class ExportJob(Config):
+    """Captions of a run in a format that others read."""
+
+    output: Annotated[str, tyro.conf.Positional]
+    """Folder of the run."""
+    to: str
+    """File to write: .json (ShareGPT4V), .jsonl, .parquet or .tar."""
+
+
+def main(argv: list[str]) -> int:
+    job = tyro.cli(ExportJob, args=argv, description=__doc__)
+    count = export_run(job.output, job.to)
+    print(f"{count} rows written to {job.to}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,124 @@
+"""A run's captions in the formats that others read, in the order of the plan, byte for byte the same
+every time. Holds one unit at a time.
+"""
+
+import io
+import json
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from s4v_core import chat, storage
+from s4v_core.errors import ConfigError, InputError
+from s4v_core.records import plan, units
+from s4v_core.records.schemas import RESULT_SCHEMA
+
+Writer = Callable[[Iterator[pa.Table], BinaryIO], int]
+
+
+def export_run(output: str, to: str) -> int:
+    """Write the captions of a run to one file; its ending says the format.
+
+    `.json`: ShareGPT4V JSON (ok rows). `.jsonl`, `.parquet`: all rows with all columns.
+    `.tar`: WebDataset sidecars, `<image_id>.txt` and `<image_id>.json` (ok rows).
+
+    Returns:
+        Rows written.
+
+    Raises:
+        ConfigError: The ending is none of these.
+        InputError: `output` holds no run.
+    """
+    ending = next((e for e in _WRITERS if to.endswith(e)), None)
+    if ending is None:
+        raise ConfigError(f"to: found {to!r}, allowed names ending in {', '.join(_WRITERS)}")
+    head = plan.read_plan_head(output)
+    if head is None:
+        raise InputError(output, "holds no caption run (there is no plan.parquet)")
+    done = units.done_units(output)
+    tables = (units.read_unit(output, u) for u in range(len(head.unit_rows)) if u in done)
+    with tempfile.TemporaryFile() as file:
+        count = _WRITERS[ending](tables, file)
+        file.seek(0)
+        storage.upload(file, to)
+    return count
+
+
+def _write_sharegpt4v(tables: Iterator[pa.Table], sink: BinaryIO) -> int:
+    """A JSON array with one record per line: streams, and still diffs."""
+    count = 0
+    for row in _ok_rows(tables):
+        sink.write(b"[\n" if count == 0 else b",\n")
+        sink.write(json.dumps(sharegpt4v_record(row), ensure_ascii=False).encode())
+        count += 1
+    sink.write(b"\n]\n" if count else b"[]\n")
+    return count
+
+
+def sharegpt4v_record(row: dict[str, Any]) -> dict[str, Any]:
+    """A result row in the schema of the released files (spec of ShareGPT4V-PT)."""
+    return {
+        "id": storage.base_name(row["image_id"]).rpartition(".")[0] or row["image_id"],
+        "image": row["image_id"],
+        "conversations": [
+            {"from": "human", "value": f"{chat.IMAGE}\n{row['prompt']}"},
+            {"from": "gpt", "value": row["caption"]},
+        ],
+    }
+
+
+def _write_jsonl(tables: Iterator[pa.Table], sink: BinaryIO) -> int:
+    count = 0
+    for table in tables:
+        for row in table.to_pylist():
+            row["created_at"] = row["created_at"].isoformat()
+            sink.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            count += 1
+    return count
+
+
+def _write_parquet(tables: Iterator[pa.Table], sink: BinaryIO) -> int:
+    count = 0
+    with pq.ParquetWriter(sink, RESULT_SCHEMA, compression="zstd") as writer:
+        for table in tables:
+            writer.write_table(table)
+            count += table.num_rows
+    return count
+
+
+def _write_sidecars(tables: Iterator[pa.Table], sink: BinaryIO) -> int:
+    count = 0
+    with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for row in _ok_rows(tables):
+            about = {
+                n: row[n] for n in ("caption", "prompt", "model", "model_revision", "sampling")
+            }
+            _add_member(tar, f"{row['image_id']}.txt", row["caption"].encode())
+            _add_member(
+                tar, f"{row['image_id']}.json", json.dumps(about, ensure_ascii=False).encode()
+            )
+            count += 1
+    return count
+
+
+def _add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))
+
+
+def _ok_rows(tables: Iterator[pa.Table]) -> Iterator[dict[str, Any]]:
+    for table in tables:
+        yield from (row for row in table.to_pylist() if row["status"] == "ok")
+
+
+_WRITERS: dict[str, Writer] = {
+    ".json": _write_sharegpt4v,
+    ".jsonl": _write_jsonl,
+    ".parquet": _write_parquet,
+    ".tar": _write_sidecars,
+}

@@ -1,0 +1,42 @@
+"""Ctrl-C drains, a second one stops at once, SIGTERM is gone within two seconds."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+RESUME = "run the same command again to resume"
+TERMINATED = 143
+
+
+@contextmanager
+def draining(drain: Callable[[], None]) -> Iterator[list[bool]]:
+    """Call `drain` at the first Ctrl-C; the list that is given out then holds True."""
+    drained: list[bool] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if drained:
+            _say(f"stopped; {RESUME}")
+            raise KeyboardInterrupt
+        drained.append(True)
+        _say("finishing the units in flight; Ctrl-C again stops at once")
+        drain()
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        # Ray's job stop kills 3 s later: nothing here may take long, and nothing is lost.
+        _say(f"terminated; {RESUME}")
+        os._exit(TERMINATED)
+
+    old = signal.signal(signal.SIGINT, interrupt), signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield drained
+    finally:
+        signal.signal(signal.SIGINT, old[0])
+        signal.signal(signal.SIGTERM, old[1])
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"\n{line}\n")
+    sys.stderr.flush()

@@ -1,0 +1,62 @@
+"""The caption pass as a value. Imports nothing heavy, so that recipes and --help answer at once."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from s4v_core.config import Config
+from s4v_core.errors import ConfigError
+from s4v_core.generation.requests import EngineName, EngineSettings, SamplingConfig
+from s4v_core.images.policy import DecodeConfig
+
+
+class CaptionJob(Config):
+    """Caption every image of the input, each exactly once."""
+
+    input: tuple[str, ...]
+    """Folder, glob or brace pattern, .tar shards, Parquet, ShareGPT4V/LLaVA JSON, on any fsspec URI.
+    May be repeated."""
+    output: str
+    """Folder of the run. The same command again resumes it."""
+    model: str
+    """Checkpoint folder or hub id of a vision model; with --engine openai its name there."""
+    image_root: str | None = None
+    """Where the images lie that a JSON or Parquet names by relative paths; default: beside it."""
+    engine: EngineName = "auto"
+    """auto takes vllm where it is installed, else transformers; fake needs no model."""
+    prompt: str | None = None
+    """What the captioner is asked; default: the Share-Captioner's instruction."""
+    prompts: str | None = None
+    """File of prompts, one per line; each image gets one of them, chosen by its id."""
+    template: str | None = None
+    """Chat template: vicuna_v1, or model for the checkpoint's own; default: by architecture."""
+    limit: int | None = Field(None, ge=1)
+    """Caption only the first N images."""
+    engines: int = Field(1, ge=1)
+    """Engine actors, one per GPU."""
+    accelerator: str | None = None
+    """GPU type that engines are pinned to, as Ray names it: A100-80G, A100, H100, ..."""
+    retry_errors: bool = False
+    """Do failed and rejected images again, and replace their rows."""
+    plan: bool = False
+    """Measure a sample, say how long the whole input takes, and caption nothing."""
+    sampling: SamplingConfig = SamplingConfig()
+    """How captions are drawn."""
+    settings: EngineSettings = EngineSettings()
+    """How engines are started."""
+    decode: DecodeConfig = DecodeConfig()
+    """Which images are let in."""
+    demo_scenes: int = Field(0, ge=0)
+    """Draw this many scenes into the input first, and build the demo captioner: the demo's own."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if not self.input:
+            raise ConfigError("input: found none, needed at least one; give --input URI")
+        if self.prompt is not None and self.prompts is not None:
+            raise ConfigError("prompt: found --prompt and --prompts, allowed one of them")
+        if self.prompt is not None and not self.prompt.strip():
+            raise ConfigError("prompt: found an empty text, allowed any other")
+        if self.plan and self.retry_errors:
+            raise ConfigError("plan: found --plan and --retry-errors, allowed one of them")
+        return self

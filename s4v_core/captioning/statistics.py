@@ -1,0 +1,109 @@
+"""Figures of a run, from storage alone: what is done, how it ended, how fast, and what bounded it."""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from s4v_core.generation.pass_spec import UnitDone
+from s4v_core.records import plan, units
+
+READERS = 32
+"""Unit files that are read at the same time; each is a small GET."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunCounts:
+    """Of one output folder.
+
+    Attributes:
+        missing: Units of the plan that have no file.
+        foreign: Files of captions that are not of this plan.
+        reasons: Rows by reason, of those that are not ok.
+    """
+
+    images: int
+    units: int
+    done: int
+    ok: int
+    rejected: int
+    error: int
+    output_tokens: int
+    missing: list[int]
+    foreign: list[int]
+    reasons: dict[str, int] = field(default_factory=dict)
+    damaged: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every image that could be read has its row, and every shard was whole."""
+        return not (self.missing or self.foreign or self.damaged)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def count_run(output: str, head: plan.PlanHead) -> RunCounts:
+    """Read every unit's file of a run: rows by status and by reason."""
+    done = units.done_units(output)
+    planned = set(range(len(head.unit_rows)))
+    totals: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    foreign = sorted(done - planned)
+    with ThreadPoolExecutor(READERS) as pool:
+        for account, found in pool.map(lambda unit: _counted(output, unit), sorted(done & planned)):
+            if (account.plan, account.rows) != (head.digest, head.unit_rows[account.unit]):
+                foreign.append(account.unit)
+            for name in ("rows", "ok", "rejected", "error", "output_tokens"):
+                totals[name] += getattr(account, name)
+            reasons += found
+    return RunCounts(
+        images=head.images,
+        units=len(planned),
+        done=totals["rows"],
+        ok=totals["ok"],
+        rejected=totals["rejected"],
+        error=totals["error"],
+        output_tokens=totals["output_tokens"],
+        missing=sorted(planned - done),
+        foreign=foreign,
+        reasons=dict(reasons.most_common()),
+        damaged=head.damaged,
+    )
+
+
+def _counted(output: str, unit: int) -> tuple[units.UnitAccount, Counter[str]]:
+    account = units.read_account(output, unit)
+    if account.ok == account.rows:
+        return account, Counter()
+    return account, Counter(filter(None, units.read_unit(output, unit)["reason"].to_pylist()))
+
+
+@dataclass(slots=True)
+class Times:
+    """Seconds of work by stage, summed over the units of this process's run."""
+
+    images: int = 0
+    read_s: float = 0.0
+    decode_s: float = 0.0
+    generate_s: float = 0.0
+    idle_s: float = 0.0
+    commit_s: float = 0.0
+
+    def add(self, done: UnitDone) -> None:
+        self.images += done.rows
+        for name in ("read_s", "decode_s", "generate_s", "idle_s", "commit_s"):
+            setattr(self, name, getattr(self, name) + getattr(done, name))
+
+    def ms_per_image(self) -> dict[str, float]:
+        """Work per image in each stage, milliseconds; `idle` is the engine waiting."""
+        return {
+            name: round(1000 * getattr(self, f"{name}_s") / max(self.images, 1), 3)
+            for name in ("read", "decode", "generate", "commit", "idle")
+        }
+
+    def bound_by(self, wall_s: float, engines: int) -> str:
+        """What set the pace: the engine, unless it waited for more than a tenth of the time."""
+        if not self.images or self.idle_s <= 0.1 * wall_s * engines:
+            return "engine"
+        return "read" if self.read_s > self.decode_s else "decode"

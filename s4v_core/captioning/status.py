@@ -1,0 +1,77 @@
+"""How far a run is, read from its folder alone."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from s4v_core import storage
+from s4v_core.captioning.statistics import RunCounts, count_run
+from s4v_core.errors import InputError
+from s4v_core.records import plan
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """Counts of a run, and the figures that its last finished process left (empty before that)."""
+
+    output: str
+    counts: RunCounts
+    figures: dict[str, Any]
+
+    def as_text(self) -> str:
+        """A few lines for people."""
+        lines = [f"{self.output}: {counts_text(self.counts)}"]
+        lines += reason_lines(self.counts)
+        if self.figures:
+            lines.append(pace_text(self.figures))
+        return "\n".join(lines)
+
+
+def read_status(output: str) -> RunStatus:
+    """The status of the run in `output`.
+
+    Raises:
+        InputError: There is none.
+    """
+    head = plan.read_plan_head(output)
+    if head is None:
+        raise InputError(output, "holds no caption run (there is no plan.parquet)")
+    try:
+        figures = json.loads(storage.read(storage.join(output, "stats.json")))
+    except FileNotFoundError:
+        figures = {}
+    return RunStatus(output, count_run(output, head), figures)
+
+
+def counts_text(counts: RunCounts) -> str:
+    share = 100 * counts.done / counts.images
+    return (
+        f"{counts.done} of {counts.images} images ({share:.1f} %): {counts.ok} ok, "
+        f"{counts.rejected} rejected, {counts.error} errors"
+    )
+
+
+def reason_lines(counts: RunCounts) -> list[str]:
+    """Reasons of rows without a good caption, and what is wrong with the run itself."""
+    lines = [f"  {number:>8} {reason}" for reason, number in counts.reasons.items()]
+    if counts.missing:
+        lines.append(f"  {len(counts.missing)} units are missing; the same command again resumes")
+    if counts.foreign:
+        lines.append(
+            f"  {len(counts.foreign)} files in captions/ are not of this plan: {counts.foreign}"
+        )
+    for shard in counts.damaged:
+        kinds = ", ".join(f"{d['kind']} at byte {d['offset']}" for d in shard["damages"])
+        lines.append(
+            f"  damaged shard {shard['uri']}: {kinds}; {shard['images']} images were found"
+        )
+    return lines
+
+
+def pace_text(figures: dict[str, Any]) -> str:
+    stages = ", ".join(f"{name} {ms:g}" for name, ms in figures["ms_per_image"].items())
+    return (
+        f"{figures['captioned_by_this_run']} captioned in {figures['wall_s']:.1f} s, engine start "
+        f"included ({figures['images_per_s']:g} images/s); bound by {figures['bound_by']}; "
+        f"ms per image: {stages}"
+    )

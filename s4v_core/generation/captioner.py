@@ -1,0 +1,96 @@
+"""The engine actor: prepared units in, result rows out, several units at once on one event loop."""
+
+import json
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from s4v_core.generation.engine_choice import build_engine
+from s4v_core.generation.pass_spec import PassSpec
+from s4v_core.generation.requests import Generation, Request
+from s4v_core.records.schemas import RESULT_SCHEMA, table_of
+
+TIMES = ("read_s", "decode_s", "generate_s", "idle_s")
+GENERATED_SCHEMA = pa.schema(
+    [*RESULT_SCHEMA, pa.field("unit", pa.int32()), *(pa.field(n, pa.float64()) for n in TIMES)]
+)
+
+
+class CaptionerActor:
+    """One per accelerator; holds the engine for the whole pass."""
+
+    def __init__(self, spec: PassSpec) -> None:
+        self._spec = spec
+        self._engine = build_engine(spec.engine)
+        self._sampling = json.dumps(spec.sampling.model_dump(), sort_keys=True)
+        self._active = 0
+        self._idle_since: float | None = None  # the wait for the first unit is nobody's fault
+
+    async def __call__(self, prepared: pa.Table) -> pa.Table:
+        """PREPARED_SCHEMA in, GENERATED_SCHEMA out; rows keep their order."""
+        if not prepared.num_rows:
+            return GENERATED_SCHEMA.empty_table()
+        idle_s = self._begin()
+        started = time.monotonic()
+        try:
+            rows = prepared.drop_columns("pixels").to_pylist()
+            requests = [
+                _request(row, prepared["pixels"][at]) for at, row in enumerate(rows) if _sound(row)
+            ]
+            answers = iter(await self._engine.generate(requests, self._spec.sampling))
+        finally:
+            self._end()
+        times = {"generate_s": time.monotonic() - started, "idle_s": idle_s}
+        done = [
+            self._result(row, next(answers) if _sound(row) else None)
+            | {name: row[name] for name in ("unit", "read_s", "decode_s")}
+            | times
+            for row in rows
+        ]
+        return table_of(done, GENERATED_SCHEMA, f"unit {rows[0]['unit']}")
+
+    def _result(self, row: dict[str, Any], answer: Generation | None) -> dict[str, Any]:
+        spec = self._spec
+        result = {name: row[name] for name in RESULT_SCHEMA.names if name in row}
+        reason = row["reason"] if answer is None else answer.reason
+        return result | {
+            "caption": answer.text if answer else None,
+            "status": "ok" if reason is None else "error",
+            "reason": reason,
+            "attempts": 0 if answer is None else 1,
+            "finish_reason": answer.finish_reason if answer else None,
+            "prompt_tokens": answer.prompt_tokens if answer else None,
+            "output_tokens": answer.output_tokens if answer else None,
+            "model": spec.engine.model,
+            "model_revision": spec.model_revision,
+            "engine": self._engine.version,
+            "sampling": self._sampling,
+            "run_id": spec.run_id,
+            "created_at": datetime.now(UTC),
+        }
+
+    def _begin(self) -> float:
+        """Seconds for which the engine had nothing to do until now."""
+        self._active += 1
+        if self._active > 1 or self._idle_since is None:
+            return 0.0
+        return time.monotonic() - self._idle_since
+
+    def _end(self) -> None:
+        self._active -= 1
+        if not self._active:
+            self._idle_since = time.monotonic()
+
+
+def _sound(row: dict[str, Any]) -> bool:
+    return row["reason"] is None
+
+
+def _request(row: dict[str, Any], pixels: pa.LargeBinaryScalar) -> Request:
+    # The buffer lies in the object store; nothing is copied.
+    shape = (row["pixel_height"], row["pixel_width"], 3)
+    picture = np.frombuffer(memoryview(pixels.as_buffer()), np.uint8).reshape(shape)
+    return Request(row["image_id"], picture, row["prompt"])

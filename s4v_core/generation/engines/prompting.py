@@ -1,0 +1,76 @@
+"""Prompt text -> token ids and back, the same for every engine that runs a checkpoint itself."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import AutoConfig, AutoProcessor
+
+from s4v_core import chat
+from s4v_core.errors import ConfigError, EngineError
+
+OWN_TEMPLATE = "model"
+"""Template name that stands for the checkpoint's own chat template."""
+
+
+class PromptRenderer:
+    """The processor of one checkpoint, and the template that its captions are asked with.
+
+    Attributes:
+        processor: The checkpoint's.
+        longest: Tokens that the model has positions for.
+    """
+
+    def __init__(self, model: str, template: str) -> None:
+        try:
+            config = AutoConfig.from_pretrained(model, trust_remote_code=False).get_text_config()
+            self.processor = AutoProcessor.from_pretrained(model, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise EngineError("prompt", f"{model} is no vision checkpoint: {error}") from error
+        self.longest = int(config.max_position_embeddings)
+        self._tokenizer = self.processor.tokenizer
+        self._template = template
+
+    def rendered(self, prompt: str) -> str:
+        """The text that asks `prompt` about one image."""
+        if self._template != OWN_TEMPLATE:
+            return chat.template(self._template).render(prompt)
+        content = [{"type": "image"}, {"type": "text", "text": prompt}]
+        messages = [{"role": "user", "content": content}]
+        text: str = self.processor.apply_chat_template(messages, add_generation_prompt=True)
+        return text
+
+    def token_ids(self, prompt: str) -> list[int]:
+        """Ids with one placeholder per image and exactly one BOS, as vLLM expands them.
+
+        Raises:
+            ConfigError: The prompt brings image tokens of its own.
+        """
+        text = self.rendered(prompt)
+        bos = self._tokenizer.bos_token
+        has_bos = bool(bos) and text.startswith(bos)  # a checkpoint's own template writes it
+        ids: list[int] = self._tokenizer(text, add_special_tokens=not has_bos).input_ids
+        image = getattr(self.processor, "image_token_id", None)
+        if image is not None and ids.count(image) != 1:
+            raise ConfigError(
+                f"prompt: found {ids.count(image)} image tokens, allowed 1: {prompt!r}"
+            )
+        return ids
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The caption that generated ids spell."""
+        spelled: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        return spelled.strip()
+
+    def batch(self, prompts: Sequence[str], images: Sequence[Any]) -> Any:
+        """Tensors for transformers: ids of shape (images, tokens), padded on the left."""
+        texts = [self.rendered(prompt) for prompt in prompts]
+        bos = self._tokenizer.bos_token
+        has_bos = bool(bos) and texts[0].startswith(bos)
+        return self.processor(
+            text=texts,
+            images=list(images),
+            return_tensors="pt",
+            padding=True,
+            padding_side="left",
+            add_special_tokens=not has_bos,
+        )

@@ -1,0 +1,139 @@
+"""vLLM in this process: continuous batching over all requests of all units in flight."""
+
+import asyncio
+import itertools
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from PIL import Image
+
+from s4v_core.errors import EngineError
+from s4v_core.generation.engines.prompting import PromptRenderer
+from s4v_core.generation.requests import (
+    EngineSpec,
+    Generation,
+    Request,
+    SamplingConfig,
+    refused,
+)
+
+ADMITTED_PER_SLOT = 1.1
+"""Requests handed to vLLM per sequence it can run; more would only hold pixels in memory."""
+
+
+class VllmEngine:
+    """vLLM's public AsyncLLM. Its EngineCore is a child process of this one."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        _set_environment(spec)
+        try:
+            import vllm
+            from vllm.v1.engine.async_llm import AsyncLLM
+        except ImportError as error:  # it has many causes; the real one is the useful one
+            raise EngineError("vllm", f"cannot be imported: {error!r}") from error
+        self.version = f"vllm {vllm.__version__}"
+        self._slots = asyncio.Semaphore(int(_sequences(spec) * ADMITTED_PER_SLOT) + 1)
+        self._numbers = itertools.count()
+        self._prompts = PromptRenderer(spec.model, spec.template)
+        self._token_ids = lru_cache(maxsize=1024)(self._prompts.token_ids)
+        try:
+            self._engine = AsyncLLM.from_engine_args(_engine_args(spec, self._prompts.longest))
+        except (RuntimeError, ValueError, OSError) as error:
+            raise EngineError("vllm", f"did not start with {spec.model}: {error}") from error
+
+    async def generate(
+        self, requests: Sequence[Request], sampling: SamplingConfig
+    ) -> list[Generation]:
+        return list(await asyncio.gather(*(self._generate(r, sampling) for r in requests)))
+
+    async def _generate(self, request: Request, sampling: SamplingConfig) -> Generation:
+        from vllm.exceptions import VLLMClientError
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        async with self._slots:
+            prompt = {
+                "prompt_token_ids": self._token_ids(request.prompt),
+                "multi_modal_data": {"image": Image.fromarray(request.pixels)},
+            }
+            number = f"{next(self._numbers)}"
+            last = None
+            try:
+                async for last in self._engine.generate(
+                    prompt, _parameters(request, sampling), number
+                ):
+                    pass
+            except EngineDeadError as error:
+                raise EngineError("vllm", "the engine died; see its log above") from error
+            except (VLLMClientError, EngineGenerateError, ValueError) as error:
+                return refused(error)  # this request's fault; the engine lives
+        assert last is not None, "a request that did not fail has an output"
+        answer = last.outputs[0]
+        return Generation(
+            self._prompts.text(answer.token_ids),
+            answer.finish_reason,
+            len(last.prompt_token_ids or ()),
+            len(answer.token_ids),
+        )
+
+    def close(self) -> None:
+        self._engine.shutdown()
+
+
+def _parameters(request: Request, sampling: SamplingConfig) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        repetition_penalty=sampling.repetition_penalty,
+        seed=sampling.seed_of(request.image_id),
+        # One answer per request, and its text from the ids in one go, is the least CPU time.
+        output_kind=RequestOutputKind.FINAL_ONLY,
+        detokenize=False,
+    )
+
+
+def _sequences(spec: EngineSpec) -> int:
+    return (
+        min(spec.settings.max_num_seqs, 32) if spec.device == "cpu" else spec.settings.max_num_seqs
+    )
+
+
+def _engine_args(spec: EngineSpec, longest: int) -> Any:
+    from vllm import AsyncEngineArgs
+
+    settings = spec.settings
+    on_cpu = spec.device == "cpu"
+    arguments: dict[str, Any] = {
+        "model": spec.model,
+        "dtype": "float32" if on_cpu and settings.dtype == "auto" else settings.dtype,
+        "max_model_len": min(settings.max_model_len or longest, longest),
+        "max_num_seqs": _sequences(spec),
+        "enforce_eager": on_cpu or settings.enforce_eager,
+        "limit_mm_per_prompt": {"image": 1},
+        # Every image is seen once: nothing to remember of it, nor to hash it for.
+        "mm_processor_cache_gb": 0,
+        "enable_prefix_caching": False,
+        "distributed_executor_backend": "uni",
+        "trust_remote_code": False,
+        "enable_log_requests": False,
+        "disable_log_stats": True,
+        # Requests carry their own sampling; a checkpoint's generation_config must not add to it.
+        "generation_config": "vllm",
+    }
+    if settings.max_num_batched_tokens:
+        arguments["max_num_batched_tokens"] = settings.max_num_batched_tokens
+    if not on_cpu:
+        arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization
+    return AsyncEngineArgs(**arguments)
+
+
+def _set_environment(spec: EngineSpec) -> None:
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    if spec.device == "cpu":
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(spec.settings.kv_cache_gib))

@@ -1,0 +1,169 @@
+"""The one durable flow: units stream through CPU decode tasks into engine actors and become files.
+
+    units not done -> [read, decode, frame] -> [engine actor] -> [commit] -> accounts to driver
+
+Ray Data streams, places and holds back; what is done is decided by the files alone.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, DataContext
+
+from s4v_core.errors import S4VError
+from s4v_core.generation.brake import Brake
+from s4v_core.generation.captioner import CaptionerActor
+from s4v_core.generation.pass_spec import Engines, PassSpec, UnitDone
+from s4v_core.generation.preparation import prepare_unit
+from s4v_core.records import plan, units
+from s4v_core.records.schemas import RESULT_SCHEMA
+
+NO_PROGRESS_LIMIT_S = 1800
+"""Longer than a GPU node takes to start with a 7B model, shorter than a night."""
+
+COMMIT_CPUS = 0.25
+MAX_ACTOR_RESTARTS = 4
+MAX_TASK_RETRIES = 2
+"""Ray Data's own default is without end: a poisoned image would restart engines for ever."""
+
+
+def needed_cpus(spec: PassSpec, engines: Engines) -> float:
+    """Logical CPUs below which the flow would stand still: the actors and one task of each kind."""
+    return engines.count * spec.engine.settings.cpus + 1 + COMMIT_CPUS
+
+
+def run_flow(
+    spec: PassSpec, unit_numbers: Sequence[int], engines: Engines, brake: Brake
+) -> Iterator[UnitDone]:
+    """Caption the units; each comes out when its file is durable.
+
+    Raises:
+        S4VError: A store or an engine that fails as a whole. What is done stays done.
+    """
+    quiet_progress()
+    context = DataContext.get_current()
+    context.target_max_block_size = None  # one unit is one block; a limit would cut large ones
+    context.execution_no_progress_timeout_s = NO_PROGRESS_LIMIT_S
+    dataset = ray.data.from_items(
+        [{"unit": unit} for unit in unit_numbers], override_num_blocks=len(unit_numbers)
+    )
+    dataset = dataset.map_batches(
+        prepare_unit,
+        batch_size=None,
+        batch_format="pyarrow",
+        fn_kwargs={"spec": spec, "brake": brake},
+        num_cpus=1,
+    )
+    in_flight = spec.engine.settings.units_in_flight
+    dataset = dataset.map_batches(
+        CaptionerActor,
+        batch_size=None,
+        batch_format="pyarrow",
+        fn_constructor_kwargs={"spec": spec},
+        compute=ActorPoolStrategy(
+            size=engines.count,
+            max_concurrent_calls_per_actor=in_flight,
+            max_tasks_in_flight_per_actor=in_flight + 1,
+        ),
+        ray_remote_args_fn=_finite_retries,
+        **_engine_resources(spec, engines),
+    )
+    dataset = dataset.map_batches(
+        commit_unit,
+        batch_size=None,
+        batch_format="pyarrow",
+        fn_kwargs={"spec": spec},
+        num_cpus=COMMIT_CPUS,
+    )
+    try:
+        for row in dataset.iter_rows():
+            yield UnitDone(**row)
+    except ray.exceptions.RayError as error:
+        raise own_error(error) from error
+
+
+def commit_unit(batch: pa.Table, spec: PassSpec) -> pa.Table:
+    """Generated rows in, the unit's account out (fields of UnitDone); the file is the commit."""
+    if not batch.num_rows:
+        return _DONE_SCHEMA.empty_table()
+    started = time.monotonic()
+    unit = batch["unit"][0].as_py()
+    times = {
+        name: batch[name][0].as_py() for name in ("read_s", "decode_s", "generate_s", "idle_s")
+    }
+    rows = batch.select(RESULT_SCHEMA.names).cast(RESULT_SCHEMA)
+    if spec.heal:
+        rows = _healed(units.read_unit(spec.output, unit), rows)
+    planned = plan.read_planned_unit(spec.output, unit)["image_id"].to_pylist()
+    found = rows["image_id"].to_pylist()
+    assert found == planned, f"unit {unit}: found {len(found)} rows of {len(planned)} planned"
+    account, wrote = units.commit_unit(
+        spec.output, unit, spec.plan_digest, spec.run_id, rows, heal=spec.heal
+    )
+    done = UnitDone(
+        unit=unit,
+        rows=account.rows,
+        ok=account.ok,
+        rejected=account.rejected,
+        error=account.error,
+        output_tokens=account.output_tokens,
+        wrote=wrote,
+        commit_s=time.monotonic() - started,
+        **times,
+    )
+    return pa.Table.from_pylist([{n: getattr(done, n) for n in UnitDone.__slots__}], _DONE_SCHEMA)
+
+
+def _healed(old: pa.Table, new: pa.Table) -> pa.Table:
+    """The old rows of a unit, with those that were generated again in their places."""
+    renewed = {row["image_id"]: row for row in new.to_pylist()}
+    rows = [renewed.get(row["image_id"], row) for row in old.to_pylist()]
+    return pa.Table.from_pylist(rows, schema=RESULT_SCHEMA)
+
+
+def _engine_resources(spec: PassSpec, engines: Engines) -> dict[str, Any]:
+    """CPUs other than a decode task's keep Ray Data from fusing the two into one actor."""
+    resources: dict[str, Any] = {
+        "num_cpus": spec.engine.settings.cpus,
+    }
+    if spec.engine.device == "gpu":
+        resources["num_gpus"] = 1
+        if engines.accelerator:
+            resources["accelerator_type"] = engines.accelerator
+    elif spec.engine.settings.cpus == 1:
+        resources["num_cpus"] = 1.01
+    return resources
+
+
+def _finite_retries() -> dict[str, Any]:
+    return {"max_restarts": MAX_ACTOR_RESTARTS, "max_task_retries": MAX_TASK_RETRIES}
+
+
+def quiet_progress() -> None:
+    """One progress bar per job, and it is ours."""
+    for noisy in ("ray.data._internal.progress", "ray.data._internal.execution"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+
+
+def own_error(error: BaseException) -> S4VError | BaseException:
+    """Ray wraps what a worker raised several times over; the innermost of ours says it best."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, S4VError):
+            return type(found)(*found.args)
+        found = getattr(found, "cause", None) or found.__cause__
+    return error
+
+
+_DONE_SCHEMA = pa.schema(
+    [(name, pa.int64()) for name in ("unit", "rows", "ok", "rejected", "error", "output_tokens")]
+    + [("wrote", pa.bool_())]
+    + [(f"{name}_s", pa.float64()) for name in ("read", "decode", "generate", "idle", "commit")]
+)

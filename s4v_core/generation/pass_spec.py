@@ -1,0 +1,64 @@
+"""One pass of the flow as values: what its tasks and actors are told, and what comes out."""
+
+from dataclasses import dataclass
+
+from s4v_core.generation.requests import EngineSpec, SamplingConfig
+from s4v_core.images.policy import DecodeConfig, Framing
+
+
+@dataclass(frozen=True, slots=True)
+class PassSpec:
+    """Small and picklable; it travels to every worker.
+
+    Attributes:
+        output: Folder of the run, where the plan lies and units go.
+        plan_digest: Stamped on every unit.
+        prompts: One of them per image, chosen by the image's id.
+        heal: Take the units that exist, do their failed rows again, and replace their files.
+    """
+
+    output: str
+    plan_digest: str
+    run_id: str
+    engine: EngineSpec
+    model_revision: str
+    sampling: SamplingConfig
+    decode: DecodeConfig
+    framing: Framing
+    prompts: tuple[str, ...]
+    heal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """How many engine actors, and on what.
+
+    Attributes:
+        accelerator: Ray's accelerator type, for example A100-80G; None takes any GPU.
+    """
+
+    count: int
+    accelerator: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UnitDone:
+    """One unit on its way out of the flow; times are seconds of work, not of waiting.
+
+    Attributes:
+        wrote: False where somebody else had committed the unit.
+        idle_s: Time for which its engine had nothing to do before this unit came.
+    """
+
+    unit: int
+    rows: int
+    ok: int
+    rejected: int
+    error: int
+    output_tokens: int
+    wrote: bool
+    read_s: float
+    decode_s: float
+    generate_s: float
+    idle_s: float
+    commit_s: float

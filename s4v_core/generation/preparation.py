@@ -1,0 +1,98 @@
+"""A unit of the plan -> its pictures at the model's size: one ranged read, then decoding on this CPU."""
+
+import hashlib
+import time
+from functools import lru_cache
+from typing import Any
+
+import pyarrow as pa
+
+from s4v_core import storage
+from s4v_core.generation.brake import Brake
+from s4v_core.generation.pass_spec import PassSpec
+from s4v_core.images.guard import GuardedDecoder
+from s4v_core.images.policy import DecodeConfig, Framing, Refused
+from s4v_core.records import plan, units
+from s4v_core.records.reading import read_images
+
+PREPARED_SCHEMA = pa.schema(
+    [
+        ("unit", pa.int32()),
+        ("image_id", pa.string()),
+        ("uri", pa.string()),
+        ("source", pa.string()),
+        ("prompt", pa.string()),
+        # RGB rows from the top, or null beside a reason. Nothing larger travels.
+        ("pixels", pa.large_binary()),
+        ("pixel_width", pa.int32()),
+        ("pixel_height", pa.int32()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("image_sha256", pa.string()),
+        ("image_format", pa.string()),
+        ("image_flags", pa.string()),
+        ("reason", pa.string()),
+        ("read_s", pa.float64()),
+        ("decode_s", pa.float64()),
+    ]
+)
+
+
+def prepare_unit(batch: pa.Table, spec: PassSpec, brake: Brake) -> pa.Table:
+    """One unit number in, one row per image out (PREPARED_SCHEMA).
+
+    Empty where the unit's file exists already, or the brake is pulled.
+    """
+    if not batch.num_rows or brake.is_pulled():
+        return PREPARED_SCHEMA.empty_table()
+    unit = batch["unit"][0].as_py()
+    if not spec.heal and storage.exists(units.unit_uri(spec.output, unit)):
+        return PREPARED_SCHEMA.empty_table()
+    planned = plan.read_planned_unit(spec.output, unit).to_pylist()
+    if spec.heal:
+        failed = _failed_ids(spec.output, unit)
+        planned = [row for row in planned if row["image_id"] in failed]
+    started = time.monotonic()
+    images = read_images(planned)
+    read = time.monotonic()
+    rows = [_prepared(row, image, spec) for row, image in zip(planned, images, strict=True)]
+    times = {"unit": unit, "read_s": read - started, "decode_s": time.monotonic() - read}
+    return pa.Table.from_pylist([row | times for row in rows], schema=PREPARED_SCHEMA)
+
+
+def choose_prompt(prompts: tuple[str, ...], image_id: str) -> str:
+    """The prompt of an image: the same in every run, evenly spread over all images."""
+    digest = hashlib.sha256(image_id.encode("utf-8", "replace")).digest()
+    return prompts[int.from_bytes(digest[:8], "big") % len(prompts)]
+
+
+def _prepared(planned: dict[str, Any], image: bytes | str, spec: PassSpec) -> dict[str, Any]:
+    row = dict.fromkeys(PREPARED_SCHEMA.names)
+    row |= {name: planned[name] for name in ("image_id", "uri", "source")}
+    row["prompt"] = choose_prompt(spec.prompts, planned["image_id"])
+    if isinstance(image, str):
+        return row | {"reason": image}
+    row["image_sha256"] = hashlib.sha256(image).hexdigest()
+    decoded = _decoder(spec.decode, spec.framing).decode(image)
+    if isinstance(decoded, Refused):
+        return row | {"reason": decoded.reason}
+    return row | {
+        "pixels": decoded.pixels,
+        "pixel_width": decoded.pixel_width,
+        "pixel_height": decoded.pixel_height,
+        "width": decoded.width,
+        "height": decoded.height,
+        "image_format": decoded.format,
+        "image_flags": decoded.flags,
+    }
+
+
+@lru_cache(maxsize=1)
+def _decoder(config: DecodeConfig, framing: Framing) -> GuardedDecoder:
+    """One child per worker process: starting one costs as much as decoding ten images."""
+    return GuardedDecoder(config, framing)
+
+
+def _failed_ids(output: str, unit: int) -> set[str]:
+    rows = units.read_unit(output, unit).select(["image_id", "status"]).to_pylist()
+    return {row["image_id"] for row in rows if row["status"] != "ok"}

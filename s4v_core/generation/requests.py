@@ -1,0 +1,133 @@
+"""What engines take and give: settings, requests, generations, and the interface of an engine."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from s4v_core.config import Config
+
+EngineName = Literal["auto", "vllm", "transformers", "openai", "fake"]
+
+
+class SamplingConfig(Config):
+    """How the next token is chosen. Recorded in every row."""
+
+    max_tokens: int = Field(512, ge=1)
+    """Longest caption, in tokens."""
+    temperature: float = Field(0.0, ge=0.0)
+    """0 takes the likeliest token each time."""
+    top_p: float = Field(1.0, gt=0.0, le=1.0)
+    """Share of probability that is drawn from."""
+    repetition_penalty: float = Field(1.0, gt=0.0)
+    """Above 1, tokens that stand already become less likely."""
+    seed: int = 0
+    """With an image's id it fixes that image's draw, whatever else is in the batch."""
+
+    def seed_of(self, image_id: str) -> int | None:
+        """The seed of one image; None where nothing is drawn."""
+        if self.temperature == 0:
+            return None
+        whole = hashlib.sha256(f"{self.seed}/{image_id}".encode("utf-8", "replace")).digest()
+        return int.from_bytes(whole[:4], "big")
+
+
+class EngineSettings(Config):
+    """How engines are started. Nothing here changes a caption beyond rounding."""
+
+    device: Literal["auto", "gpu", "cpu"] = "auto"
+    """auto: cpu where the CPU build of torch is installed, else gpu."""
+    dtype: str = "auto"
+    """Number format of weights and activations; auto: the checkpoint's (float32 on CPU)."""
+    max_model_len: int | None = Field(None, ge=1)
+    """Longest prompt and caption together, in tokens; at most what the model allows."""
+    max_num_seqs: int = Field(256, ge=1)
+    """Captions that an engine generates at the same time (at most 32 on CPU)."""
+    max_num_batched_tokens: int | None = Field(None, ge=1)
+    """Tokens of one engine step; unset: vLLM's choice."""
+    gpu_memory_utilization: float = Field(0.9, gt=0.0, le=1.0)
+    """Share of the GPU's memory that vLLM takes; the vision encoder needs the rest."""
+    enforce_eager: bool = False
+    """Do without CUDA graphs: starts faster, runs slower. Always so on CPU."""
+    kv_cache_gib: int = Field(1, ge=1)
+    """Key-value cache of an engine on CPU."""
+    cpus: int = Field(2, ge=1)
+    """CPUs that an engine holds."""
+    units_in_flight: int = Field(3, ge=1)
+    """Units that an engine works on at the same time, so that it never runs dry between two."""
+    batch_size: int = Field(8, ge=1)
+    """Images of a batch of engine `transformers`."""
+    url: str | None = None
+    """Base address of engine `openai` (.../v1); its key comes from OPENAI_API_KEY."""
+    max_concurrent_requests: int = Field(32, ge=1)
+    """Requests under way at the endpoint of engine `openai`."""
+    fake_latency_s: float = Field(0.0, ge=0.0)
+    """Time that engine `fake` takes for one caption."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """All that an actor needs to start its engine; small and picklable."""
+
+    name: Literal["vllm", "transformers", "openai", "fake"]
+    model: str
+    template: str
+    settings: EngineSettings
+    device: Literal["gpu", "cpu"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One image and what is asked about it. `pixels`: uint8 RGB of shape (height, width, 3)."""
+
+    image_id: str
+    pixels: npt.NDArray[np.uint8]
+    prompt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What came back for one request.
+
+    Attributes:
+        text: None where there is none; then `reason` says why.
+        finish_reason: stop, length, or what else the engine says.
+        reason: engine_refused:<class> where the engine would not take the request.
+    """
+
+    text: str | None
+    finish_reason: str | None
+    prompt_tokens: int | None
+    output_tokens: int | None
+    reason: str | None = None
+
+
+class Engine(Protocol):
+    """A captioner in this process. `generate` may run several times at once on one event loop."""
+
+    version: str
+    """Name and version, as recorded in every row."""
+
+    async def generate(
+        self, requests: Sequence[Request], sampling: SamplingConfig
+    ) -> list[Generation]:
+        """One generation per request, in order.
+
+        Raises:
+            EngineError: The engine died; nothing of this call is known.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back processes and memory."""
+        ...
+
+
+def refused(error: BaseException | str) -> Generation:
+    """The generation of a request that the engine would not take."""
+    name = error if isinstance(error, str) else type(error).__name__
+    return Generation(None, None, None, None, f"engine_refused:{name}")
