@@ -7,7 +7,8 @@ The paper's pass on a cluster, images and captioner below $S4V_ROOT:
     ray job submit -- python ray_jobs/caption.py
 
 Any images with any vision model that vLLM serves:
-    python ray_jobs/caption.py --input 's3://bucket/shards/{0000..0999}.tar' --output s3://bucket/run --model org/name --limit 20
+    python ray_jobs/caption.py --input 's3://bucket/shards/{0000..0999}.tar' \\
+        --output s3://bucket/run --model org/name --limit 20
 
 The same command again resumes; the first Ctrl-C finishes the units in flight, a second one stops.
 Exit code 0: every image has its row. 1: some are missing. 2: bad input, nothing was done.
@@ -30,8 +31,9 @@ SHOWN_CAPTIONS = 8
 
 def main(argv: list[str]) -> int:
     job = parse(CAPTION, argv, __doc__ or "")
-    from s4v_core.captioning.caption_pass import Outcome, run_pass  # --help stays quick
+    from s4v_core.captioning.caption_pass import run_pass  # --help stays quick
     from s4v_core.captioning.forecast import forecast
+    from s4v_core.captioning.outcome import Outcome
     from s4v_core.captioning.report import first_captions
 
     print(job.model_dump_json(indent=2))

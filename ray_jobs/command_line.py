@@ -1,4 +1,4 @@
-"""What all entry scripts share: `[RECIPE] [--flag value ...]`, errors as one sentence, exit codes."""
+"""What all entry scripts share: `[RECIPE] [--flag value ...]`, one-sentence errors, exit codes."""
 
 import logging
 import sys
@@ -18,7 +18,7 @@ INTERRUPTED = 130
 
 
 def parse(recipes: Mapping[str, J], argv: Sequence[str], manual: str) -> J:
-    """The job of a recipe (`paper` unless one is named) with the flags' changes and places filled in.
+    """The job of a recipe (`paper` unless one is named), flags applied, places filled in.
 
     Raises:
         ConfigError: An unknown recipe, or values that are not allowed.

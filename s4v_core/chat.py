@@ -1,4 +1,4 @@
-"""Conversation templates as pure text. Knows nothing of tokenizers: token ids are the engines' business."""
+"""Conversation templates as pure text. Knows nothing of tokenizers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,8 +51,8 @@ class Template:
 VICUNA_V1 = Template(
     name="vicuna_v1",
     system=(
-        "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
-        "helpful, detailed, and polite answers to the user's questions. "
+        "A chat between a curious user and an artificial intelligence assistant. "
+        "The assistant gives helpful, detailed, and polite answers to the user's questions. "
     ),
     user="USER: ",
     assistant="ASSISTANT:",

@@ -1,5 +1,7 @@
-"""Everything this project raises. Each error survives pickling, because Ray carries it between processes:
-`args` are exactly the arguments of `__init__`, and `__str__` builds the sentence.
+"""Everything this project raises.
+
+Each error survives pickling, because Ray carries it between processes: `args` are exactly the
+arguments of `__init__`, and `__str__` builds the sentence.
 """
 
 

@@ -95,7 +95,7 @@ def stat(uri: str) -> StoredFile | None:
 
 
 def list_files(folder: str) -> list[StoredFile]:
-    """All files below `folder`, sorted by URI; hidden ones (a part that starts with a dot) are left out."""
+    """All files below `folder`, sorted by URI; names that start with a dot are left out."""
     fs, path = _fresh(folder)
     with _told(folder):
         found = fs.find(path, detail=True)
@@ -237,7 +237,7 @@ def _fresh(uri: str) -> tuple[Any, str]:
 
 @contextmanager
 def _told(uri: str) -> Iterator[None]:
-    """Failures of a store, whatever its classes, as StorageError; absence stays FileNotFoundError."""
+    """A store's failures, whatever their class, as StorageError; absence stays as it is."""
     try:
         yield
     except (FileNotFoundError, StorageError):

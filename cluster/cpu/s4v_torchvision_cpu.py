@@ -1,12 +1,14 @@
 """Lets a CUDA build of torchvision be imported beside a CPU build of torch.
 
-vLLM's LLaVA module imports torchvision (for `transforms.v2`, nothing compiled). Where a package index offers only the
-CUDA build, its extension cannot load next to CPU torch, and `import torchvision` dies with "operator torchvision::nms
-does not exist", because it registers fake kernels for operators that were never defined. This module defines the
-absent operators, without an implementation, before torchvision runs; calling one raises.
+vLLM's LLaVA module imports torchvision (for `transforms.v2`, nothing compiled). Where a package
+index offers only the CUDA build, its extension cannot load next to CPU torch, and `import
+torchvision` dies with "operator torchvision::nms does not exist", because it registers fake kernels
+for operators that were never defined. This module defines the absent operators, without an
+implementation, before torchvision runs; calling one raises.
 
-A `.pth` line imports it at interpreter start. Until torchvision is imported it only waits in `sys.meta_path`, and
-wherever the extension loads (a real CPU build, a matching CUDA build) it does nothing at all.
+A `.pth` line imports it at interpreter start. Until torchvision is imported it only waits in
+`sys.meta_path`, and wherever the extension loads (a real CPU build, a matching CUDA build) it does
+nothing at all.
 """
 
 import importlib.util
@@ -37,7 +39,7 @@ class TorchvisionFinder:
 
 
 def define_absent_operators(extension: Path) -> None:
-    """Define torchvision's operators without kernels, unless `extension` loads and brings its own."""
+    """Define torchvision's operators without kernels, unless `extension` brings its own."""
     global _library
     import torch
 

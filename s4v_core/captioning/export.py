@@ -1,5 +1,6 @@
-"""A run's captions in the formats that others read, in the order of the plan, byte for byte the same
-every time. Holds one unit at a time.
+"""A run's captions in the formats that others read, in the order of the plan.
+
+Byte for byte the same every time. Holds one unit at a time.
 """
 
 import io

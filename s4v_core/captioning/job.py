@@ -14,8 +14,8 @@ class CaptionJob(Config):
     """Caption every image of the input, each exactly once."""
 
     input: tuple[str, ...]
-    """Folder, glob or brace pattern, .tar shards, Parquet, ShareGPT4V/LLaVA JSON, on any fsspec URI.
-    May be repeated."""
+    """Folder, glob or brace pattern, .tar shards, Parquet, ShareGPT4V/LLaVA JSON, on any fsspec
+    URI. May be repeated."""
     output: str
     """Folder of the run. The same command again resumes it."""
     model: str

@@ -1,4 +1,4 @@
-"""`report.html`: one self-contained page with the counts and some captions beside their pictures."""
+"""`report.html`: one self-contained page with counts, and captions beside their pictures."""
 
 import base64
 import html

@@ -1,4 +1,4 @@
-"""Figures of a run, from storage alone: what is done, how it ended, how fast, and what bounded it."""
+"""Figures of a run: what is done and how it ended, from storage alone, and what set the pace."""
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""Drawn scenes with exact captions: coloured shapes with size and place. Deterministic from a seed."""
+"""Drawn scenes with exact captions: coloured shapes with size and place, from a seed."""
 
 import io
 import random

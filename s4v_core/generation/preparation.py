@@ -1,4 +1,4 @@
-"""A unit of the plan -> its pictures at the model's size: one ranged read, then decoding on this CPU."""
+"""A unit of the plan -> its pictures at the model's size: one read, then decoding on this CPU."""
 
 import hashlib
 import time
@@ -15,27 +15,27 @@ from s4v_core.images.policy import DecodeConfig, Framing, Refused
 from s4v_core.records import plan, units
 from s4v_core.records.reading import read_images
 
-PREPARED_SCHEMA = pa.schema(
-    [
-        ("unit", pa.int32()),
-        ("image_id", pa.string()),
-        ("uri", pa.string()),
-        ("source", pa.string()),
-        ("prompt", pa.string()),
-        # RGB rows from the top, or null beside a reason. Nothing larger travels.
-        ("pixels", pa.large_binary()),
-        ("pixel_width", pa.int32()),
-        ("pixel_height", pa.int32()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("image_sha256", pa.string()),
-        ("image_format", pa.string()),
-        ("image_flags", pa.string()),
-        ("reason", pa.string()),
-        ("read_s", pa.float64()),
-        ("decode_s", pa.float64()),
-    ]
-)
+_FIELDS: list[tuple[str, Any]] = [
+    ("unit", pa.int32()),
+    ("image_id", pa.string()),
+    ("uri", pa.string()),
+    ("source", pa.string()),
+    ("prompt", pa.string()),
+    # RGB rows from the top, or null beside a reason. Nothing larger travels.
+    ("pixels", pa.large_binary()),
+    ("pixel_width", pa.int32()),
+    ("pixel_height", pa.int32()),
+    ("width", pa.int32()),
+    ("height", pa.int32()),
+    ("image_sha256", pa.string()),
+    ("image_format", pa.string()),
+    ("image_flags", pa.string()),
+    ("reason", pa.string()),
+    ("read_s", pa.float64()),
+    ("decode_s", pa.float64()),
+]
+
+PREPARED_SCHEMA = pa.schema(_FIELDS)
 
 
 def prepare_unit(batch: pa.Table, spec: PassSpec, brake: Brake) -> pa.Table:

@@ -22,7 +22,7 @@ class DecodeConfig(Config):
     exif_orientation: bool = True
     """Whether an image is turned the way its EXIF tag says. The paper's loader did not."""
     reduced_jpeg: bool = True
-    """Whether large JPEGs are unpacked at a reduced scale, still at least twice the model's size."""
+    """Whether large JPEGs are unpacked at a reduced scale, at least twice the model's size."""
     deadline_s: float = 20.0
     """Longest time for one image."""
 

@@ -1,7 +1,7 @@
 """Checkpoints on disk: the one function that writes them.
 
-Written with the names that transformers and vLLM both load; a model built from a config and saved by
-transformers itself lacks the `vision_model` level, and vLLM refuses it.
+Written with the names that transformers and vLLM both load; a model built from a config and saved
+by transformers itself lacks the `vision_model` level, and vLLM refuses it.
 """
 
 from pathlib import Path

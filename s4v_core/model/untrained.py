@@ -1,7 +1,7 @@
 """A LLaVA-1.5 checkpoint of under a million parameters with random weights and its own tokenizer.
 
-For tests, and for the demo as long as no trained captioner ships: every part of the path is real, the
-captions are noise. Built in a second from a seed.
+For tests, and for the demo as long as no trained captioner ships: every part of the path is real,
+the captions are noise. Built in a second from a seed.
 """
 
 from pathlib import Path

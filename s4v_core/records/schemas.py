@@ -7,54 +7,54 @@ import pyarrow as pa
 
 from s4v_core.errors import SchemaError
 
-PLAN_SCHEMA = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("unit", pa.int32(), nullable=False),
-        pa.field("uri", pa.string(), nullable=False),
-        # file: the whole of `uri`; tar: a byte range of it; targz: a byte range of what it unpacks
-        # to; parquet: row `row` of it.
-        pa.field("container", pa.string(), nullable=False),
-        pa.field("offset", pa.int64()),
-        pa.field("length", pa.int64()),
-        pa.field("row", pa.int64()),
-        pa.field("etag", pa.string()),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("sidecar", pa.string()),
-        # Known to be unreadable when it was indexed; becomes the row's reason.
-        pa.field("problem", pa.string()),
-    ]
-)
+_PLAN_FIELDS: list[pa.Field[Any]] = [
+    pa.field("image_id", pa.string(), nullable=False),
+    pa.field("unit", pa.int32(), nullable=False),
+    pa.field("uri", pa.string(), nullable=False),
+    # file: the whole of `uri`; tar: a byte range of it; targz: a byte range of what it unpacks
+    # to; parquet: row `row` of it.
+    pa.field("container", pa.string(), nullable=False),
+    pa.field("offset", pa.int64()),
+    pa.field("length", pa.int64()),
+    pa.field("row", pa.int64()),
+    pa.field("etag", pa.string()),
+    pa.field("source", pa.string(), nullable=False),
+    pa.field("sidecar", pa.string()),
+    # Known to be unreadable when it was indexed; becomes the row's reason.
+    pa.field("problem", pa.string()),
+]
+
+PLAN_SCHEMA = pa.schema(_PLAN_FIELDS)
 """One row per image, before it is captioned. No image bytes."""
 
-RESULT_SCHEMA = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("uri", pa.string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("caption", pa.string()),
-        pa.field("status", pa.string(), nullable=False),
-        pa.field("reason", pa.string()),
-        pa.field("attempts", pa.int32(), nullable=False),
-        pa.field("finish_reason", pa.string()),
-        pa.field("prompt_tokens", pa.int32()),
-        pa.field("output_tokens", pa.int32()),
-        # As a person sees the image: after EXIF orientation, before any resize. Pixels.
-        pa.field("width", pa.int32()),
-        pa.field("height", pa.int32()),
-        pa.field("image_sha256", pa.string()),
-        pa.field("image_format", pa.string()),
-        # What the decoder had to decide: exif:6, alpha, cmyk, 16bit, animated:12; comma-separated.
-        pa.field("image_flags", pa.string()),
-        pa.field("prompt", pa.string(), nullable=False),
-        pa.field("model", pa.string(), nullable=False),
-        pa.field("model_revision", pa.string(), nullable=False),
-        pa.field("engine", pa.string(), nullable=False),
-        pa.field("sampling", pa.string(), nullable=False),
-        pa.field("run_id", pa.string(), nullable=False),
-        pa.field("created_at", pa.timestamp("us", tz="UTC"), nullable=False),
-    ]
-)
+_RESULT_FIELDS: list[pa.Field[Any]] = [
+    pa.field("image_id", pa.string(), nullable=False),
+    pa.field("uri", pa.string(), nullable=False),
+    pa.field("source", pa.string(), nullable=False),
+    pa.field("caption", pa.string()),
+    pa.field("status", pa.string(), nullable=False),
+    pa.field("reason", pa.string()),
+    pa.field("attempts", pa.int32(), nullable=False),
+    pa.field("finish_reason", pa.string()),
+    pa.field("prompt_tokens", pa.int32()),
+    pa.field("output_tokens", pa.int32()),
+    # As a person sees the image: after EXIF orientation, before any resize. Pixels.
+    pa.field("width", pa.int32()),
+    pa.field("height", pa.int32()),
+    pa.field("image_sha256", pa.string()),
+    pa.field("image_format", pa.string()),
+    # What the decoder had to decide: exif:6, alpha, cmyk, 16bit, animated:12; comma-separated.
+    pa.field("image_flags", pa.string()),
+    pa.field("prompt", pa.string(), nullable=False),
+    pa.field("model", pa.string(), nullable=False),
+    pa.field("model_revision", pa.string(), nullable=False),
+    pa.field("engine", pa.string(), nullable=False),
+    pa.field("sampling", pa.string(), nullable=False),
+    pa.field("run_id", pa.string(), nullable=False),
+    pa.field("created_at", pa.timestamp("us", tz="UTC"), nullable=False),
+]
+
+RESULT_SCHEMA = pa.schema(_RESULT_FIELDS)
 """One row per image, failures included: the fixed contract of `OUTPUT/captions/*.parquet`."""
 
 STATUSES = ("ok", "rejected", "error")

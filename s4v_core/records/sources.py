@@ -1,7 +1,7 @@
 """Inputs as people name them -> shards to index. Lists stores, opens nothing.
 
-An input is a folder, a glob or brace pattern, `.tar` shards, Parquet files, a ShareGPT4V/LLaVA JSON, or
-single image files.
+An input is a folder, a glob or brace pattern, `.tar` shards, Parquet files, a ShareGPT4V/LLaVA
+JSON, or single image files.
 """
 
 from collections.abc import Iterable, Sequence
@@ -42,7 +42,7 @@ NOT_IMAGES = frozenset(
         "yml",
     ]
 )
-"""Endings of files that accompany images. Anything else counts, whatever its name: content decides."""
+"""Endings of files that accompany images. Anything else counts: content decides, not the name."""
 
 SIDECARS = ("json", "txt")
 """Endings of the members and files whose text is kept with the image of the same key."""

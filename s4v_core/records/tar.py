@@ -1,7 +1,7 @@
 """Tar shards: where each member lies, and the proof that a shard was read to its end.
 
-Python's stream mode ends at the first damaged header without an error, and every sample behind it is
-gone. This reader goes on in 512-byte steps to the next valid header and names the damage.
+Python's stream mode ends at the first damaged header without an error, and every sample behind
+it is gone. This reader goes on in 512-byte steps to the next valid header and names the damage.
 Knows nothing of images.
 """
 

@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible endpoint: the GPT4-Vision teacher, or a captioner that is served already."""
+"""Any OpenAI-compatible endpoint: the GPT4-Vision teacher, or a captioner that is served."""
 
 import asyncio
 import base64

@@ -19,6 +19,9 @@ from s4v_core.generation.requests import (
     refused,
 )
 
+CPU_SEQUENCES = 32
+"""More at a time only lengthen each step on a CPU."""
+
 ADMITTED_PER_SLOT = 1.1
 """Requests handed to vLLM per sequence it can run; more would only hold pixels in memory."""
 
@@ -58,12 +61,11 @@ class VllmEngine:
                 "multi_modal_data": {"image": Image.fromarray(request.pixels)},
             }
             number = f"{next(self._numbers)}"
+            parameters = _parameters(request, sampling)
             last = None
             try:
-                async for last in self._engine.generate(
-                    prompt, _parameters(request, sampling), number
-                ):
-                    pass
+                async for output in self._engine.generate(prompt, parameters, number):
+                    last = output
             except EngineDeadError as error:
                 raise EngineError("vllm", "the engine died; see its log above") from error
             except (VLLMClientError, EngineGenerateError, ValueError) as error:
@@ -98,9 +100,8 @@ def _parameters(request: Request, sampling: SamplingConfig) -> Any:
 
 
 def _sequences(spec: EngineSpec) -> int:
-    return (
-        min(spec.settings.max_num_seqs, 32) if spec.device == "cpu" else spec.settings.max_num_seqs
-    )
+    wanted = spec.settings.max_num_seqs
+    return min(wanted, CPU_SEQUENCES) if spec.device == "cpu" else wanted
 
 
 def _engine_args(spec: EngineSpec, longest: int) -> Any:

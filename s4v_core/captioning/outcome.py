@@ -1,0 +1,80 @@
+"""How a pass ended: for people, for scripts (exit code), and for stats.json."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from s4v_core import storage
+from s4v_core.captioning.report import REPORT_NAME
+from s4v_core.captioning.statistics import RunCounts
+from s4v_core.captioning.status import counts_text, pace_text, reason_lines
+from s4v_core.records import units
+
+DONE, FAILED, BAD_INPUT, INCOMPLETE_INPUT, INTERRUPTED = 0, 1, 2, 3, 130
+"""Exit codes: all asked for is durable; units are missing; nothing was done; a shard is damaged or
+the input is no longer the planned one; stopped by Ctrl-C."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a pass ended.
+
+    Attributes:
+        captioned: Images whose rows this run wrote.
+        found_done: Images that had their rows before it.
+        wasted: Images that this run generated although somebody else had just committed them.
+        wall_s: Time of the flow, engine start included.
+        notes: Sentences that the user must read.
+    """
+
+    output: str
+    counts: RunCounts
+    captioned: int
+    found_done: int
+    wasted: int
+    wall_s: float
+    ms_per_image: dict[str, float]
+    bound_by: str
+    interrupted: bool
+    notes: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        if self.interrupted and self.counts.missing:
+            return INTERRUPTED
+        if self.counts.missing or self.counts.foreign:
+            return FAILED
+        return INCOMPLETE_INPUT if self.notes or self.counts.damaged else DONE
+
+    def as_text(self) -> str:
+        """What was asked for, what is there now, and what to know of it."""
+        lines = [
+            f"{self.output}: {counts_text(self.counts)}",
+            *reason_lines(self.counts),
+            *self.notes,
+        ]
+        if self.found_done:
+            lines.append(f"{self.found_done} images were done before this run")
+        if self.captioned:
+            lines.append(pace_text(self.as_dict()))
+        if self.wasted:
+            lines.append(f"{self.wasted} captions were made twice: another run was at work")
+        lines.append(f"captions: {units.captions_folder(self.output)}/*.parquet")
+        lines.append(f"report:   {storage.join(self.output, REPORT_NAME)}")
+        return "\n".join(lines)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures of stats.json."""
+        rate = self.captioned / self.wall_s if self.captioned else 0.0
+        return {
+            **{k: v for k, v in self.counts.as_dict().items() if k not in ("missing", "foreign")},
+            "missing_units": len(self.counts.missing),
+            "captioned_by_this_run": self.captioned,
+            "found_done": self.found_done,
+            "wasted": self.wasted,
+            "wall_s": round(self.wall_s, 3),
+            "images_per_s": round(rate, 3),
+            "ms_per_image": self.ms_per_image,
+            "bound_by": self.bound_by,
+            "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }

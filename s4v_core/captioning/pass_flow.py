@@ -1,0 +1,90 @@
+"""The Ray side of a pass: indexing the input, and driving the flow with a bar and a brake.
+
+Ray is imported where it is needed: a run that is finished answers without it.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from s4v_core.captioning.checks import CheckedJob
+from s4v_core.captioning.interrupts import draining
+from s4v_core.captioning.progress import ProgressBar
+from s4v_core.captioning.statistics import Times
+from s4v_core.generation.pass_spec import Engines, PassSpec, UnitDone
+from s4v_core.records.plan import PlanHead
+
+
+class PassFlow:
+    """The flow of one pass, and what came of it so far.
+
+    Attributes:
+        captioned: Images whose rows this flow wrote.
+        wasted: Images whose unit somebody else had committed meanwhile.
+        interrupted: Whether Ctrl-C stopped the intake.
+    """
+
+    def __init__(self, checked: CheckedJob, head: PlanHead, run_id: str, output: str) -> None:
+        self.checked, self.head = checked, head
+        job = checked.job
+        self.spec = PassSpec(
+            output=output,
+            plan_digest=head.digest,
+            run_id=run_id,
+            engine=checked.engine,
+            model_revision=checked.facts.revision,
+            sampling=job.sampling,
+            decode=job.decode,
+            framing=checked.facts.framing,
+            prompts=checked.prompts,
+            heal=job.retry_errors,
+        )
+        self.times = Times()
+        self.captioned = self.wasted = 0
+        self.busy_s = 0.0
+        self.interrupted = False
+
+    @property
+    def bound_by(self) -> str:
+        return self.times.bound_by(self.busy_s, self.checked.job.engines)
+
+    def run(self, todo: list[int], label: str, found_done: int = 0) -> Iterator[UnitDone]:
+        """Run the units; each is given out when it is durable."""
+        from s4v_core.generation import flow
+        from s4v_core.generation.brake import Brake
+
+        engines = Engines(self.checked.job.engines, self.checked.job.accelerator)
+        _connect(self.checked, flow.needed_cpus(self.spec, engines))
+        brake = Brake()
+        first: float | None = None
+        with (
+            draining(brake.pull) as drained,
+            ProgressBar(label, self.head.images, found_done) as bar,
+        ):
+            for done in flow.run_flow(self.spec, todo, engines, brake):
+                first = first or time.monotonic()
+                self.busy_s = time.monotonic() - first
+                self.times.add(done)
+                self.captioned += done.rows if done.wrote else 0
+                self.wasted += 0 if done.wrote else done.rows
+                bar.advance(done.rows, self.bound_by, rejected=done.rejected, error=done.error)
+                yield done
+        self.interrupted = bool(drained)
+
+
+def index_input(checked: CheckedJob) -> tuple[list[pa.Table], list[dict[str, Any]]]:
+    """Rows (INDEX_SCHEMA) and account of every shard, in order."""
+    from s4v_core.generation.index_flow import index_shards
+
+    _connect(checked, 1)
+    with ProgressBar(f"indexing {len(checked.shards)} shards", None) as bar:
+        return index_shards(checked.shards, bar.advance)
+
+
+def _connect(checked: CheckedJob, needed_cpus: float) -> None:
+    from s4v_core.generation.cluster import connect
+
+    gpus = checked.job.engines if checked.engine.device == "gpu" else 0
+    connect(needed_cpus, gpus)
