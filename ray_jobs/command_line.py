@@ -1,5 +1,7 @@
 """What all entry scripts share: `[RECIPE] [--flag value ...]`, one-sentence errors, exit codes."""
 
+import contextlib
+import io
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -29,15 +31,48 @@ def parse(recipes: Mapping[str, J], argv: Sequence[str], manual: str) -> J:
         raise ConfigError(f"recipe: found {name!r}, allowed {', '.join(sorted(recipes))}")
     default = recipes[name]
     program = f"{sys.argv[0]} [{'|'.join(sorted(recipes))}]"
-    job = tyro.cli(
-        type(default),
-        args=flags,
-        default=default,
-        prog=program,
-        description=manual,
-        config=(tyro.conf.UseAppendAction, tyro.conf.FlagConversionOff),
-    )
+    job = read_flags(type(default), flags, manual, default, program)
     return fill_places(_without_defaults(job, default))
+
+
+def read_flags(
+    kind: type[J], argv: Sequence[str], manual: str, default: J | None = None, program: str = ""
+) -> J:
+    """A `kind` from flags; `--help` prints itself and exits.
+
+    Raises:
+        ConfigError: Flags or values that are not allowed, in one sentence where tyro draws a box.
+    """
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            return tyro.cli(
+                kind,
+                args=list(argv),
+                default=default if default is not None else tyro.MISSING_NONPROP,
+                prog=program or sys.argv[0],
+                description=manual,
+                config=(tyro.conf.UseAppendAction, tyro.conf.FlagConversionOff),
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ConfigError(_sentence_of(box.getvalue())) from None
+
+
+def _sentence_of(box: str) -> str:
+    """What stands in tyro's box, without the box: the complaint, and the flag that was meant."""
+    lines = [line.strip("\u2502 ") for line in box.splitlines() if line.startswith("\u2502")]
+    complaint: list[str] = []
+    for line in lines:
+        if line.startswith("\u2500"):
+            break
+        complaint.append(line)
+    meant = next(
+        (line for at, line in enumerate(lines) if "Perhaps" in "".join(lines[at - 1 : at])), ""
+    )
+    hint = f"; did you mean {meant.split()[0]}?" if meant else ""
+    return " ".join(complaint).rstrip(".") + hint
 
 
 def _without_defaults(job: J, default: J) -> J:

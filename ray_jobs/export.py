@@ -18,7 +18,7 @@ from typing import Annotated
 
 import tyro
 
-from ray_jobs.command_line import run_main
+from ray_jobs.command_line import read_flags, run_main
 from s4v_core.captioning.export import export_run
 from s4v_core.config import Config
 
@@ -33,7 +33,7 @@ class ExportJob(Config):
 
 
 def main(argv: list[str]) -> int:
-    job = tyro.cli(ExportJob, args=argv, description=__doc__)
+    job = read_flags(ExportJob, argv, __doc__ or "")
     count = export_run(job.output, job.to)
     print(f"{count} rows written to {job.to}")
     return 0

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import tyro
 
-from ray_jobs.command_line import run_main
+from ray_jobs.command_line import read_flags, run_main
 from s4v_core.captioning.status import read_status
 from s4v_core.config import Config
 
@@ -28,7 +28,7 @@ class StatusJob(Config):
 
 
 def main(argv: list[str]) -> int:
-    job = tyro.cli(StatusJob, args=argv, description=__doc__)
+    job = read_flags(StatusJob, argv, __doc__ or "")
     status = read_status(job.output)
     print(status.as_text())
     return 0

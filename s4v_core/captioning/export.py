@@ -8,6 +8,7 @@ import json
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -63,7 +64,7 @@ def _write_sharegpt4v(tables: Iterator[pa.Table], sink: BinaryIO) -> int:
 def sharegpt4v_record(row: dict[str, Any]) -> dict[str, Any]:
     """A result row in the schema of the released files (spec of ShareGPT4V-PT)."""
     return {
-        "id": storage.base_name(row["image_id"]).rpartition(".")[0] or row["image_id"],
+        "id": PurePosixPath(row["image_id"]).stem,
         "image": row["image_id"],
         "conversations": [
             {"from": "human", "value": f"{chat.IMAGE}\n{row['prompt']}"},

@@ -26,15 +26,13 @@ class CaptionerActor:
         self._spec = spec
         self._engine = build_engine(spec.engine)
         self._sampling = json.dumps(spec.sampling.model_dump(), sort_keys=True)
-        self._active = 0
-        self._idle_since: float | None = None  # the wait for the first unit is nobody's fault
+        self._clock = _BusyClock()
 
     async def __call__(self, prepared: pa.Table) -> pa.Table:
         """PREPARED_SCHEMA in, GENERATED_SCHEMA out; rows keep their order."""
         if not prepared.num_rows:
             return GENERATED_SCHEMA.empty_table()
-        idle_s = self._begin()
-        started = time.monotonic()
+        idle_s = self._clock.begin()
         try:
             rows = prepared.drop_columns("pixels").to_pylist()
             requests = [
@@ -42,8 +40,8 @@ class CaptionerActor:
             ]
             answers = iter(await self._engine.generate(requests, self._spec.sampling))
         finally:
-            self._end()
-        times = {"generate_s": time.monotonic() - started, "idle_s": idle_s}
+            busy_s = self._clock.end()
+        times = {"generate_s": busy_s, "idle_s": idle_s}
         done = [
             self._result(row, next(answers) if _sound(row) else None)
             | {name: row[name] for name in ("unit", "read_s", "decode_s")}
@@ -72,17 +70,31 @@ class CaptionerActor:
             "created_at": datetime.now(UTC),
         }
 
-    def _begin(self) -> float:
-        """Seconds for which the engine had nothing to do until now."""
-        self._active += 1
-        if self._active > 1 or self._idle_since is None:
-            return 0.0
-        return time.monotonic() - self._idle_since
 
-    def _end(self) -> None:
+class _BusyClock:
+    """Time with and without work, however many units overlap: both add up to the whole."""
+
+    def __init__(self) -> None:
+        self._active = 0
+        self._since: float | None = None  # the wait for the first unit is nobody's fault
+
+    def begin(self) -> float:
+        """A unit comes; returns the seconds for which there was none."""
+        self._active += 1
+        if self._active > 1:
+            return 0.0
+        now = time.monotonic()
+        idle_s = 0.0 if self._since is None else now - self._since
+        self._since = now
+        return idle_s
+
+    def end(self) -> float:
+        """A unit goes; returns the busy seconds since the last time one did, or came to none."""
+        assert self._since is not None, "a unit ends after it began"
         self._active -= 1
-        if not self._active:
-            self._idle_since = time.monotonic()
+        now = time.monotonic()
+        busy_s, self._since = now - self._since, now
+        return busy_s
 
 
 def _sound(row: dict[str, Any]) -> bool:
@@ -93,4 +105,4 @@ def _request(row: dict[str, Any], pixels: pa.LargeBinaryScalar) -> Request:
     # The buffer lies in the object store; nothing is copied.
     shape = (row["pixel_height"], row["pixel_width"], 3)
     picture = np.frombuffer(memoryview(pixels.as_buffer()), np.uint8).reshape(shape)
-    return Request(row["image_id"], picture, row["prompt"])
+    return Request(row["image_id"], row["image_sha256"], picture, row["prompt"])

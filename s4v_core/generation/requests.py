@@ -26,13 +26,13 @@ class SamplingConfig(Config):
     repetition_penalty: float = Field(1.0, gt=0.0)
     """Above 1, tokens that stand already become less likely."""
     seed: int = 0
-    """With an image's id it fixes that image's draw, whatever else is in the batch."""
+    """With an image's content it fixes that image's draw, whatever its name and its batch."""
 
-    def seed_of(self, image_id: str) -> int | None:
+    def seed_of(self, image_sha256: str) -> int | None:
         """The seed of one image; None where nothing is drawn."""
         if self.temperature == 0:
             return None
-        whole = hashlib.sha256(f"{self.seed}/{image_id}".encode("utf-8", "replace")).digest()
+        whole = hashlib.sha256(f"{self.seed}/{image_sha256}".encode()).digest()
         return int.from_bytes(whole[:4], "big")
 
 
@@ -85,6 +85,7 @@ class Request:
     """One image and what is asked about it. `pixels`: uint8 RGB of shape (height, width, 3)."""
 
     image_id: str
+    image_sha256: str
     pixels: npt.NDArray[np.uint8]
     prompt: str
 

@@ -18,6 +18,9 @@ from s4v_core.images.policy import DecodeConfig, Decoded, Framing, Refused
 MEMORY_MIB = 1024
 """Address space of the child. Decoding 64 Mpx needs about 600 MiB."""
 
+START_LIMIT_S = 120
+"""For the child to import Pillow, on a machine that is busy with everything else."""
+
 _SIZES = struct.Struct("<IQ")
 
 
@@ -34,10 +37,10 @@ class GuardedDecoder:
             return Refused("file_too_big")
         if not data:
             return Refused("not_an_image")
-        child = self._running()
-        assert child.stdin, "the child has pipes"
-        assert child.stdout, "the child has pipes"
         try:
+            child = self._running()
+            assert child.stdin, "the child has pipes"
+            assert child.stdout, "the child has pipes"
             _send(child.stdin, {}, data)
             if not select.select([child.stdout], [], [], self.config.deadline_s)[0]:
                 self.close()
@@ -70,7 +73,16 @@ class GuardedDecoder:
             assert self._child.stdin, "the child has pipes"
             settings = {"config": self.config.model_dump(), "framing": asdict(self.framing)}
             _send(self._child.stdin, settings, b"")
+            self._wait_until_ready(self._child)
         return self._child
+
+    def _wait_until_ready(self, child: subprocess.Popen[bytes]) -> None:
+        """Its start must not count against the deadline of the first image."""
+        assert child.stdout, "the child has pipes"
+        if not select.select([child.stdout], [], [], START_LIMIT_S)[0]:
+            self.close()
+            raise BrokenPipeError
+        _receive(child.stdout)
 
 
 def serve() -> None:
@@ -84,6 +96,7 @@ def serve() -> None:
         settings, _ = _receive(source)
         config = DecodeConfig(**settings["config"])
         framing = Framing(**settings["framing"])
+        _send(sink, {}, b"")  # ready
         while True:
             answer = decode(_receive(source)[1], config, framing)
             if isinstance(answer, Refused):

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from s4v_core.errors import SchemaError
 
-_PLAN_FIELDS: list[pa.Field[Any]] = [
+_PLAN_FIELDS: list["pa.Field[Any]"] = [
     pa.field("image_id", pa.string(), nullable=False),
     pa.field("unit", pa.int32(), nullable=False),
     pa.field("uri", pa.string(), nullable=False),
@@ -27,7 +27,7 @@ _PLAN_FIELDS: list[pa.Field[Any]] = [
 PLAN_SCHEMA = pa.schema(_PLAN_FIELDS)
 """One row per image, before it is captioned. No image bytes."""
 
-_RESULT_FIELDS: list[pa.Field[Any]] = [
+_RESULT_FIELDS: list["pa.Field[Any]"] = [
     pa.field("image_id", pa.string(), nullable=False),
     pa.field("uri", pa.string(), nullable=False),
     pa.field("source", pa.string(), nullable=False),

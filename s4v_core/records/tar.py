@@ -64,6 +64,8 @@ def index_tar(file: ForwardFile, size: int) -> TarIndex:
             index.damages.append(found)
         else:
             index.members.append(found)
+    if not index.members and index.damages[:1] and index.damages[0].kind == "not_a_tar":
+        del index.damages[1:]  # of something else, further damages say nothing
     return index
 
 

@@ -54,7 +54,7 @@ class OpenAIEngine:
                     max_tokens=sampling.max_tokens,
                     temperature=sampling.temperature,
                     top_p=sampling.top_p,
-                    seed=sampling.seed_of(request.image_id),
+                    seed=sampling.seed_of(request.image_sha256),
                 )
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 return refused(error)

@@ -59,7 +59,7 @@ class TransformersEngine:
         except ValueError as error:  # the processor's word for what it cannot take
             return [refused(error)] * len(batch)
         inputs = inputs.to(self._model.device)
-        torch.manual_seed(sampling.seed_of(batch[0].image_id) or 0)
+        torch.manual_seed(sampling.seed_of(batch[0].image_sha256) or 0)
         with torch.inference_mode():
             output = self._model.generate(**inputs, **_parameters(sampling))
         prompt_tokens = inputs["attention_mask"].sum(dim=1).tolist()

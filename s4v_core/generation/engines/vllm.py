@@ -92,7 +92,7 @@ def _parameters(request: Request, sampling: SamplingConfig) -> Any:
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         repetition_penalty=sampling.repetition_penalty,
-        seed=sampling.seed_of(request.image_id),
+        seed=sampling.seed_of(request.image_sha256),
         # One answer per request, and its text from the ids in one go, is the least CPU time.
         output_kind=RequestOutputKind.FINAL_ONLY,
         detokenize=False,

@@ -1,0 +1,91 @@
+from pathlib import Path
+
+import pytest
+
+from ray_jobs.command_line import parse
+from s4v_core.captioning.statistics import Times
+from s4v_core.errors import ConfigError
+from s4v_core.generation.pass_spec import UnitDone
+from s4v_core.generation.preparation import choose_prompt
+from s4v_core.generation.requests import SamplingConfig
+from s4v_core.recipes import CAPTION
+
+
+def test_without_arguments_the_recipe_is_the_papers_below_the_root(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("S4V_ROOT", "s3://bucket/s4v/")
+    job = parse(CAPTION, [], "")
+    assert job.input == ("s3://bucket/s4v/images",)
+    assert job.output == "s3://bucket/s4v/captions"
+
+
+def test_without_the_root_one_sentence_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("S4V_ROOT", raising=False)
+    with pytest.raises(ConfigError, match="S4V_ROOT is not set; set it to"):
+        parse(CAPTION, [], "")
+
+
+def test_a_repeated_input_replaces_the_recipes() -> None:
+    job = parse(CAPTION, ["demo", "--input", "a", "--input", "b"], "")
+    assert job.input == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["demo", "--limit", "-5"], "limit: found -5"),
+        (["demo", "--inptu", "x"], "--inptu.*did you mean --input"),
+        (["demo", "--engine", "foo"], "invalid choice 'foo'"),
+        (["demo", "--limit"], "Missing value for argument '--limit'"),
+        (["demo", "--prompt", "a", "--prompts", "b"], "found --prompt and --prompts"),
+        (["demo", "--prompt", " "], "found an empty text"),
+        (["dmeo"], "recipe: found 'dmeo', allowed demo, paper"),
+    ],
+)
+def test_wrong_usage_is_one_sentence(flags: list[str], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence) as refusal:
+        parse(CAPTION, flags, "")
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_prompt_is_chosen_by_id_alone_and_all_are_used() -> None:
+    prompts = ("a", "b", "c")
+    chosen = [choose_prompt(prompts, f"image-{n}") for n in range(3000)]
+    assert chosen == [choose_prompt(prompts, f"image-{n}") for n in range(3000)]
+    assert all(900 < chosen.count(prompt) < 1100 for prompt in prompts)
+
+
+def test_a_seed_belongs_to_an_images_content() -> None:
+    drawn = SamplingConfig(temperature=0.5, seed=1)
+    assert drawn.seed_of("a") == drawn.seed_of("a") != drawn.seed_of("b")
+    assert SamplingConfig(temperature=0).seed_of("a") is None
+
+
+def _unit(**times: float) -> UnitDone:
+    zero = dict.fromkeys(("read_s", "decode_s", "generate_s", "idle_s", "commit_s"), 0.0)
+    counts = {"unit": 0, "rows": 10, "ok": 10, "rejected": 0, "error": 0, "output_tokens": 1}
+    return UnitDone(wrote=True, **counts, **(zero | times))
+
+
+@pytest.mark.parametrize(
+    ("times", "verdict"),
+    [
+        ({"generate_s": 9.0, "idle_s": 0.2}, "engine"),
+        ({"generate_s": 2.0, "idle_s": 7.0, "decode_s": 30.0, "read_s": 1.0}, "decode"),
+        ({"generate_s": 2.0, "idle_s": 7.0, "decode_s": 3.0, "read_s": 60.0}, "read"),
+    ],
+)
+def test_the_verdict_names_what_the_engine_waited_for(
+    times: dict[str, float], verdict: str
+) -> None:
+    total = Times()
+    total.add(_unit(**times))
+    assert total.bound_by(wall_s=10.0, engines=1) == verdict
+    assert total.ms_per_image()["generate"] == times["generate_s"] * 100
+
+
+def test_the_demo_needs_nothing_but_the_checkout() -> None:
+    job = CAPTION["demo"]
+    assert not any("$" in place or "://" in place for place in (*job.input, job.output, job.model))
+    assert not Path(job.output).is_absolute()

@@ -1,0 +1,101 @@
+"""Fixtures that more than one room uses: pictures, shards, a checkpoint, one local Ray."""
+
+import io
+import logging
+import os
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+"""Reference photographs beside the checkout; what needs them says so and skips without."""
+
+
+def photo(seed: int, size: tuple[int, int] = (320, 240), kind: str = "JPEG") -> bytes:
+    """A picture with structure at all scales, the same for the same seed."""
+    chance = np.random.default_rng(seed)
+    coarse = chance.integers(0, 255, (6, 8, 3), dtype=np.uint8)
+    image = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+    sink = io.BytesIO()
+    image.save(sink, kind)
+    return sink.getvalue()
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+@pytest.fixture(scope="session")
+def photos() -> dict[str, bytes]:
+    """Forty drawn photographs by name."""
+    return {f"photo_{n:03d}.jpg": photo(n, (200 + 7 * n, 160 + 3 * n)) for n in range(40)}
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained LLaVA-1.5 of under a million parameters."""
+    from s4v_core.model.untrained import build_untrained
+
+    folder = tmp_path_factory.mktemp("checkpoint") / "untrained"
+    build_untrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """One Ray for all flow tests, of this process alone."""
+    import ray
+
+    os.environ["RAY_ADDRESS"] = "local"
+    ray.init(
+        address="local",
+        num_cpus=8,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """A moto S3 on a port of its own; returns its address. Credentials are in the environment."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    address = f"http://{host}:{port}"
+    settings = {
+        "AWS_ENDPOINT_URL": address,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    yield address
+    server.stop()
+    for name, value in before.items():
+        os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@pytest.fixture
+def bucket(s3_server: str, request: pytest.FixtureRequest) -> str:
+    """An empty bucket of the test's own."""
+    import s3fs
+
+    name = "b" + "".join(c for c in request.node.name.lower() if c.isalnum())[:50]
+    s3fs.S3FileSystem(skip_instance_cache=True).mkdir(name)
+    return f"s3://{name}"

@@ -1,0 +1,130 @@
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from s4v_core import storage
+from s4v_core.errors import SchemaError, StorageError
+from s4v_core.records import plan, units
+from s4v_core.records.indexing import INDEX_SCHEMA
+from s4v_core.records.schemas import RESULT_SCHEMA, table_of
+
+DIGEST = "d" * 64
+
+
+def _shard(name: str, count: int) -> pa.Table:
+    rows = [
+        dict.fromkeys(INDEX_SCHEMA.names)
+        | {"image_id": f"{name}/{n}", "uri": name, "container": "tar", "source": "s"}
+        for n in range(count)
+    ]
+    return table_of(rows, INDEX_SCHEMA, name)
+
+
+def _results(count: int, status: str = "ok") -> pa.Table:
+    row: dict[str, Any] = dict.fromkeys(RESULT_SCHEMA.names) | {
+        "uri": "u",
+        "source": "s",
+        "status": status,
+        "attempts": 1,
+        "output_tokens": 3,
+        "prompt": "p",
+        "model": "m",
+        "model_revision": "r",
+        "engine": "e",
+        "sampling": "{}",
+        "run_id": "run",
+        "created_at": datetime.now(UTC),
+    }
+    return table_of([row | {"image_id": str(n)} for n in range(count)], RESULT_SCHEMA, "test")
+
+
+def test_units_hold_neighbours_of_one_shard_and_every_image_once() -> None:
+    head, table = plan.build_plan([_shard("a", 600), _shard("b", 10)], [], {}, "x")
+    assert head.unit_rows == [256, 256, 88, 10]
+    assert table["image_id"].to_pylist() == [f"a/{n}" for n in range(600)] + [
+        f"b/{n}" for n in range(10)
+    ]
+
+
+def test_ids_that_clash_get_numbers_and_both_stay() -> None:
+    head, table = plan.build_plan([_shard("a", 2), _shard("a", 2)], [], {}, "x")
+    assert table["image_id"].to_pylist() == ["a/0", "a/1", "a/0#2", "a/1#2"]
+    assert head.renamed == 2
+
+
+def test_a_limit_takes_the_first_images() -> None:
+    head, table = plan.build_plan([_shard("a", 3), _shard("b", 9)], [], {}, "x", limit=5)
+    assert table["image_id"].to_pylist() == ["a/0", "a/1", "a/2", "b/0", "b/1"]
+    assert head.images == 5
+
+
+def test_two_first_starts_write_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        head, table = plan.build_plan([_shard("a", 300)], [{"uri": "a"}], {"model": "m"}, "x")
+        plan.write_plan(str(tmp_path / name), head, table)
+    first, second = (storage.read(plan.plan_uri(str(tmp_path / n))) for n in ("one", "two"))
+    assert first == second
+
+
+def test_a_plan_is_written_once_and_read_unit_by_unit(tmp_path: Path) -> None:
+    output = str(tmp_path)
+    head, table = plan.build_plan([_shard("a", 300)], [], {"model": "m"}, "x")
+    assert plan.write_plan(output, head, table) == head
+    other, rows = plan.build_plan([_shard("b", 3)], [], {"model": "n"}, "x")
+    assert plan.write_plan(output, other, rows) == head
+    assert plan.read_plan_head(output) == head
+    assert plan.read_planned_unit(output, 1)["image_id"].to_pylist() == [
+        f"a/{n}" for n in range(256, 300)
+    ]
+
+
+def test_the_digest_changes_with_settings_and_listing() -> None:
+    def digest(settings: dict[str, Any], listing: str) -> str:
+        return plan.build_plan([_shard("a", 3)], [], settings, listing)[0].digest
+
+    assert len({digest({"m": 1}, "x"), digest({"m": 2}, "x"), digest({"m": 1}, "y")}) == 3
+
+
+def test_the_second_writer_of_a_unit_finds_it_done(tmp_path: Path) -> None:
+    output = str(tmp_path)
+    account, wrote = units.commit_unit(output, 7, DIGEST, "one", _results(5))
+    assert wrote
+    assert (account.rows, account.ok, account.output_tokens) == (5, 5, 15)
+    again, wrote = units.commit_unit(output, 7, DIGEST, "two", _results(5))
+    assert not wrote
+    assert again.run_id == "one"
+    assert units.done_units(output) == {7}
+
+
+def test_a_file_of_another_plan_is_not_overwritten(tmp_path: Path) -> None:
+    output = str(tmp_path)
+    units.commit_unit(output, 0, DIGEST, "one", _results(5))
+    before = storage.read(units.unit_uri(output, 0))
+    with pytest.raises(StorageError, match="another plan"):
+        units.commit_unit(output, 0, "e" * 64, "two", _results(5))
+    assert storage.read(units.unit_uri(output, 0)) == before
+
+
+def test_a_file_that_is_no_result_is_named(tmp_path: Path) -> None:
+    output = str(tmp_path)
+    storage.create(units.unit_uri(output, 0), b"half a file")
+    with pytest.raises(StorageError, match="no complete Parquet"):
+        units.commit_unit(output, 0, DIGEST, "one", _results(5))
+
+
+def test_healing_replaces_a_unit_in_one_write(tmp_path: Path) -> None:
+    output = str(tmp_path)
+    units.commit_unit(output, 0, DIGEST, "one", _results(5, "error"))
+    units.commit_unit(output, 0, DIGEST, "two", _results(5), heal=True)
+    assert units.read_account(output, 0).ok == 5
+
+
+def test_rows_with_other_columns_are_refused_with_both_sides() -> None:
+    row = _results(1).to_pylist()[0]
+    with pytest.raises(SchemaError, match="expected .*captoin|found .*captoin"):
+        table_of([row | {"captoin": "x"}], RESULT_SCHEMA, "test")
+    with pytest.raises(SchemaError, match="image_id"):
+        table_of([row | {"image_id": None}], RESULT_SCHEMA, "test")

@@ -1,0 +1,30 @@
+import pickle
+
+import pytest
+
+from s4v_core import errors
+from s4v_core.storage import SourceChangedError
+
+CASES = [
+    errors.ConfigError("limit: found -5, allowed 1 or more"),
+    errors.InputError("s3://bucket/x", "no such file or folder"),
+    errors.SchemaError("plan.parquet", "a, b", "a, c"),
+    errors.StorageError("s3://bucket/x", "no answer"),
+    errors.EngineError("vllm", "died"),
+    SourceChangedError("s3://bucket/x", "changed"),
+]
+
+
+def _all_children(kind: type) -> set[type]:
+    return {kind} | {c for child in kind.__subclasses__() for c in _all_children(child)}
+
+
+@pytest.mark.parametrize("error", CASES, ids=lambda error: type(error).__name__)
+def test_an_error_survives_pickling_with_its_sentence(error: errors.S4VError) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert str(copy) == str(error)
+
+
+def test_every_error_of_the_project_is_among_the_cases() -> None:
+    assert _all_children(errors.S4VError) - {errors.S4VError} == {type(case) for case in CASES}

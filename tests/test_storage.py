@@ -1,0 +1,104 @@
+import threading
+from pathlib import Path
+
+import pytest
+
+from s4v_core import storage
+from s4v_core.errors import StorageError
+
+
+@pytest.fixture(params=["local", "s3", "memory"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "local":
+        return str(tmp_path)
+    if request.param == "memory":
+        return f"memory://{tmp_path.name}"
+    return str(request.getfixturevalue("bucket"))
+
+
+def test_create_writes_once_and_leaves_what_is_there(folder: str) -> None:
+    uri = storage.join(folder, "captions", "unit-000000.parquet")
+    assert storage.create(uri, b"first")
+    assert not storage.create(uri, b"second")
+    assert storage.read(uri) == b"first"
+    [file] = storage.list_files(folder)
+    assert storage.read(file.uri) == b"first"
+
+
+def test_replace_puts_the_new_file_in_place(folder: str) -> None:
+    uri = storage.join(folder, "run.json")
+    storage.replace(uri, b"old")
+    storage.replace(uri, b"new")
+    assert storage.read(uri) == b"new"
+
+
+def test_a_range_is_read_exactly_and_a_short_one_is_refused(folder: str) -> None:
+    uri = storage.join(folder, "shard.tar")
+    storage.replace(uri, bytes(range(100)))
+    assert storage.read_range(uri, 10, 5) == bytes(range(10, 15))
+    with pytest.raises(StorageError):
+        storage.read_range(uri, 90, 20)
+
+
+def test_a_file_that_changed_since_it_was_listed_is_noticed(folder: str) -> None:
+    if folder.startswith("memory"):
+        pytest.skip("a memory store has no tag that survives")
+    uri = storage.join(folder, "shard.tar")
+    storage.replace(uri, b"a" * 100)
+    file = storage.stat(uri)
+    assert file is not None
+    assert storage.read_range(uri, 0, 4, file.etag) == b"aaaa"
+    storage.replace(uri, b"b" * 100)
+    with pytest.raises(storage.SourceChangedError):
+        storage.read_range(uri, 0, 4, file.etag)
+
+
+def test_a_missing_file_is_told_apart_from_a_store_that_fails(folder: str) -> None:
+    assert storage.stat(storage.join(folder, "nothing")) is None
+    with pytest.raises(FileNotFoundError):
+        storage.read(storage.join(folder, "nothing"))
+    with pytest.raises(StorageError, match="Protocol not known"):
+        storage.read("nosuchscheme://x")
+
+
+@pytest.mark.parametrize("folder", ["local", "s3"], indirect=True)
+def test_of_many_writers_exactly_one_wins(folder: str) -> None:
+    for attempt in range(10):
+        uri = storage.join(folder, f"unit-{attempt}")
+        won: list[int] = []
+        start = threading.Barrier(8)
+
+        def write(number: int, uri: str = uri, won: list[int] = won, start=start) -> None:
+            start.wait()
+            if storage.create(uri, str(number).encode()):
+                won.append(number)
+
+        threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(won) == 1
+        assert storage.read(uri) == str(won[0]).encode()
+
+
+def test_braces_and_globs_expand_in_order(tmp_path: Path) -> None:
+    for name in ("a.tar", "b.tar", "c.txt"):
+        (tmp_path / name).touch()
+    assert storage.expand(f"{tmp_path}/{{0000..0002}}.tar") == [
+        f"{tmp_path}/000{n}.tar" for n in range(3)
+    ]
+    assert [storage.base_name(uri) for uri in storage.expand(f"{tmp_path}/*.tar")] == [
+        "a.tar",
+        "b.tar",
+    ]
+
+
+def test_a_full_disk_leaves_no_part_of_a_file(tmp_path: Path, monkeypatch) -> None:
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(storage.os, "fsync", full)
+    with pytest.raises(StorageError, match="No space left"):
+        storage.create(str(tmp_path / "unit"), b"x")
+    assert not list(tmp_path.iterdir())
