@@ -52,8 +52,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def local_ray() -> Iterator[None]:
-    """One Ray for all flow tests, of this process alone."""
+def local_ray(s3_server: str) -> Iterator[None]:
+    """One Ray for all flow tests, of this process alone; its workers know the S3 server."""
     import ray
 
     os.environ["RAY_ADDRESS"] = "local"

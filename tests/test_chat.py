@@ -11,7 +11,8 @@ SYSTEM = (
 
 def test_a_caption_prompt_is_the_published_vicuna_v1_text() -> None:
     assert chat.VICUNA_V1.render(prompts.CAPTION) == (
-        f"{SYSTEM} USER: <image>\nAnalyze the image in a comprehensive and detailed manner. ASSISTANT:"
+        f"{SYSTEM} USER: <image>\n"
+        "Analyze the image in a comprehensive and detailed manner. ASSISTANT:"
     )
 
 

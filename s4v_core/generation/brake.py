@@ -25,3 +25,7 @@ class Brake:
 
     def is_pulled(self) -> bool:
         return bool(ray.get(self._actor.is_pulled.remote()))
+
+    async def is_pulled_now(self) -> bool:
+        """The same for an event loop, which must not stand still meanwhile."""
+        return bool(await self._actor.is_pulled.remote())

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from s4v_core.errors import S4VError
+from s4v_core.generation.brake import Brake
 from s4v_core.generation.engine_choice import build_engine
 from s4v_core.generation.pass_spec import PassSpec
 from s4v_core.generation.requests import Generation, Request
@@ -22,16 +24,26 @@ GENERATED_SCHEMA = pa.schema(
 class CaptionerActor:
     """One per accelerator; holds the engine for the whole pass."""
 
-    def __init__(self, spec: PassSpec) -> None:
-        self._spec = spec
-        self._engine = build_engine(spec.engine)
+    def __init__(self, spec: PassSpec, brake: Brake) -> None:
+        self._spec, self._brake = spec, brake
+        # Ray keeps only the text of what a constructor raises; the first call raises it whole.
+        self._failure: S4VError | None = None
+        try:
+            self._engine = build_engine(spec.engine)
+        except S4VError as error:
+            self._failure = error
         self._sampling = json.dumps(spec.sampling.model_dump(), sort_keys=True)
         self._clock = _BusyClock()
 
     async def __call__(self, prepared: pa.Table) -> pa.Table:
-        """PREPARED_SCHEMA in, GENERATED_SCHEMA out; rows keep their order."""
-        if not prepared.num_rows:
+        """PREPARED_SCHEMA in, GENERATED_SCHEMA out; rows keep their order.
+
+        Empty where nothing was prepared, or the brake was pulled before the unit's turn came.
+        """
+        if not prepared.num_rows or await self._brake.is_pulled_now():
             return GENERATED_SCHEMA.empty_table()
+        if self._failure:
+            raise self._failure
         idle_s = self._clock.begin()
         try:
             rows = prepared.drop_columns("pixels").to_pylist()

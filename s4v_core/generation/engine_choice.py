@@ -3,7 +3,7 @@
 from importlib import metadata, util
 from typing import Literal
 
-from s4v_core.errors import ConfigError
+from s4v_core.errors import ConfigError, EngineError, S4VError
 from s4v_core.generation.requests import Engine, EngineName, EngineSettings, EngineSpec
 
 NEEDS = {"vllm": "vllm", "transformers": "transformers", "openai": "openai"}
@@ -37,6 +37,17 @@ def build_engine(spec: EngineSpec) -> Engine:
     Raises:
         EngineError: It does not start.
     """
+    try:
+        return _started(spec)
+    except S4VError:
+        raise
+    # Border to foreign code: a broken checkpoint raises whatever its reader does.
+    except Exception as error:
+        problem = f"cannot load {spec.model}: {type(error).__name__}: {error}"
+        raise EngineError(spec.name, problem) from error
+
+
+def _started(spec: EngineSpec) -> Engine:
     if spec.name == "vllm":
         from s4v_core.generation.engines.vllm import VllmEngine
 

@@ -7,12 +7,14 @@ Ray Data streams, places and holds back; what is done is decided by the files al
 
 import logging
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext
+from ray.util.annotations import RayDeprecationWarning
 
 from s4v_core.errors import S4VError
 from s4v_core.generation.brake import Brake
@@ -59,11 +61,13 @@ def run_flow(
         num_cpus=1,
     )
     in_flight = spec.engine.settings.units_in_flight
+    # Ray 2.60 deprecates every way to bound restarts, and has put nothing in its place.
+    warnings.filterwarnings("ignore", ".*ray_remote_args_fn", RayDeprecationWarning)
     dataset = dataset.map_batches(
         CaptionerActor,
         batch_size=None,
         batch_format="pyarrow",
-        fn_constructor_kwargs={"spec": spec},
+        fn_constructor_kwargs={"spec": spec, "brake": brake},
         compute=ActorPoolStrategy(
             size=engines.count,
             max_concurrent_calls_per_actor=in_flight,

@@ -124,7 +124,7 @@ def test_healing_replaces_a_unit_in_one_write(tmp_path: Path) -> None:
 
 def test_rows_with_other_columns_are_refused_with_both_sides() -> None:
     row = _results(1).to_pylist()[0]
-    with pytest.raises(SchemaError, match="expected .*captoin|found .*captoin"):
+    with pytest.raises(SchemaError, match="captoin"):
         table_of([row | {"captoin": "x"}], RESULT_SCHEMA, "test")
     with pytest.raises(SchemaError, match="image_id"):
         table_of([row | {"image_id": None}], RESULT_SCHEMA, "test")

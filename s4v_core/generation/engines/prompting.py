@@ -6,7 +6,7 @@ from typing import Any
 from transformers import AutoConfig, AutoProcessor
 
 from s4v_core import chat
-from s4v_core.errors import ConfigError, EngineError
+from s4v_core.errors import ConfigError
 
 OWN_TEMPLATE = "model"
 """Template name that stands for the checkpoint's own chat template."""
@@ -21,11 +21,8 @@ class PromptRenderer:
     """
 
     def __init__(self, model: str, template: str) -> None:
-        try:
-            config = AutoConfig.from_pretrained(model, trust_remote_code=False).get_text_config()
-            self.processor = AutoProcessor.from_pretrained(model, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            raise EngineError("prompt", f"{model} is no vision checkpoint: {error}") from error
+        config = AutoConfig.from_pretrained(model, trust_remote_code=False).get_text_config()
+        self.processor = AutoProcessor.from_pretrained(model, trust_remote_code=False)
         self.longest = int(config.max_position_embeddings)
         self._tokenizer = self.processor.tokenizer
         self._template = template

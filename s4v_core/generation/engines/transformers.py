@@ -11,7 +11,6 @@ import torch
 import transformers
 from PIL import Image
 
-from s4v_core.errors import EngineError
 from s4v_core.generation.engines.prompting import PromptRenderer
 from s4v_core.generation.requests import (
     EngineSpec,
@@ -34,12 +33,9 @@ class TransformersEngine:
         if dtype == "auto" and spec.device == "cpu":
             dtype = "float32"
         transformers.logging.disable_progress_bar()
-        try:
-            self._model = transformers.AutoModelForImageTextToText.from_pretrained(
-                spec.model, dtype=dtype, trust_remote_code=False
-            ).eval()
-        except (OSError, ValueError) as error:
-            raise EngineError("transformers", f"cannot load {spec.model}: {error}") from error
+        self._model = transformers.AutoModelForImageTextToText.from_pretrained(
+            spec.model, dtype=dtype, trust_remote_code=False
+        ).eval()
         self._model.to("cuda" if spec.device == "gpu" else "cpu")
 
     async def generate(

@@ -41,10 +41,7 @@ class VllmEngine:
         self._numbers = itertools.count()
         self._prompts = PromptRenderer(spec.model, spec.template)
         self._token_ids = lru_cache(maxsize=1024)(self._prompts.token_ids)
-        try:
-            self._engine = AsyncLLM.from_engine_args(_engine_args(spec, self._prompts.longest))
-        except (RuntimeError, ValueError, OSError) as error:
-            raise EngineError("vllm", f"did not start with {spec.model}: {error}") from error
+        self._engine = AsyncLLM.from_engine_args(_engine_args(spec, self._prompts.longest))
 
     async def generate(
         self, requests: Sequence[Request], sampling: SamplingConfig

@@ -1,0 +1,50 @@
+"""What a run's output must be, checked without the code that made it: plan and files alone."""
+
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+
+def rows_of(output: Path) -> list[dict]:
+    """All result rows, as any reader would take them."""
+    files = sorted((output / "captions").glob("*.parquet"))
+    return pa.concat_tables([pq.read_table(file) for file in files]).to_pylist()
+
+
+def check_rows(output: Path) -> list[dict]:
+    """Every planned image has exactly one row; the accounts in the footers add up."""
+    planned = pq.read_table(output / "plan.parquet")["image_id"].to_pylist()
+    rows = rows_of(output)
+    found = [row["image_id"] for row in rows]
+    assert sorted(found) == sorted(planned)
+    assert len(set(found)) == len(found)
+    assert {row["status"] for row in rows} <= {"ok", "rejected", "error"}
+    assert all((row["reason"] is None) == (row["status"] == "ok") for row in rows)
+    accounts = [
+        json.loads(pq.read_schema(file).metadata[b"s4v.unit"])
+        for file in (output / "captions").glob("*.parquet")
+    ]
+    for status in ("ok", "rejected", "error"):
+        assert sum(a[status] for a in accounts) == sum(row["status"] == status for row in rows)
+    return rows
+
+
+def fake_caption_of(data: bytes, side: int = 336) -> str:
+    """The fake engine's caption of an upright image, by hand: CLIP's resize and crop."""
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    width, height = image.size
+    short, long = min(image.size), int(side * max(image.size) / min(image.size))
+    assert short
+    size = (side, long) if width <= height else (long, side)
+    left, top = (size[0] - side) // 2, (size[1] - side) // 2
+    scale = (width / size[0], height / size[1])
+    box = (left * scale[0], top * scale[1], (left + side) * scale[0], (top + side) * scale[1])
+    picture = np.asarray(image.resize((side, side), Image.Resampling.BICUBIC, box=box))
+    digest = hashlib.sha256(picture.tobytes()).hexdigest()
+    return f"A fake caption of a picture of {side} by {side} pixels with the hash {digest}."

@@ -1,0 +1,275 @@
+"""The whole pass on a real local Ray, with the engine whose caption is a function of the pixels."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from s4v_core import storage
+from s4v_core.captioning.caption_pass import run_pass
+from s4v_core.captioning.export import export_run
+from s4v_core.captioning.forecast import forecast
+from s4v_core.captioning.job import CaptionJob
+from s4v_core.captioning.outcome import DONE, INCOMPLETE_INPUT
+from s4v_core.captioning.status import read_status
+from s4v_core.errors import ConfigError, InputError
+from s4v_core.images.policy import DecodeConfig
+from s4v_core.records import units
+from tests.conftest import SHARED_DATA, photo, write_tar
+from tests.flow.oracle import check_rows, fake_caption_of, rows_of
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+
+def _job(images: Path | str, output: Path | str, **changes: object) -> CaptionJob:
+    return CaptionJob(
+        input=(str(images),),
+        output=str(output),
+        model="none",
+        engine="fake",
+        decode=DecodeConfig(reduced_jpeg=False),
+        **changes,  # type: ignore[arg-type]
+    )
+
+
+@pytest.fixture(scope="module")
+def captions(photos: dict[str, bytes]) -> dict[str, str]:
+    """What the fake engine must say of each photograph, computed without the project's code."""
+    return {Path(name).stem: fake_caption_of(data) for name, data in photos.items()}
+
+
+def _by_key(rows: list[dict]) -> dict[str, str]:
+    return {Path(row["image_id"]).name.removesuffix(".jpg"): row["caption"] for row in rows}
+
+
+@pytest.fixture
+def shards(tmp_path: Path, photos: dict[str, bytes]) -> Path:
+    names = list(photos)
+    for shard in range(4):
+        members = {name: photos[name] for name in names[shard * 10 : shard * 10 + 10]}
+        write_tar(tmp_path / "shards" / f"{shard:04d}.tar", members)
+    return tmp_path / "shards"
+
+
+def test_tar_shards_become_one_row_per_image_with_its_own_caption(
+    shards: Path, tmp_path: Path, captions: dict[str, str]
+) -> None:
+    outcome = run_pass(_job(f"{shards}/{{0000..0003}}.tar", tmp_path / "out"))
+    rows = check_rows(tmp_path / "out")
+    assert _by_key(rows) == captions
+    assert outcome.exit_code == DONE
+    assert {row["image_id"].split("/")[0] for row in rows} == {f"{n:04d}" for n in range(4)}
+    assert all(row["attempts"] == 1 and row["finish_reason"] == "stop" for row in rows)
+    assert {"run.json", "stats.json", "report.html", "plan.parquet", "captions"} <= set(
+        os.listdir(tmp_path / "out")
+    )
+
+
+@pytest.mark.parametrize("layout", ["folder", "parquet", "json", "s3"])
+def test_every_other_input_gives_the_same_captions(
+    layout: str,
+    tmp_path: Path,
+    photos: dict[str, bytes],
+    captions: dict[str, str],
+    request: pytest.FixtureRequest,
+) -> None:
+    source = tmp_path / "images"
+    source.mkdir()
+    for name, data in photos.items():
+        (source / name).write_bytes(data)
+    job = _job(source, tmp_path / "out")
+    if layout == "parquet":
+        table = pa.table({"id": list(photos), "image": list(photos.values())})
+        pq.write_table(table, tmp_path / "photos.parquet", row_group_size=16)
+        job = _job(tmp_path / "photos.parquet", tmp_path / "out")
+    elif layout == "json":
+        records = [{"id": str(n), "image": name} for n, name in enumerate(photos)]
+        (tmp_path / "data.json").write_text(json.dumps(records))
+        job = _job(tmp_path / "data.json", tmp_path / "out", image_root=str(source))
+    elif layout == "s3":
+        bucket = request.getfixturevalue("bucket")
+        tar = write_tar(tmp_path / "0000.tar", photos)
+        storage.replace(f"{bucket}/shards/0000.tar", tar.read_bytes())
+        outcome = run_pass(_job(f"{bucket}/shards/0000.tar", f"{bucket}/out"))
+        assert outcome.exit_code == DONE
+        rows = [r for t in units.read_results(f"{bucket}/out", [0]) for r in t.to_pylist()]
+        assert _by_key(rows) == captions
+        assert storage.stat(f"{bucket}/out/report.html") is not None
+        return
+    assert run_pass(job).exit_code == DONE
+    assert _by_key(check_rows(tmp_path / "out")) == captions
+
+
+def test_the_same_job_again_does_nothing_and_a_lost_unit_is_made_again(
+    shards: Path, tmp_path: Path, captions: dict[str, str]
+) -> None:
+    job = _job(shards, tmp_path / "out")
+    run_pass(job)
+    files = sorted((tmp_path / "out" / "captions").iterdir())
+    before = {file: file.stat().st_mtime_ns for file in files}
+    started = time.monotonic()
+    again = run_pass(job)
+    assert time.monotonic() - started < 5
+    assert (again.captioned, again.found_done, again.exit_code) == (0, 40, DONE)
+    files[2].unlink()
+    third = run_pass(job)
+    assert (third.captioned, third.found_done) == (10, 30)
+    assert _by_key(check_rows(tmp_path / "out")) == captions
+    kept = {file: file.stat().st_mtime_ns for file in files if file != files[2]}
+    assert kept.items() <= before.items()
+
+
+def test_bad_images_are_rows_with_reasons_among_good_ones(
+    tmp_path: Path, photos: dict[str, bytes]
+) -> None:
+    bad = {
+        "empty.jpg": (b"", "not_an_image"),
+        "page.jpg": (b"<html>404</html>", "not_an_image"),
+        "cut.jpg": (photo(99)[:1500], "truncated"),
+        "paper.pdf": (b"%PDF-1.7 ...", "format_denied"),
+    }
+    members = {name: data for name, (data, _) in bad.items()} | photos
+    write_tar(tmp_path / "mixed.tar", members)
+    outcome = run_pass(_job(tmp_path / "mixed.tar", tmp_path / "out"))
+    rows = {row["image_id"]: row for row in check_rows(tmp_path / "out")}
+    assert outcome.exit_code == DONE
+    assert (outcome.counts.ok, outcome.counts.error) == (40, 4)
+    for name, (_, reason) in bad.items():
+        row = rows[f"mixed/{Path(name).stem}"]
+        assert (row["status"], row["reason"], row["caption"]) == ("error", reason, None)
+        assert row["attempts"] == 0
+    assert outcome.counts.reasons == {"not_an_image": 2, "truncated": 1, "format_denied": 1}
+
+
+def test_a_damaged_shard_keeps_its_readable_images_and_is_named(
+    shards: Path, tmp_path: Path
+) -> None:
+    whole = (shards / "0001.tar").read_bytes()
+    (shards / "0001.tar").write_bytes(whole[: len(whole) // 2])
+    outcome = run_pass(_job(shards, tmp_path / "out"))
+    rows = check_rows(tmp_path / "out")
+    assert outcome.exit_code == INCOMPLETE_INPUT
+    assert 31 <= len(rows) < 40
+    assert [s["uri"] for s in outcome.counts.damaged] == [str(shards / "0001.tar")]
+    assert "damaged shard" in read_status(str(tmp_path / "out")).as_text()
+
+
+def test_other_settings_on_the_same_output_are_refused_and_touch_nothing(
+    shards: Path, tmp_path: Path
+) -> None:
+    run_pass(_job(shards, tmp_path / "out"))
+
+    def listing() -> dict[str, int]:
+        return {str(p): p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")}
+
+    before = listing()
+    for changes in ({"prompt": "What?"}, {"limit": 5}):
+        with pytest.raises(ConfigError, match="was made with"):
+            run_pass(_job(shards, tmp_path / "out", **changes))
+    assert listing() == before
+
+
+def test_an_input_that_grew_is_said_and_the_plan_stays(shards: Path, tmp_path: Path) -> None:
+    run_pass(_job(shards, tmp_path / "out"))
+    write_tar(shards / "0004.tar", {"new.jpg": photo(500)})
+    outcome = run_pass(_job(shards, tmp_path / "out"))
+    assert outcome.exit_code == INCOMPLETE_INPUT
+    assert "no longer what was planned" in outcome.as_text()
+    assert len(check_rows(tmp_path / "out")) == 40
+
+
+def test_an_empty_input_writes_nothing(tmp_path: Path) -> None:
+    write_tar(tmp_path / "empty.tar", {})
+    with pytest.raises(InputError, match="holds no images"):
+        run_pass(_job(tmp_path / "empty.tar", tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_retry_errors_heals_rows_in_place(tmp_path: Path, photos: dict[str, bytes]) -> None:
+    source = tmp_path / "images"
+    source.mkdir()
+    names = list(photos)
+    records = [{"id": str(n), "image": name} for n, name in enumerate(names)]
+    (tmp_path / "data.json").write_text(json.dumps(records))
+    for name in names[:-3]:
+        (source / name).write_bytes(photos[name])
+    job = _job(tmp_path / "data.json", tmp_path / "out", image_root=str(source))
+    assert run_pass(job).counts.reasons == {"not_found": 3}
+    kept = {row["image_id"]: row for row in rows_of(tmp_path / "out") if row["status"] == "ok"}
+    for name in names:
+        (source / name).write_bytes(photos[name])
+    healed = run_pass(job.replace(retry_errors=True))
+    assert (healed.counts.ok, healed.counts.error) == (40, 0)
+    rows = {row["image_id"]: row for row in check_rows(tmp_path / "out")}
+    assert all(rows[name] == row for name, row in kept.items())
+
+
+def test_a_limit_takes_the_first_images_and_prompts_are_recorded(
+    shards: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "prompts.txt").write_text("What is it?\n\nDescribe it.\n")
+    run_pass(_job(shards, tmp_path / "out", limit=15, prompts=str(tmp_path / "prompts.txt")))
+    rows = check_rows(tmp_path / "out")
+    assert len(rows) == 15
+    assert {row["prompt"] for row in rows} == {"What is it?", "Describe it."}
+
+
+def test_exports_hold_every_caption_and_are_the_same_bytes_every_time(
+    shards: Path, tmp_path: Path, captions: dict[str, str]
+) -> None:
+    run_pass(_job(shards, tmp_path / "out"))
+    for ending in ("json", "jsonl", "parquet", "tar"):
+        files = [tmp_path / f"{n}.{ending}" for n in (1, 2)]
+        for file in files:
+            assert export_run(str(tmp_path / "out"), str(file)) == 40
+        assert files[0].read_bytes() == files[1].read_bytes()
+    records = json.loads((tmp_path / "1.json").read_text())
+    assert {r["id"]: r["conversations"][1]["value"] for r in records} == captions
+    assert all(r["conversations"][0]["value"].startswith("<image>\n") for r in records)
+    assert records[0].keys() == {"id", "image", "conversations"}
+    lines = [json.loads(line) for line in (tmp_path / "1.jsonl").open()]
+    assert {Path(line["image_id"]).name: line["caption"] for line in lines} == captions
+    assert pq.read_table(tmp_path / "1.parquet").num_rows == 40
+    with pytest.raises(ConfigError, match=r"allowed names ending in"):
+        export_run(str(tmp_path / "out"), str(tmp_path / "x.csv"))
+
+
+def test_a_forecast_measures_a_sample_and_leaves_the_run_to_come_untouched(
+    shards: Path, tmp_path: Path
+) -> None:
+    job = _job(shards, tmp_path / "out", plan=True)
+    found = forecast(job)
+    assert (found.images, found.sampled) == (40, 40)
+    assert found.images_per_s > 0
+    assert "images/s" in found.as_text()
+    assert not (tmp_path / "out" / "plan.parquet").exists()
+    assert run_pass(job.replace(plan=False)).counts.ok == 40
+
+
+def test_a_report_shows_captions_and_loads_nothing(shards: Path, tmp_path: Path) -> None:
+    run_pass(_job(shards, tmp_path / "out", prompt="<script>alert(1)</script>"))
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count('<img src="data:image/jpeg;base64,') == 40
+    assert "default-src 'none'" in page
+    assert "<script" not in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+@pytest.mark.skipif(not (SHARED_DATA / "bad_images").exists(), reason="needs ../shared/data")
+def test_the_bad_images_beside_fifty_photographs(tmp_path: Path) -> None:
+    source = tmp_path / "images"
+    source.mkdir()
+    good = sorted((SHARED_DATA / "photos").glob("*.jpg"))[:50]
+    bad = [p for p in (SHARED_DATA / "bad_images").iterdir() if p.name != "manifest.csv"]
+    for path in (*good, *bad):
+        (source / path.name).write_bytes(path.read_bytes())
+    outcome = run_pass(_job(source, tmp_path / "out"))
+    rows = {row["image_id"]: row for row in check_rows(tmp_path / "out")}
+    assert len(rows) == 193
+    assert outcome.exit_code == DONE
+    assert all(rows[path.name]["status"] == "ok" for path in good)
+    assert rows["bomb_10K-gray.png"]["reason"] == "too_many_pixels"

@@ -1,0 +1,78 @@
+"""vLLM's CPU build and transformers, end to end on the same untrained checkpoint."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from s4v_core.captioning.caption_pass import run_pass
+from s4v_core.captioning.job import CaptionJob
+from s4v_core.captioning.outcome import DONE
+from s4v_core.errors import EngineError
+from s4v_core.generation.requests import EngineSettings, SamplingConfig
+from tests.conftest import SHARED_DATA, write_tar
+from tests.flow.oracle import check_rows
+
+pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(500)]
+
+GREEDY = SamplingConfig(max_tokens=24)
+
+
+@pytest.fixture(scope="module")
+def shard(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, bytes]) -> Path:
+    """Drawn photographs, those that scikit-image ships, some of ../shared where it is there, and
+    one file that is no image."""
+    spec = importlib.util.find_spec("skimage")
+    assert spec is not None
+    assert spec.origin is not None
+    shipped = Path(spec.origin).parent / "data"
+    paths = [shipped / n for n in ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg")]
+    if (SHARED_DATA / "photos").exists():
+        paths += sorted((SHARED_DATA / "photos").glob("*.jpg"))[:24]
+    members = photos | {path.name: path.read_bytes() for path in paths} | {"none.jpg": b"<html>"}
+    return write_tar(tmp_path_factory.mktemp("real") / "0000.tar", members)
+
+
+def _captions(shard: Path, output: Path, checkpoint: Path, engine: str) -> dict[str, dict]:
+    job = CaptionJob(
+        input=(str(shard),),
+        output=str(output),
+        model=str(checkpoint),
+        engine=engine,  # type: ignore[arg-type]
+        sampling=GREEDY,
+        settings=EngineSettings(max_model_len=2048, max_num_seqs=16),
+    )
+    assert run_pass(job).exit_code == DONE
+    return {row["image_id"]: row for row in check_rows(output)}
+
+
+def test_vllm_and_transformers_caption_the_same_images_alike(
+    shard: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    ours = _captions(shard, tmp_path / "vllm", checkpoint, "vllm")
+    reference = _captions(shard, tmp_path / "transformers", checkpoint, "transformers")
+    assert ours.keys() == reference.keys()
+    assert ours["0000/none"]["reason"] == reference["0000/none"]["reason"] == "not_an_image"
+    good = [name for name, row in ours.items() if row["status"] == "ok"]
+    assert len(good) == len(ours) - 1
+    same = sum(ours[name]["caption"] == reference[name]["caption"] for name in good)
+    assert same >= 0.95 * len(good)
+    assert len({ours[name]["caption"] for name in good}) > 0.9 * len(good)
+    for name in good:
+        assert ours[name]["engine"].startswith("vllm 0.31")
+        assert ours[name]["prompt_tokens"] == reference[name]["prompt_tokens"]
+        assert ours[name]["output_tokens"] <= GREEDY.max_tokens
+        assert ours[name]["model_revision"].startswith("sha256:")
+
+
+def test_an_engine_that_cannot_load_its_weights_ends_the_job_with_a_sentence(
+    shard: Path, tmp_path: Path, checkpoint: Path
+) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for path in checkpoint.iterdir():
+        data = path.read_bytes()
+        (broken / path.name).write_bytes(data[:1000] if path.suffix == ".safetensors" else data)
+    with pytest.raises(EngineError, match="cannot load"):
+        _captions(shard, tmp_path / "out", broken, "transformers")
+    assert not list((tmp_path / "out" / "captions").glob("*.parquet"))

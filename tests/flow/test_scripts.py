@@ -1,0 +1,148 @@
+"""The entry scripts as a person runs them: exit codes, one sentence, killed and run again."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import photo, write_tar
+from tests.flow.oracle import check_rows, rows_of
+
+ROOT = Path(__file__).resolve().parents[2]
+FAKE = ["--model", "none", "--engine", "fake"]
+
+
+def _start(script: str, *flags: str, cwd: Path, **variables: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "ray_jobs" / script), *flags],
+        cwd=cwd,
+        env=os.environ | {"RAY_ADDRESS": "local", "PYTHONPATH": ""} | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a Ctrl-C meant for the script must not reach the tests
+    )
+
+
+def _run(script: str, *flags: str, cwd: Path, **variables: str) -> tuple[int, str, str]:
+    process = _start(script, *flags, cwd=cwd, **variables)
+    out, err = process.communicate(timeout=240)
+    return process.returncode, out, err
+
+
+def _wait_for_units(output: Path, count: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while len(list((output / "captions").glob("*.parquet"))) < count:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixteen small shards, so that a run has units to lose."""
+    folder = tmp_path_factory.mktemp("many")
+    for shard in range(16):
+        members = {f"{n:03d}.jpg": photo(100 * shard + n, (64, 48)) for n in range(20)}
+        write_tar(folder / "shards" / f"{shard:04d}.tar", members)
+    return folder
+
+
+SLOW = ["--settings.fake-latency-s", "0.5", "--settings.max-num-seqs", "8"]
+"""20 images of a unit take more than a second: time to interrupt."""
+
+
+def test_a_run_killed_with_9_resumes_with_every_row_once(many: Path, tmp_path: Path) -> None:
+    flags = ["--input", str(many / "shards"), "--output", str(tmp_path / "out"), *FAKE, *SLOW]
+    process = _start("caption.py", *flags, cwd=tmp_path)
+    _wait_for_units(tmp_path / "out", 3, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    time.sleep(3)  # workers finish what they hold
+    files = {f: f.stat().st_mtime_ns for f in (tmp_path / "out" / "captions").glob("*.parquet")}
+    code, out, err = _run("caption.py", *flags, cwd=tmp_path)
+    assert code == 0, err
+    assert len(check_rows(tmp_path / "out")) == 320
+    assert f"{20 * len(files)} images were done before this run" in out
+    assert all(f.stat().st_mtime_ns == before for f, before in files.items())
+
+
+def test_the_first_ctrl_c_drains_and_the_run_resumes(many: Path, tmp_path: Path) -> None:
+    flags = ["--input", str(many / "shards"), "--output", str(tmp_path / "out"), *FAKE, *SLOW]
+    process = _start("caption.py", *flags, cwd=tmp_path)
+    _wait_for_units(tmp_path / "out", 2, process)
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "finishing the units in flight" in err
+    rows = rows_of(tmp_path / "out")
+    assert 40 <= len(rows) < 320
+    code, _, err = _run("caption.py", *flags, cwd=tmp_path)
+    assert code == 0, err
+    assert len(check_rows(tmp_path / "out")) == 320
+
+
+def test_sigterm_is_gone_within_two_seconds(many: Path, tmp_path: Path) -> None:
+    flags = ["--input", str(many / "shards"), "--output", str(tmp_path / "out"), *FAKE, *SLOW]
+    process = _start("caption.py", *flags, cwd=tmp_path)
+    _wait_for_units(tmp_path / "out", 1, process)
+    started = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=10)
+    assert time.monotonic() - started < 2
+    assert process.returncode == 143
+    assert "run the same command again to resume" in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--model", "/does/not/exist"], "model: no such folder: /does/not/exist"),
+        (["--engine", "fake", "--input", "empty"], "empty: found no images"),
+        (["--engine", "fake", "--input", "*.jpg"], "no file matches this pattern"),
+        (["--engine", "fake", "--inptu", "x"], "did you mean --input?"),
+        (["--engine", "fake", "--limit", "-5"], "limit: found -5"),
+        (["--engine", "openai"], "set --settings.url"),
+        (["--engine", "fake", "--prompts", "nothing.txt"], "nothing.txt is no readable text file"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2_and_touches_nothing(
+    tmp_path: Path, flags: list[str], sentence: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "photo.jpeg").write_bytes(photo(1))
+    defaults = {"--input": "photo.jpeg", "--output": "out", "--model": "none"}
+    given = [part for name in defaults.keys() - set(flags) for part in (name, defaults[name])]
+    code, _, err = _run("caption.py", *given, *flags, cwd=tmp_path)
+    assert code == 2
+    assert sentence in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "photo.jpeg"]
+
+
+def test_status_and_export_of_a_folder_without_a_run_say_so(tmp_path: Path) -> None:
+    for script, flags in (("status.py", []), ("export.py", ["--to", "x.json"])):
+        code, _, err = _run(script, str(tmp_path), *flags, cwd=tmp_path)
+        assert code == 2
+        assert "holds no caption run" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_status_and_export_after_a_run(many: Path, tmp_path: Path) -> None:
+    flags = ["--input", str(many / "shards" / "0000.tar"), "--output", "out", *FAKE]
+    code, out, err = _run("caption.py", *flags, cwd=tmp_path)
+    assert code == 0, err
+    assert "20 of 20 images (100.0 %): 20 ok, 0 rejected, 0 errors" in out
+    assert "Traceback" not in err
+    assert "WARNING" not in err
+    code, out, _ = _run("status.py", "out", cwd=tmp_path)
+    assert code == 0
+    assert "20 of 20 images (100.0 %)" in out
+    code, out, _ = _run("export.py", "out", "--to", "captions.json", cwd=tmp_path)
+    assert code == 0
+    assert "20 rows written to captions.json" in out
