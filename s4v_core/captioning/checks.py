@@ -42,7 +42,9 @@ def check_job(job: CaptionJob) -> CheckedJob:
         InputError: An input that is not there or holds no images.
     """
     facts = _facts(job)
-    engine = choose_engine(job.engine, job.model, job.template or facts.template, job.settings)
+    # Workers may stand in another folder than the driver.
+    model = storage.absolute(job.model) if Path(job.model).is_dir() else job.model
+    engine = choose_engine(job.engine, model, job.template or facts.template, job.settings)
     texts = _prompts(job)
     shards = find_shards(job.input, job.image_root)
     settings = {

@@ -54,7 +54,10 @@ class Outcome:
             *self.notes,
         ]
         if self.found_done:
-            lines.append(f"{self.found_done} images were done before this run")
+            lines.append(
+                f"{self.found_done} images were done before this run, "
+                f"{self.captioned} done or redone by it"
+            )
         if self.captioned:
             lines.append(pace_text(self.as_dict()))
         if self.wasted:

@@ -34,6 +34,7 @@ class PassFlow:
             plan_digest=head.digest,
             run_id=run_id,
             engine=checked.engine,
+            model=job.model,
             model_revision=checked.facts.revision,
             sampling=job.sampling,
             decode=job.decode,
@@ -59,16 +60,17 @@ class PassFlow:
         _connect(self.checked, flow.needed_cpus(self.spec, engines))
         brake = Brake()
         first: float | None = None
+        rows = sum(self.head.unit_rows[unit] for unit in todo)
         with (
             draining(brake.pull) as drained,
-            ProgressBar(label, self.head.images, found_done) as bar,
+            ProgressBar(label, found_done + rows, found_done) as bar,
         ):
             for done in flow.run_flow(self.spec, todo, engines, brake):
                 first = first or time.monotonic()
                 self.busy_s = time.monotonic() - first
                 self.times.add(done)
-                self.captioned += done.rows if done.wrote else 0
-                self.wasted += 0 if done.wrote else done.rows
+                self.captioned += done.generated if done.wrote else 0
+                self.wasted += 0 if done.wrote else done.generated
                 bar.advance(done.rows, self.bound_by, rejected=done.rejected, error=done.error)
                 yield done
         self.interrupted = bool(drained)

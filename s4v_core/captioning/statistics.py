@@ -91,7 +91,7 @@ class Times:
     commit_s: float = 0.0
 
     def add(self, done: UnitDone) -> None:
-        self.images += done.rows
+        self.images += done.generated
         for name in ("read_s", "decode_s", "generate_s", "idle_s", "commit_s"):
             setattr(self, name, getattr(self, name) + getattr(done, name))
 

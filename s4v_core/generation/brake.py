@@ -1,11 +1,20 @@
-"""Lets a driver stop the intake of a running flow: what is in flight finishes, no more starts."""
+"""What a driver and the tasks of its flow tell each other: stop the intake, and why it failed.
+
+Ray Data wraps what a task raises and keeps only its text; the error itself travels through here.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import ray
+
+from s4v_core.errors import S4VError
 
 
 class _BrakeActor:
     def __init__(self) -> None:
         self.pulled = False
+        self.failure: S4VError | None = None
 
     def pull(self) -> None:
         self.pulled = True
@@ -13,9 +22,15 @@ class _BrakeActor:
     def is_pulled(self) -> bool:
         return self.pulled
 
+    def report(self, error: S4VError) -> None:
+        self.failure = self.failure or error
+
+    def first_failure(self) -> S4VError | None:
+        return self.failure
+
 
 class Brake:
-    """Handle that travels to the tasks."""
+    """Handle that travels to the tasks. Units in flight finish, no further one starts."""
 
     def __init__(self) -> None:
         self._actor = ray.remote(num_cpus=0)(_BrakeActor).remote()
@@ -29,3 +44,17 @@ class Brake:
     async def is_pulled_now(self) -> bool:
         """The same for an event loop, which must not stand still meanwhile."""
         return bool(await self._actor.is_pulled.remote())
+
+    @contextmanager
+    def reporting(self) -> Iterator[None]:
+        """Tell the driver which of our errors ends the task."""
+        try:
+            yield
+        except S4VError as error:
+            ray.get(self._actor.report.remote(error))
+            raise
+
+    def first_failure(self) -> S4VError | None:
+        """The first error that a task reported, if any did."""
+        found: S4VError | None = ray.get(self._actor.first_failure.remote())
+        return found

@@ -42,6 +42,10 @@ class CaptionerActor:
         """
         if not prepared.num_rows or await self._brake.is_pulled_now():
             return GENERATED_SCHEMA.empty_table()
+        with self._brake.reporting():
+            return await self._captioned(prepared)
+
+    async def _captioned(self, prepared: pa.Table) -> pa.Table:
         if self._failure:
             raise self._failure
         idle_s = self._clock.begin()
@@ -74,7 +78,7 @@ class CaptionerActor:
             "finish_reason": answer.finish_reason if answer else None,
             "prompt_tokens": answer.prompt_tokens if answer else None,
             "output_tokens": answer.output_tokens if answer else None,
-            "model": spec.engine.model,
+            "model": spec.model,
             "model_revision": spec.model_revision,
             "engine": self._engine.version,
             "sampling": self._sampling,

@@ -9,6 +9,7 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields
 from typing import Any
 
 import pyarrow as pa
@@ -16,7 +17,6 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext
 from ray.util.annotations import RayDeprecationWarning
 
-from s4v_core.errors import S4VError
 from s4v_core.generation.brake import Brake
 from s4v_core.generation.captioner import CaptionerActor
 from s4v_core.generation.pass_spec import Engines, PassSpec, UnitDone
@@ -80,20 +80,26 @@ def run_flow(
         commit_unit,
         batch_size=None,
         batch_format="pyarrow",
-        fn_kwargs={"spec": spec},
+        fn_kwargs={"spec": spec, "brake": brake},
         num_cpus=COMMIT_CPUS,
     )
     try:
         for row in dataset.iter_rows():
             yield UnitDone(**row)
     except ray.exceptions.RayError as error:
-        raise own_error(error) from error
+        raise (brake.first_failure() or error) from error
 
 
-def commit_unit(batch: pa.Table, spec: PassSpec) -> pa.Table:
+def commit_unit(batch: pa.Table, spec: PassSpec, brake: Brake) -> pa.Table:
     """Generated rows in, the unit's account out (fields of UnitDone); the file is the commit."""
     if not batch.num_rows:
         return _DONE_SCHEMA.empty_table()
+    with brake.reporting():
+        done = _committed(batch, spec)
+    return pa.Table.from_pylist([asdict(done)], _DONE_SCHEMA)
+
+
+def _committed(batch: pa.Table, spec: PassSpec) -> UnitDone:
     started = time.monotonic()
     unit = batch["unit"][0].as_py()
     times = {
@@ -108,9 +114,10 @@ def commit_unit(batch: pa.Table, spec: PassSpec) -> pa.Table:
     account, wrote = units.commit_unit(
         spec.output, unit, spec.plan_digest, spec.run_id, rows, heal=spec.heal
     )
-    done = UnitDone(
+    return UnitDone(
         unit=unit,
         rows=account.rows,
+        generated=batch.num_rows,
         ok=account.ok,
         rejected=account.rejected,
         error=account.error,
@@ -119,7 +126,6 @@ def commit_unit(batch: pa.Table, spec: PassSpec) -> pa.Table:
         commit_s=time.monotonic() - started,
         **times,
     )
-    return pa.Table.from_pylist([{n: getattr(done, n) for n in UnitDone.__slots__}], _DONE_SCHEMA)
 
 
 def _healed(old: pa.Table, new: pa.Table) -> pa.Table:
@@ -149,25 +155,13 @@ def _finite_retries() -> dict[str, Any]:
 
 def quiet_progress() -> None:
     """One progress bar per job, and it is ours."""
-    for noisy in ("ray.data._internal.progress", "ray.data._internal.execution"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    # What fails is raised, and said once.
+    for noisy in ("_internal.progress", "_internal.execution", "exceptions"):
+        logging.getLogger(f"ray.data.{noisy}").setLevel(logging.CRITICAL)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
 
 
-def own_error(error: BaseException) -> S4VError | BaseException:
-    """Ray wraps what a worker raised several times over; the innermost of ours says it best."""
-    found: BaseException | None = error
-    while found is not None:
-        if isinstance(found, S4VError):
-            return type(found)(*found.args)
-        found = getattr(found, "cause", None) or found.__cause__
-    return error
-
-
-_DONE_SCHEMA = pa.schema(
-    [(name, pa.int64()) for name in ("unit", "rows", "ok", "rejected", "error", "output_tokens")]
-    + [("wrote", pa.bool_())]
-    + [(f"{name}_s", pa.float64()) for name in ("read", "decode", "generate", "idle", "commit")]
-)
+_ARROW_TYPES = {int: pa.int64(), bool: pa.bool_(), float: pa.float64()}
+_DONE_SCHEMA = pa.schema([(f.name, _ARROW_TYPES[f.type]) for f in fields(UnitDone)])  # type: ignore[index]

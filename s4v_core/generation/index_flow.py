@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from s4v_core.generation.flow import own_error, quiet_progress
+from s4v_core.generation.brake import Brake
+from s4v_core.generation.flow import quiet_progress
 from s4v_core.records.indexing import INDEX_SCHEMA, index_shard
 from s4v_core.records.schemas import table_of
 from s4v_core.records.sources import Shard
@@ -27,23 +28,27 @@ def index_shards(
         InputError: A Parquet or JSON that names no images.
     """
     quiet_progress()
+    brake = Brake()
     tables: list[pa.Table] = [INDEX_SCHEMA.empty_table()] * len(shards)
     accounts: list[dict[str, Any]] = [{}] * len(shards)
     items = [{"number": n, "shard": pickle.dumps(shard)} for n, shard in enumerate(shards)]
-    dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(_index, num_cpus=1)
+    dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(
+        _index, fn_kwargs={"brake": brake}, num_cpus=1
+    )
     try:
         for row in dataset.iter_rows():
             tables[row["number"]] = pa.ipc.open_stream(row["table"]).read_all()
             accounts[row["number"]] = json.loads(row["account"])
             on_shard(accounts[row["number"]]["images"])
     except ray.exceptions.RayError as error:
-        raise own_error(error) from error
+        raise (brake.first_failure() or error) from error
     return tables, accounts
 
 
-def _index(item: dict[str, Any]) -> dict[str, Any]:
+def _index(item: dict[str, Any], brake: Brake) -> dict[str, Any]:
     shard = pickle.loads(item["shard"])
-    index = index_shard(shard)
+    with brake.reporting():
+        index = index_shard(shard)
     table = table_of(index.rows, INDEX_SCHEMA, shard.uri)
     sink = io.BytesIO()
     with pa.ipc.new_stream(sink, INDEX_SCHEMA) as writer:

@@ -13,6 +13,7 @@ class PassSpec:
     Attributes:
         output: Folder of the run, where the plan lies and units go.
         plan_digest: Stamped on every unit.
+        model: As the job names it; the engine's own may be that folder on this machine.
         prompts: One of them per image, chosen by the image's id.
         heal: Take the units that exist, do their failed rows again, and replace their files.
     """
@@ -21,6 +22,7 @@ class PassSpec:
     plan_digest: str
     run_id: str
     engine: EngineSpec
+    model: str
     model_revision: str
     sampling: SamplingConfig
     decode: DecodeConfig
@@ -46,12 +48,14 @@ class UnitDone:
     """One unit on its way out of the flow; times are seconds of work, not of waiting.
 
     Attributes:
+        rows: Of the unit's file; of these `generated` went through the flow now.
         wrote: False where somebody else had committed the unit.
         idle_s: Time for which its engine had nothing to do before this unit came.
     """
 
     unit: int
     rows: int
+    generated: int
     ok: int
     rejected: int
     error: int

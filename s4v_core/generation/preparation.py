@@ -45,7 +45,11 @@ def prepare_unit(batch: pa.Table, spec: PassSpec, brake: Brake) -> pa.Table:
     """
     if not batch.num_rows or brake.is_pulled():
         return PREPARED_SCHEMA.empty_table()
-    unit = batch["unit"][0].as_py()
+    with brake.reporting():
+        return _prepared_unit(batch["unit"][0].as_py(), spec)
+
+
+def _prepared_unit(unit: int, spec: PassSpec) -> pa.Table:
     if not spec.heal and storage.exists(units.unit_uri(spec.output, unit)):
         return PREPARED_SCHEMA.empty_table()
     planned = plan.read_planned_unit(spec.output, unit).to_pylist()

@@ -84,6 +84,7 @@ def find_shards(inputs: Sequence[str], image_root: str | None = None) -> list[Sh
     Raises:
         InputError: An input does not exist or holds nothing that could be an image.
     """
+    image_root = image_root and storage.absolute(image_root)
     shards: dict[tuple[str, str], Shard] = {}
     for pattern in inputs:
         found: list[Shard] = []

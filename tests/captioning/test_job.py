@@ -64,7 +64,15 @@ def test_a_seed_belongs_to_an_images_content() -> None:
 
 def _unit(**times: float) -> UnitDone:
     zero = dict.fromkeys(("read_s", "decode_s", "generate_s", "idle_s", "commit_s"), 0.0)
-    counts = {"unit": 0, "rows": 10, "ok": 10, "rejected": 0, "error": 0, "output_tokens": 1}
+    counts = {
+        "unit": 0,
+        "rows": 10,
+        "generated": 10,
+        "ok": 10,
+        "rejected": 0,
+        "error": 0,
+        "output_tokens": 1,
+    }
     return UnitDone(wrote=True, **counts, **(zero | times))
 
 

@@ -16,7 +16,7 @@ from s4v_core.captioning.forecast import forecast
 from s4v_core.captioning.job import CaptionJob
 from s4v_core.captioning.outcome import DONE, INCOMPLETE_INPUT
 from s4v_core.captioning.status import read_status
-from s4v_core.errors import ConfigError, InputError
+from s4v_core.errors import ConfigError, InputError, StorageError
 from s4v_core.images.policy import DecodeConfig
 from s4v_core.records import units
 from tests.conftest import SHARED_DATA, photo, write_tar
@@ -203,7 +203,7 @@ def test_retry_errors_heals_rows_in_place(tmp_path: Path, photos: dict[str, byte
     for name in names:
         (source / name).write_bytes(photos[name])
     healed = run_pass(job.replace(retry_errors=True))
-    assert (healed.counts.ok, healed.counts.error) == (40, 0)
+    assert (healed.counts.ok, healed.counts.error, healed.captioned) == (40, 0, 3)
     rows = {row["image_id"]: row for row in check_rows(tmp_path / "out")}
     assert all(rows[name] == row for name, row in kept.items())
 
@@ -273,3 +273,21 @@ def test_the_bad_images_beside_fifty_photographs(tmp_path: Path) -> None:
     assert outcome.exit_code == DONE
     assert all(rows[path.name]["status"] == "ok" for path in good)
     assert rows["bomb_10K-gray.png"]["reason"] == "too_many_pixels"
+
+
+def test_an_input_that_names_no_images_is_refused_while_it_is_indexed(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="no image column: found text"):
+        run_pass(_job(tmp_path / "a.parquet", tmp_path / "out"))
+
+
+def test_a_foreign_file_in_the_place_of_a_unit_is_named_and_kept(
+    shards: Path, tmp_path: Path
+) -> None:
+    job = _job(shards, tmp_path / "out")
+    run_pass(job)
+    unit = tmp_path / "out" / "captions" / "unit-000001.parquet"
+    unit.write_bytes(b"not ours")
+    with pytest.raises(StorageError, match="no complete Parquet"):
+        run_pass(job)
+    assert unit.read_bytes() == b"not ours"
