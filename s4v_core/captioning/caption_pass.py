@@ -23,6 +23,8 @@ from s4v_core.errors import InputError
 from s4v_core.records import units
 from s4v_core.records.plan import PlanHead, build_plan, write_plan
 
+DEMO_NOTICE = "A demo: the captioner is untrained, with random weights. Its words are noise."
+
 
 def run_pass(job: CaptionJob) -> Outcome:
     """Caption what the plan lists and no file holds yet.
@@ -61,7 +63,8 @@ def run_pass(job: CaptionJob) -> Outcome:
     if todo:
         figures = outcome.as_dict()
         _write_json(job.output, "stats.json", figures)
-        write_report(job.output, head, outcome.counts, figures)
+        notice = DEMO_NOTICE if job.demo_scenes else ""
+        write_report(job.output, head, outcome.counts, figures, notice)
     return outcome
 
 

@@ -34,11 +34,16 @@ td.picture{width:200px} img{max-width:192px;max-height:192px;display:block}
 
 
 def write_report(
-    output: str, head: plan.PlanHead, counts: RunCounts, figures: dict[str, Any]
+    output: str, head: plan.PlanHead, counts: RunCounts, figures: dict[str, Any], notice: str = ""
 ) -> None:
-    """Write the page; it is derived, and may be written again at any time."""
+    """Write the page; it is derived, and may be written again at any time.
+
+    Args:
+        notice: A sentence that stands above everything else.
+    """
     shown = _sampled_rows(output, head)
-    page = _page(head, counts, figures, [_row(row, picture) for row, picture in shown])
+    rows = [_row(row, picture) for row, picture in shown]
+    page = _page(head, counts, figures, rows, notice)
     storage.replace(storage.join(output, REPORT_NAME), page.encode())
 
 
@@ -92,7 +97,9 @@ def _row(row: dict[str, Any], picture: str) -> str:
     )
 
 
-def _page(head: plan.PlanHead, counts: RunCounts, figures: dict[str, Any], rows: list[str]) -> str:
+def _page(
+    head: plan.PlanHead, counts: RunCounts, figures: dict[str, Any], rows: list[str], notice: str
+) -> str:
     numbers = {
         "images": counts.images,
         "captioned": counts.ok,
@@ -105,6 +112,7 @@ def _page(head: plan.PlanHead, counts: RunCounts, figures: dict[str, Any], rows:
         f"<tr><td>{_safe(r)}</td><td>{n}</td></tr>" for r, n in counts.reasons.items()
     )
     table = f"<h2>Reasons</h2><table>{reasons}</table>" if reasons else ""
+    warning = f'<p class="notice">{_safe(notice)}</p>' if notice else ""
     settings = _safe(json.dumps(head.settings, indent=2, ensure_ascii=False))
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -113,6 +121,7 @@ def _page(head: plan.PlanHead, counts: RunCounts, figures: dict[str, Any], rows:
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
         "img-src data:; style-src 'unsafe-inline'\">"
         f"<title>Captions</title><style>{_STYLE}</style></head><body><h1>Captions</h1>"
+        f"<p>{_safe(head.settings['model'])}</p>{warning}"
         f'<ul class="figures">{listed}</ul>{table}'
         f"<h2>{len(rows)} of {counts.images} images</h2><table>{''.join(rows)}</table>"
         f"<h2>Settings</h2><pre>{settings}</pre></body></html>"

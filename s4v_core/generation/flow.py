@@ -163,5 +163,5 @@ def quiet_progress() -> None:
     context.print_on_execution_start = False
 
 
-_ARROW_TYPES = {int: pa.int64(), bool: pa.bool_(), float: pa.float64()}
-_DONE_SCHEMA = pa.schema([(f.name, _ARROW_TYPES[f.type]) for f in fields(UnitDone)])  # type: ignore[index]
+_ARROW_TYPES: dict[Any, Any] = {int: pa.int64(), bool: pa.bool_(), float: pa.float64()}
+_DONE_SCHEMA = pa.schema({f.name: _ARROW_TYPES[f.type] for f in fields(UnitDone)})
