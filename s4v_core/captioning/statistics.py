@@ -20,6 +20,10 @@ class RunCounts:
         missing: Units of the plan that have no file.
         foreign: Files of captions that are not of this plan.
         reasons: Rows by reason, of those that are not ok.
+        damaged: Accounts of shards that are not proven complete.
+        renamed: Images whose id another one had already.
+        repeated: Records that name an image again.
+        skipped: Members and records that are no images.
     """
 
     images: int
@@ -33,6 +37,9 @@ class RunCounts:
     foreign: list[int]
     reasons: dict[str, int] = field(default_factory=dict)
     damaged: list[dict[str, Any]] = field(default_factory=list)
+    renamed: int = 0
+    repeated: int = 0
+    skipped: int = 0
 
     @property
     def complete(self) -> bool:
@@ -69,6 +76,9 @@ def count_run(output: str, head: plan.PlanHead) -> RunCounts:
         foreign=foreign,
         reasons=dict(reasons.most_common()),
         damaged=head.damaged,
+        renamed=head.renamed,
+        repeated=sum(shard["repeated"] for shard in head.shards),
+        skipped=sum(shard["skipped"] for shard in head.shards),
     )
 
 

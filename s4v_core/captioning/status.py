@@ -54,6 +54,12 @@ def counts_text(counts: RunCounts) -> str:
 def reason_lines(counts: RunCounts) -> list[str]:
     """Reasons of rows without a good caption, and what is wrong with the run itself."""
     lines = [f"  {number:>8} {reason}" for reason, number in counts.reasons.items()]
+    asides = {
+        "image ids were taken already and got a number": counts.renamed,
+        "records name an image again; it has one row": counts.repeated,
+        "members or records are no images": counts.skipped,
+    }
+    lines += [f"  {number:>8} {what}" for what, number in asides.items() if number]
     if counts.missing:
         lines.append(f"  {len(counts.missing)} units are missing; the same command again resumes")
     if counts.foreign:

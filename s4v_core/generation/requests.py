@@ -53,8 +53,8 @@ class EngineSettings(Config):
     """Share of the GPU's memory that vLLM takes; the vision encoder needs the rest."""
     enforce_eager: bool = False
     """Do without CUDA graphs: starts faster, runs slower. Always so on CPU."""
-    kv_cache_gib: int = Field(1, ge=1)
-    """Key-value cache of an engine on CPU."""
+    kv_cache_gib: int | None = Field(None, ge=1)
+    """Key-value cache of an engine on CPU; unset: what its sequences can fill, at most 4."""
     cpus: int = Field(2, ge=1)
     """CPUs that an engine holds."""
     units_in_flight: int = Field(3, ge=1)

@@ -110,11 +110,13 @@ def _check_size(image: Image.Image, config: DecodeConfig) -> Refused | None:
 
 
 def _animation(image: Image.Image) -> list[str]:
-    """First frame only. GIF would have to walk all frames to count them, so it does not."""
+    """The first frame is taken. Only PNG and WebP say in their header how many there are."""
     if not getattr(image, "is_animated", False) or image.format == "MPO":
         return []
-    count = "" if image.format == "GIF" else f":{getattr(image, 'n_frames', '')}"
-    return [f"animated{count}"]
+    if image.format == "TIFF":
+        return ["pages"]
+    counted = image.format in ("PNG", "WEBP")
+    return [f"animated:{getattr(image, 'n_frames', '')}" if counted else "animated"]
 
 
 def _to_rgb(image: Image.Image) -> tuple[Image.Image, list[str]]:

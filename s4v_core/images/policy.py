@@ -48,7 +48,7 @@ class Decoded:
         pixels: RGB bytes, rows from the top: uint8 of shape (pixel_height, pixel_width, 3).
         width, height: Of the image as a person sees it, before framing.
         flags: Decisions of the decoder, comma-separated (`exif:6`, `alpha`, `cmyk`, `16bit`,
-            `animated:12`).
+            `animated:12`, `pages`).
     """
 
     pixels: bytes

@@ -173,6 +173,17 @@ def test_other_settings_on_the_same_output_are_refused_and_touch_nothing(
     assert listing() == before
 
 
+def test_ids_that_clash_and_what_is_no_image_are_named(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        write_tar(tmp_path / folder / "0000.tar", {"a.jpg": photo(1), "mask.npy": b"x"})
+    inputs = (str(tmp_path / "one"), str(tmp_path / "two"))
+    job = _job("", tmp_path / "out").replace(input=inputs)
+    text = run_pass(job).as_text()
+    assert "1 image ids were taken already" in text
+    assert "2 members or records are no images" in text
+    assert [r["image_id"] for r in check_rows(tmp_path / "out")] == ["0000/a", "0000/a#2"]
+
+
 def test_an_input_that_grew_is_said_and_the_plan_stays(shards: Path, tmp_path: Path) -> None:
     run_pass(_job(shards, tmp_path / "out"))
     write_tar(shards / "0004.tar", {"new.jpg": photo(500)})

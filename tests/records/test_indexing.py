@@ -1,3 +1,4 @@
+import gzip
 import json
 from pathlib import Path
 
@@ -57,6 +58,19 @@ def test_a_tar_gives_ids_by_shard_and_key_and_keeps_sidecars(
     assert not index.damages
 
 
+@pytest.mark.parametrize("ending", ["tar.gz", "tgz"])
+def test_a_compressed_tar_gives_the_same_images(
+    tmp_path: Path, photos: dict[str, bytes], ending: str
+) -> None:
+    plain = write_tar(tmp_path / "0001.tar", photos)
+    packed = tmp_path / "packed" / f"0001.{ending}"
+    packed.parent.mkdir()
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    [index] = _indexed(str(packed))
+    assert _images(index) == _images(_indexed(str(plain))[0])
+    assert not index.damages
+
+
 def test_names_that_trip_others_are_rows(tmp_path: Path) -> None:
     members = {"sa_1.2.jpg": b"1", ".x.jpg": b"2", "IMG_0001": b"3", "a.jpg": b"4", "a.png": b"5"}
     write_tar(tmp_path / "s.tar", members)
@@ -103,7 +117,10 @@ def test_parquet_with_paths_is_read_from_the_image_root(folder: Path) -> None:
     assert found[1:] == ["not_found", "unsafe_path", "unsafe_path"]
 
 
-def test_a_llava_json_gives_one_row_per_image_and_counts_the_rest(folder: Path) -> None:
+@pytest.mark.parametrize("lines", [False, True])
+def test_a_llava_json_gives_one_row_per_image_and_counts_the_rest(
+    folder: Path, lines: bool
+) -> None:
     turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "This."}]
     records = [
         {"id": "1", "image": "a/photo_001.jpg", "conversations": turns},
@@ -111,8 +128,8 @@ def test_a_llava_json_gives_one_row_per_image_and_counts_the_rest(folder: Path) 
         {"id": "3", "conversations": turns},
         {"id": "4", "image": "a/gone.jpg", "conversations": turns},
     ]
-    path = folder.parent / "data.json"
-    path.write_text(json.dumps(records))
+    path = folder.parent / ("data.jsonl" if lines else "data.json")
+    path.write_text("\n".join(map(json.dumps, records)) if lines else json.dumps(records))
     [index] = _indexed(str(path), image_root=str(folder))
     assert [row["image_id"] for row in index.rows] == ["a/photo_001.jpg", "a/gone.jpg"]
     assert (index.skipped, index.repeated) == (1, 1)

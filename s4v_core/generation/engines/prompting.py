@@ -18,12 +18,17 @@ class PromptRenderer:
     Attributes:
         processor: The checkpoint's.
         longest: Tokens that the model has positions for.
+        kv_values: Numbers that its key-value cache holds per token.
     """
 
     def __init__(self, model: str, template: str) -> None:
         config = AutoConfig.from_pretrained(model, trust_remote_code=False).get_text_config()
         self.processor = AutoProcessor.from_pretrained(model, trust_remote_code=False)
         self.longest = int(config.max_position_embeddings)
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        width = getattr(config, "head_dim", None)
+        width = width or config.hidden_size // config.num_attention_heads
+        self.kv_values = 2 * config.num_hidden_layers * heads * width
         self._tokenizer = self.processor.tokenizer
         self._template = template
 

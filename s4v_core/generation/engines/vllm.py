@@ -22,6 +22,9 @@ from s4v_core.generation.requests import (
 CPU_SEQUENCES = 32
 """More at a time only lengthen each step on a CPU."""
 
+FLOAT32_BYTES = 4
+MAX_CPU_KV_CACHE = 4 << 30
+
 ADMITTED_PER_SLOT = 1.1
 """Requests handed to vLLM per sequence it can run; more would only hold pixels in memory."""
 
@@ -30,7 +33,7 @@ class VllmEngine:
     """vLLM's public AsyncLLM. Its EngineCore is a child process of this one."""
 
     def __init__(self, spec: EngineSpec) -> None:
-        _set_environment(spec)
+        _set_environment()
         try:
             import vllm
             from vllm.v1.engine.async_llm import AsyncLLM
@@ -41,7 +44,7 @@ class VllmEngine:
         self._numbers = itertools.count()
         self._prompts = PromptRenderer(spec.model, spec.template)
         self._token_ids = lru_cache(maxsize=1024)(self._prompts.token_ids)
-        self._engine = AsyncLLM.from_engine_args(_engine_args(spec, self._prompts.longest))
+        self._engine = AsyncLLM.from_engine_args(_engine_args(spec, self._prompts))
 
     async def generate(
         self, requests: Sequence[Request], sampling: SamplingConfig
@@ -101,15 +104,16 @@ def _sequences(spec: EngineSpec) -> int:
     return min(wanted, CPU_SEQUENCES) if spec.device == "cpu" else wanted
 
 
-def _engine_args(spec: EngineSpec, longest: int) -> Any:
+def _engine_args(spec: EngineSpec, prompts: PromptRenderer) -> Any:
     from vllm import AsyncEngineArgs
 
     settings = spec.settings
+    length = min(settings.max_model_len or prompts.longest, prompts.longest)
     on_cpu = spec.device == "cpu"
     arguments: dict[str, Any] = {
         "model": spec.model,
         "dtype": "float32" if on_cpu and settings.dtype == "auto" else settings.dtype,
-        "max_model_len": min(settings.max_model_len or longest, longest),
+        "max_model_len": length,
         "max_num_seqs": _sequences(spec),
         "enforce_eager": on_cpu or settings.enforce_eager,
         "limit_mm_per_prompt": {"image": 1},
@@ -125,13 +129,15 @@ def _engine_args(spec: EngineSpec, longest: int) -> Any:
     }
     if settings.max_num_batched_tokens:
         arguments["max_num_batched_tokens"] = settings.max_num_batched_tokens
-    if not on_cpu:
+    if on_cpu:
+        wanted = _sequences(spec) * length * prompts.kv_values * FLOAT32_BYTES
+        given = (settings.kv_cache_gib or 0) << 30
+        arguments["kv_cache_memory_bytes"] = given or min(wanted, MAX_CPU_KV_CACHE)
+    else:
         arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization
     return AsyncEngineArgs(**arguments)
 
 
-def _set_environment(spec: EngineSpec) -> None:
+def _set_environment() -> None:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    if spec.device == "cpu":
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(spec.settings.kv_cache_gib))
