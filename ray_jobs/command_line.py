@@ -99,6 +99,7 @@ def run_main(main: Callable[[list[str]], int]) -> None:
         complain(error)
         code = 1
     except KeyboardInterrupt:
+        print("\nstopped; run the same command again to resume", file=sys.stderr)
         code = INTERRUPTED
     sys.stdout.flush()
     sys.exit(code)

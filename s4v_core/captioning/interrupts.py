@@ -18,7 +18,6 @@ def draining(drain: Callable[[], None]) -> Iterator[list[bool]]:
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if drained:
-            _say(f"stopped; {RESUME}")
             raise KeyboardInterrupt
         drained.append(True)
         _say("finishing the units in flight; Ctrl-C again stops at once")

@@ -8,7 +8,6 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
@@ -101,11 +100,6 @@ def read_account(output: str, unit: int) -> UnitAccount:
     if _KEY not in metadata:
         raise StorageError(uri, "is no unit of a caption run")
     return UnitAccount(**json.loads(metadata[_KEY]))
-
-
-def read_results(output: str, units: Iterable[int]) -> Iterable[pa.Table]:
-    """Result rows, unit after unit."""
-    return (read_unit(output, unit) for unit in units)
 
 
 def _parquet(uri: str) -> pq.ParquetFile:
