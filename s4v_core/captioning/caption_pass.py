@@ -17,8 +17,9 @@ from s4v_core.captioning.checks import CheckedJob, check_job, refuse_other_setti
 from s4v_core.captioning.job import CaptionJob
 from s4v_core.captioning.outcome import Outcome
 from s4v_core.captioning.pass_flow import PassFlow, index_input
-from s4v_core.captioning.report import write_report
+from s4v_core.captioning.report import REPORT_NAME, write_report
 from s4v_core.captioning.statistics import count_run
+from s4v_core.captioning.status import read_status
 from s4v_core.errors import InputError
 from s4v_core.records import units
 from s4v_core.records.plan import PlanHead, build_plan, write_plan
@@ -61,8 +62,9 @@ def run_pass(job: CaptionJob) -> Outcome:
         notes=_notes(checked, head),
     )
     if todo:
-        figures = outcome.as_dict()
-        _write_json(job.output, "stats.json", figures)
+        _write_json(job.output, "stats.json", outcome.as_dict())
+    if todo or storage.stat(storage.join(job.output, REPORT_NAME)) is None:
+        figures = read_status(job.output).figures or outcome.as_dict()
         notice = DEMO_NOTICE if job.demo_scenes else ""
         write_report(job.output, head, outcome.counts, figures, notice)
     return outcome

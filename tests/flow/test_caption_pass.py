@@ -116,8 +116,12 @@ def test_the_same_job_again_does_nothing_and_a_lost_unit_is_made_again(
     assert time.monotonic() - started < 5
     assert (again.captioned, again.found_done, again.exit_code) == (0, 40, DONE)
     files[2].unlink()
+    (tmp_path / "out" / "report.html").unlink()
     third = run_pass(job)
     assert (third.captioned, third.found_done) == (10, 30)
+    (tmp_path / "out" / "report.html").unlink()
+    run_pass(job)
+    assert (tmp_path / "out" / "report.html").exists()
     assert _by_key(check_rows(tmp_path / "out")) == captions
     kept = {file: file.stat().st_mtime_ns for file in files if file != files[2]}
     assert kept.items() <= before.items()
