@@ -1,5 +1,6 @@
 """The engine actor: prepared units in, result rows out, several units at once on one event loop."""
 
+import asyncio
 import json
 import time
 from datetime import UTC, datetime
@@ -8,11 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from s4v_core import storage
 from s4v_core.errors import S4VError
 from s4v_core.generation.brake import Brake
 from s4v_core.generation.engine_choice import build_engine
 from s4v_core.generation.pass_spec import PassSpec
 from s4v_core.generation.requests import Generation, Request
+from s4v_core.records import units
 from s4v_core.records.schemas import RESULT_SCHEMA, table_of
 
 TIMES = ("read_s", "decode_s", "generate_s", "idle_s")
@@ -38,9 +41,13 @@ class CaptionerActor:
     async def __call__(self, prepared: pa.Table) -> pa.Table:
         """PREPARED_SCHEMA in, GENERATED_SCHEMA out; rows keep their order.
 
-        Empty where nothing was prepared, or the brake was pulled before the unit's turn came.
+        Empty where nothing was prepared, or where the brake was pulled or another run had
+        committed the unit before its turn came.
         """
         if not prepared.num_rows or await self._brake.is_pulled_now():
+            return GENERATED_SCHEMA.empty_table()
+        uri = units.unit_uri(self._spec.output, prepared["unit"][0].as_py())
+        if not self._spec.heal and await asyncio.to_thread(storage.exists, uri):
             return GENERATED_SCHEMA.empty_table()
         with self._brake.reporting():
             return await self._captioned(prepared)
