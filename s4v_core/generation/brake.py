@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from s4v_core.errors import S4VError
 
@@ -33,7 +34,9 @@ class Brake:
     """Handle that travels to the tasks. Units in flight finish, no further one starts."""
 
     def __init__(self) -> None:
-        self._actor = ray.remote(num_cpus=0)(_BrakeActor).remote()
+        # Beside the driver: on a spot node it would take the whole run with it.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._actor = ray.remote(num_cpus=0, scheduling_strategy=here)(_BrakeActor).remote()
 
     def pull(self) -> None:
         self._actor.pull.remote()

@@ -18,7 +18,7 @@ from ray.data import ActorPoolStrategy, DataContext
 from ray.util.annotations import RayDeprecationWarning
 
 from s4v_core.generation.brake import Brake
-from s4v_core.generation.captioner import CaptionerActor
+from s4v_core.generation.captioner import TIMES, CaptionerActor
 from s4v_core.generation.pass_spec import Engines, PassSpec, UnitDone
 from s4v_core.generation.preparation import prepare_unit
 from s4v_core.records import plan, units
@@ -102,9 +102,7 @@ def commit_unit(batch: pa.Table, spec: PassSpec, brake: Brake) -> pa.Table:
 def _committed(batch: pa.Table, spec: PassSpec) -> UnitDone:
     started = time.monotonic()
     unit = batch["unit"][0].as_py()
-    times = {
-        name: batch[name][0].as_py() for name in ("read_s", "decode_s", "generate_s", "idle_s")
-    }
+    times = {name: batch[name][0].as_py() for name in TIMES}
     rows = batch.select(RESULT_SCHEMA.names).cast(RESULT_SCHEMA)
     if spec.heal:
         rows = _healed(units.read_unit(spec.output, unit), rows)

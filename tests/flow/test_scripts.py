@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.conftest import photo, write_tar
@@ -146,3 +147,27 @@ def test_status_and_export_after_a_run(many: Path, tmp_path: Path) -> None:
     code, out, _ = _run("export.py", "out", "--to", "captions.json", cwd=tmp_path)
     assert code == 0
     assert "20 rows written to captions.json" in out
+
+
+def test_two_runs_on_one_output_share_the_work_without_a_duplicate(
+    many: Path, tmp_path: Path
+) -> None:
+    flags = ["--input", str(many / "shards"), "--output", str(tmp_path / "out"), *FAKE]
+    flags += ["--settings.fake-latency-s", "0.1", "--settings.max-num-seqs", "8"]
+    runs = [_start("caption.py", *flags, cwd=tmp_path) for _ in range(2)]
+    for run in runs:
+        _, err = run.communicate(timeout=240)
+        assert run.returncode == 0, err
+    assert len(check_rows(tmp_path / "out")) == 320
+
+
+def test_an_engine_actor_killed_in_mid_run_costs_no_row(many: Path, tmp_path: Path) -> None:
+    flags = ["--input", str(many / "shards"), "--output", str(tmp_path / "out"), *FAKE, *SLOW]
+    process = _start("caption.py", *flags, cwd=tmp_path)
+    _wait_for_units(tmp_path / "out", 2, process)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    [actor] = [worker for worker in workers if "CaptionerActor" in worker.cmdline()[0]]
+    actor.kill()
+    _, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    assert len(check_rows(tmp_path / "out")) == 320
