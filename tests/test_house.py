@@ -25,6 +25,7 @@ FLAGS = {
         """,
     "status.py": "",
     "export.py": "--to",
+    "convert.py": "--tower",
 }
 """Flags grow on purpose only."""
 

@@ -10,13 +10,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
-_NAMES = (
-    ("model.vision_tower.", "vision_tower.vision_model."),
-    ("model.multi_modal_projector.", "multi_modal_projector."),
-    ("model.language_model.", "language_model.model."),
-    ("lm_head.", "language_model.lm_head."),
-)
-"""Prefix in memory (transformers 5) -> prefix on disk."""
+from s4v_core.model.names import disk_name_of_memory
 
 
 def export_checkpoint(
@@ -33,11 +27,4 @@ def export_checkpoint(
 
 def disk_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A state dict with the names that lie on disk; tensors are made contiguous."""
-    return {_disk_name(name): tensor.contiguous() for name, tensor in state.items()}
-
-
-def _disk_name(name: str) -> str:
-    for memory, disk in _NAMES:
-        if name.startswith(memory):
-            return disk + name.removeprefix(memory)
-    raise KeyError(f"{name}: no parameter of LLaVA-1.5")
+    return {disk_name_of_memory(name): tensor.contiguous() for name, tensor in state.items()}

@@ -9,17 +9,16 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
-    CLIPImageProcessor,
     CLIPVisionConfig,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
-    LlavaProcessor,
     PreTrainedTokenizerFast,
 )
 
 from s4v_core import chat, prompts
 from s4v_core.model.checkpoint import export_checkpoint
+from s4v_core.model.processor import build_processor
 
 IMAGE_PX = 56
 PATCH_PX = 14
@@ -28,16 +27,6 @@ SPECIAL_TOKENS = ("<unk>", "<s>", "</s>", chat.IMAGE, "<pad>")
 _SCENES = (
     "a large red circle in the upper left corner of a plain white background, "
     "a small blue square below the green triangle, the image shows three coloured shapes. "
-)
-
-_CHAT_TEMPLATE = (
-    "{{ bos_token }}" + chat.VICUNA_V1.system + "{% for message in messages %}"
-    "{% if message['role'] == 'user' %}USER: "
-    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
-    "{% for part in message['content'] if part['type'] == 'image' %}<image>\n{% endfor %}"
-    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
-    "{% endif %} {% else %}ASSISTANT: {{ message['content'] }}</s>{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
 
 
@@ -51,16 +40,7 @@ def build_untrained(folder: Path, seed: int = 0) -> None:
             # Wide enough that the picture, and not the position alone, decides the next token.
             if parameter.dim() > 1:
                 parameter.normal_(std=1.5 / parameter.shape[-1] ** 0.5)
-    processor = LlavaProcessor(
-        image_processor=CLIPImageProcessor(
-            size={"shortest_edge": IMAGE_PX}, crop_size={"height": IMAGE_PX, "width": IMAGE_PX}
-        ),
-        tokenizer=tokenizer,
-        patch_size=PATCH_PX,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=_CHAT_TEMPLATE,
-    )
+    processor = build_processor(tokenizer, IMAGE_PX, PATCH_PX, pad=False)
     export_checkpoint(model, processor, folder)
 
 

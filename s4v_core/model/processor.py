@@ -1,0 +1,43 @@
+"""The processor of a LLaVA-1.5 checkpoint: the original preprocessing, as saved settings."""
+
+from typing import Any
+
+from transformers import CLIPImageProcessor, LlavaProcessor
+from transformers.models.llava.image_processing_llava import LlavaImageProcessor
+
+from s4v_core import chat
+
+CHAT_TEMPLATE = (
+    "{{ bos_token }}" + chat.VICUNA_V1.system + "{% for message in messages %}"
+    "{% if message['role'] == 'user' %}USER: "
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] if part['type'] == 'image' %}<image>\n{% endfor %}"
+    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
+    "{% endif %} {% else %}ASSISTANT: {{ message['content'] }}</s>{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+"""Vicuna v1 with the image first. Writes BOS itself: chat requests add none."""
+
+
+def build_processor(tokenizer: Any, image_px: int, patch_px: int, pad: bool) -> LlavaProcessor:
+    """Images and text for a model with square images of `image_px`.
+
+    Args:
+        pad: On a square first (the paper's SFT and demo); else a centre crop (its pretraining).
+    """
+    size = {"shortest_edge": image_px}
+    crop = {"height": image_px, "width": image_px}
+    images = (
+        LlavaImageProcessor(size=size, crop_size=crop, do_pad=True)
+        if pad
+        else CLIPImageProcessor(size=size, crop_size=crop)
+    )
+    return LlavaProcessor(
+        image_processor=images,
+        tokenizer=tokenizer,
+        patch_size=patch_px,
+        vision_feature_select_strategy="default",
+        # The class token: counted here, dropped by the model.
+        num_additional_image_tokens=1,
+        chat_template=CHAT_TEMPLATE,
+    )
