@@ -57,7 +57,7 @@ class PassFlow:
         from s4v_core.generation.brake import Brake
 
         engines = Engines(self.checked.job.engines, self.checked.job.accelerator)
-        _connect(self.checked, flow.needed_cpus(self.spec, engines))
+        _connect(self.checked)
         brake = Brake()
         first: float | None = None
         rows = sum(self.head.unit_rows[unit] for unit in todo)
@@ -80,13 +80,16 @@ def index_input(checked: CheckedJob) -> tuple[list[pa.Table], list[dict[str, Any
     """Rows (INDEX_SCHEMA) and account of every shard, in order."""
     from s4v_core.generation.index_flow import index_shards
 
-    _connect(checked, 1)
+    _connect(checked)
     with ProgressBar(f"indexing {len(checked.shards)} shards", None) as bar:
         return index_shards(checked.shards, bar.advance)
 
 
-def _connect(checked: CheckedJob, needed_cpus: float) -> None:
+def _connect(checked: CheckedJob) -> None:
+    """With what the whole pass needs from the start: a local cluster does not grow later."""
     from s4v_core.generation.cluster import connect
+    from s4v_core.generation.flow import needed_cpus
 
-    gpus = checked.job.engines if checked.engine.device == "gpu" else 0
-    connect(needed_cpus, gpus)
+    engines = checked.job.engines
+    gpus = engines if checked.engine.device == "gpu" else 0
+    connect(needed_cpus(checked.engine, engines), gpus)

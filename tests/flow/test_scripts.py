@@ -171,3 +171,17 @@ def test_an_engine_actor_killed_in_mid_run_costs_no_row(many: Path, tmp_path: Pa
     _, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     assert len(check_rows(tmp_path / "out")) == 320
+
+
+def test_a_local_cluster_has_room_for_all_engines_or_says_what_is_missing(
+    many: Path, tmp_path: Path, checkpoint: Path
+) -> None:
+    flags = ["--input", str(many / "shards" / "0000.tar"), "--output", "out", "--engines", "5"]
+    on_gpu = ["--model", str(checkpoint), "--engine", "transformers", "--settings.device", "gpu"]
+    code, _, err = _run("caption.py", *flags, *on_gpu, cwd=tmp_path)
+    assert code == 2
+    assert "0 GPUs, needed 11.25 and 5; lower --engines, or set --settings.device cpu" in err
+    assert not (tmp_path / "out").exists()
+    code, _, err = _run("caption.py", *flags, *FAKE, cwd=tmp_path)
+    assert code == 0, err
+    assert len(check_rows(tmp_path / "out")) == 20
