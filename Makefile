@@ -1,6 +1,6 @@
 # `make demo` and `make test` do everything on a machine with Python 3.11 and a compiler; the rest is for developers.
 PY := .venv/bin/python
-# Ray would ship usage statistics and warn about tokens of local clusters; tests and demo need neither.
+# Ray would report usage statistics; tests and demo keep to themselves.
 export RAY_USAGE_STATS_ENABLED = 0
 
 .PHONY: demo test test-slow check setup lock clean

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes the CPU environment VENV from the lock beside this file: cluster/cpu/install.sh VENV
-# Needs Python 3.11 or newer and a package index. The CPU build of torch comes from the folder or page that pip's
+# Needs Python 3.11, for which the lock is resolved, and a package index. The CPU build of torch comes from the folder or page that pip's
 # find-links names, or, where that is unset, from PyTorch's own CPU wheel index (uv's --torch-backend knows it).
 set -eu
 venv=$1

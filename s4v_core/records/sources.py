@@ -56,7 +56,7 @@ class Shard:
         kind: tar, targz, parquet, json, or files.
         uri: The file, or the folder.
         name: What image ids start with (tar: the file's name without ending; Parquet the same).
-        etag, size: Of the file; of a folder its newest parts are in `files`.
+        etag, size: Of the file; empty for a folder, whose `files` have their own.
         files: The image files of a folder.
         sidecars: Text files of a folder.
         image_root: Where the images of a JSON or of a Parquet with URIs lie.
