@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 import tyro
 
-from s4v_core.captioning.places import fill_places
 from s4v_core.config import Config
 from s4v_core.errors import ConfigError, InputError, S4VError
+from s4v_core.places import fill_places
 
 J = TypeVar("J", bound=Config)
 

@@ -1,12 +1,30 @@
-"""Conversation templates as pure text. Knows nothing of tokenizers."""
+"""Conversation templates as pure text, with the parts that are learnt. Knows no tokenizer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from s4v_core.errors import ConfigError
 
 IMAGE = "<image>"
 """Stands for the image in a text; exactly one per image."""
+
+END = "</s>"
+"""Closes an answer; one token of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a rendered conversation.
+
+    Attributes:
+        kind: image and end stand for their one token; text is words, whatever they spell.
+        learnt: Whether its tokens carry loss.
+    """
+
+    text: str
+    kind: Literal["text", "image", "end"] = "text"
+    learnt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +34,10 @@ class Template:
     Attributes:
         system: Said first.
         user, assistant: Names in front of the turns.
-        turn_end: Behind every user turn.
-        answer_end: Behind every finished assistant turn.
+        turn_end: Behind every question.
+        answer_lead: In front of every answer.
+        answer_end: Behind every finished answer.
+        asks: Whether questions are said at all.
     """
 
     name: str
@@ -25,7 +45,31 @@ class Template:
     user: str
     assistant: str
     turn_end: str
-    answer_end: str
+    answer_lead: str
+    answer_end: Piece
+    asks: bool = True
+
+    def pieces(
+        self, turns: Sequence[tuple[str, str | None]], image_turn: int | None = 0
+    ) -> list[Piece]:
+        """(question, answer) turns in order; an answer of None is still to be given.
+
+        Args:
+            image_turn: Which question the image stands in front of; None without an image.
+        """
+        found = [Piece(self.system)]
+        for number, (question, answer) in enumerate(turns):
+            found.append(Piece(self.user))
+            if number == image_turn:
+                found.append(Piece(IMAGE, "image"))
+            if self.asks:
+                lead = "\n" if number == image_turn else ""
+                found.append(Piece(f"{lead}{question}{self.turn_end}"))
+            found.append(Piece(self.assistant))
+            if answer is not None:
+                found.append(Piece(f"{self.answer_lead}{answer}", learnt=True))
+                found.append(self.answer_end)
+        return [piece for piece in found if piece.text]
 
     def render(self, question: str, answers: Sequence[tuple[str, str]] = ()) -> str:
         """The text that asks `question` about one image, after earlier (question, answer) turns.
@@ -40,12 +84,7 @@ class Template:
                 raise ConfigError(
                     f"prompt: found {IMAGE} in {text!r}; the image is put in front of it"
                 )
-        questions = [*(earlier for earlier, _ in answers), question]
-        questions[0] = f"{IMAGE}\n{questions[0]}"
-        text = self.system
-        for asked, (_, answer) in zip(questions, answers, strict=False):
-            text += f"{self.user}{asked}{self.turn_end}{self.assistant} {answer}{self.answer_end}"
-        return text + f"{self.user}{questions[-1]}{self.turn_end}{self.assistant}"
+        return "".join(piece.text for piece in self.pieces([*answers, (question, None)]))
 
 
 VICUNA_V1 = Template(
@@ -57,11 +96,24 @@ VICUNA_V1 = Template(
     user="USER: ",
     assistant="ASSISTANT:",
     turn_end=" ",
-    answer_end="</s>",
+    answer_lead=" ",
+    answer_end=Piece(END, "end", learnt=True),
 )
 """share4v/conversation.py `vicuna_v1`: SFT, demo, evaluation and our captioner."""
 
-TEMPLATES = {template.name: template for template in (VICUNA_V1,)}
+PLAIN = Template(
+    name="plain",
+    system="",
+    user="",
+    assistant="",
+    turn_end="",
+    answer_lead="",
+    answer_end=Piece("\n", learnt=True),
+    asks=False,
+)
+"""share4v/conversation.py `plain`: pretraining. The image, the caption, a newline; no end mark."""
+
+TEMPLATES = {template.name: template for template in (VICUNA_V1, PLAIN)}
 
 
 def template(name: str) -> Template:

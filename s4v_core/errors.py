@@ -55,3 +55,14 @@ class EngineError(S4VError):
 
     def __str__(self) -> str:
         return f"engine {self.engine}: {self.problem}"
+
+
+class TrainingError(S4VError):
+    """A training run that cannot go on."""
+
+    def __init__(self, step: int, problem: str) -> None:
+        super().__init__(step, problem)
+        self.step, self.problem = step, problem
+
+    def __str__(self) -> str:
+        return f"step {self.step}: {self.problem}"

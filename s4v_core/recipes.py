@@ -1,7 +1,9 @@
 """Named, complete jobs. The only home of the paper's numbers and of our defaults beside them."""
 
 from s4v_core.captioning.job import CaptionJob
+from s4v_core.demo.shipped import CAPTIONER as DEMO_CAPTIONER
 from s4v_core.generation.requests import EngineSettings, SamplingConfig
+from s4v_core.training.stage import NEW_DEMO, Learning, Optimiser, Saving, TrainStage
 
 CAPTION: dict[str, CaptionJob] = {
     # The 1.2M pass (Sec. 3.3). The original drew with 3 beams at temperature 1.0 and repetition
@@ -24,9 +26,123 @@ CAPTION: dict[str, CaptionJob] = {
     "demo": CaptionJob(
         input=("out/demo/scenes",),
         output="out/demo/captions",
-        model="out/demo/captioner",
+        model=str(DEMO_CAPTIONER),
         demo_scenes=64,
-        sampling=SamplingConfig(max_tokens=32),
+        sampling=SamplingConfig(max_tokens=96, temperature=0.0),
         settings=EngineSettings(device="cpu", max_num_seqs=32),
+    ),
+}
+
+# The paper's and the original scripts' numbers (scripts/sharegpt4v/slurm_*_7b.sh): AdamW without
+# decay, 2e-5 for all parts, one epoch. 16 A100-80G with 16 (pretraining) or 8 samples each.
+_PAPER = {
+    "optimiser": Optimiser(learning_rate=2e-5, warmup_ratio=0.03),
+    "workers": 16,
+    "device": "cuda",
+    "accelerator": "A100-80G",
+    "loader_workers": 4,
+}
+_DEMO = {
+    "demo_scenes": 4000,
+    "images": ("out/demo/lessons",),
+    "device": "cpu",
+    "max_tokens": 512,
+    "activation_checkpointing": False,
+    "loader_workers": 1,
+    "saving": Saving(every_min=3.0),
+}
+
+CAPTIONER: dict[str, TrainStage] = {
+    # The recipe was never released; data, instruction and base are known (Sec. 3.3). Ours: the
+    # SFT's numbers on the 100K captions of GPT4-Vision.
+    "paper": TrainStage(
+        stage="captioner",
+        data=("$S4V_ROOT/data/sharegpt4v_instruct_gpt4-vision_cap100k.json",),
+        image_root="$S4V_ROOT/data",
+        model="$S4V_ROOT/models/llava-v1.5-7b",
+        output="$S4V_ROOT/train/captioner",
+        template="vicuna_v1",
+        image_mode="pad",
+        learning=Learning(),
+        batch_size=128,
+        device_batch_size=8,
+        **_PAPER,
+    ),
+    # From nothing, so all of it learns; a few thousand steps of a small batch.
+    "demo": TrainStage(
+        stage="captioner",
+        data=("out/demo/lessons/captions.json",),
+        model=NEW_DEMO,
+        output="out/demo/captioner",
+        template="vicuna_v1",
+        image_mode="pad",
+        learning=Learning(vision_from=0, vision_stem=True),
+        batch_size=32,
+        device_batch_size=32,
+        epochs=4,
+        optimiser=Optimiser(learning_rate=1e-3, beta2=0.99),
+        **_DEMO | {"demo_scenes": 24_000},
+    ),
+}
+
+PRETRAIN: dict[str, TrainStage] = {
+    # Sec. 4.2: the latter half of the vision tower, the projector and the language model.
+    "paper": TrainStage(
+        stage="pretrain",
+        data=("$S4V_ROOT/data/share-captioner_coco_lcs_sam_1246k_1107.json",),
+        image_root="$S4V_ROOT/data",
+        model="$S4V_ROOT/models/vicuna-7b-clip-l-336",
+        output="$S4V_ROOT/train/pretrain",
+        template="plain",
+        image_mode="crop",
+        learning=Learning(vision_from=12),
+        batch_size=256,
+        device_batch_size=16,
+        **_PAPER,
+    ),
+    "demo": TrainStage(
+        stage="pretrain",
+        data=("out/demo/lessons/briefs.json",),
+        model=str(DEMO_CAPTIONER),
+        output="out/demo/pretrain",
+        template="plain",
+        image_mode="crop",
+        learning=Learning(vision_from=2),
+        batch_size=32,
+        device_batch_size=32,
+        optimiser=Optimiser(learning_rate=2e-4),
+        **_DEMO,
+    ),
+}
+
+FINETUNE: dict[str, TrainStage] = {
+    # Sec. 4.3: projector and language model; the vision tower stays as pretraining left it.
+    "paper": TrainStage(
+        stage="finetune",
+        data=("$S4V_ROOT/data/sharegpt4v_mix665k_cap23k_coco-ap9k_lcs3k_sam9k_div2k.json",),
+        image_root="$S4V_ROOT/data",
+        model="$S4V_ROOT/train/pretrain/model",
+        output="$S4V_ROOT/train/finetune",
+        template="vicuna_v1",
+        image_mode="pad",
+        learning=Learning(),
+        batch_size=128,
+        device_batch_size=8,
+        group_by_modality=True,
+        **_PAPER,
+    ),
+    "demo": TrainStage(
+        stage="finetune",
+        data=("out/demo/lessons/questions.json",),
+        model=str(DEMO_CAPTIONER),
+        output="out/demo/finetune",
+        template="vicuna_v1",
+        image_mode="pad",
+        learning=Learning(),
+        batch_size=32,
+        device_batch_size=32,
+        group_by_modality=True,
+        optimiser=Optimiser(learning_rate=2e-4),
+        **_DEMO,
     ),
 }

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import fsspec
+import pyarrow.fs as pa_fs
 from braceexpand import braceexpand
 from fsspec.implementations.local import LocalFileSystem
 
@@ -207,6 +208,37 @@ def upload(file: BinaryIO, uri: str) -> None:
         else:
             with fs.open(path, "wb") as sink:
                 shutil.copyfileobj(file, sink, 8 << 20)
+
+
+def local_copy(uri: str, folder: Path) -> Path:
+    """The file itself where it lies on a local disk, else a copy in `folder`."""
+    fs, path = _locate(uri)
+    if isinstance(fs, LocalFileSystem):
+        return Path(path)
+    target = folder / base_name(uri)
+    if not target.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f".{secrets.token_hex(8)}{PARTIAL}"  # two processes may do this at once
+        with _told(uri):
+            fs.get_file(path, str(partial))
+        partial.replace(target)
+    return target
+
+
+def remove(uri: str) -> None:
+    """Take away a file, or a folder with all that is below it; what is not there is no error."""
+    fs, path = _fresh(uri)
+    with _told(uri):
+        try:
+            fs.rm(path, recursive=True)
+        except FileNotFoundError:
+            return
+
+
+def arrow_filesystem(uri: str) -> tuple[Any, str]:
+    """The store as pyarrow takes it, and the path of `uri` in it."""
+    fs, path = _locate(uri)
+    return pa_fs.PyFileSystem(pa_fs.FSSpecHandler(fs)), path
 
 
 def remove_stale_partials(folder: str, older_than_s: float = 3600) -> None:

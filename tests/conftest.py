@@ -44,7 +44,7 @@ def photos() -> dict[str, bytes]:
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained LLaVA-1.5 of under a million parameters."""
-    from s4v_core.model.untrained import build_untrained
+    from tests.model.untrained import build_untrained
 
     folder = tmp_path_factory.mktemp("checkpoint") / "untrained"
     build_untrained(folder)

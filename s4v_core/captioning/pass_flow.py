@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 
 from s4v_core.captioning.checks import CheckedJob
-from s4v_core.captioning.interrupts import draining
 from s4v_core.captioning.progress import ProgressBar
 from s4v_core.captioning.statistics import Times
 from s4v_core.generation.pass_spec import Engines, PassSpec, UnitDone
+from s4v_core.interrupts import draining
 from s4v_core.records.plan import PlanHead
 
 

@@ -1,14 +1,13 @@
-"""Drawn scenes with exact captions: coloured shapes with size and place, from a seed."""
+"""Drawn scenes: one to four coloured shapes with size and place, the same for the same seed.
 
-import io
+Knows how a scene is imagined and painted. What is said about it stands in `texts.py`.
+"""
+
 import random
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
-from typing import Any
 
+import numpy as np
 from PIL import Image, ImageDraw
 
 COLOURS = {
@@ -17,10 +16,10 @@ COLOURS = {
     "blue": (35, 80, 200),
     "yellow": (240, 200, 40),
     "purple": (125, 55, 160),
-    "orange": (240, 130, 30),
+    "orange": (240, 120, 20),
 }
 SHAPES = ("circle", "square", "triangle")
-SIZES = {"small": 0.11, "large": 0.19}
+SIZES = {"small": 0.10, "large": 0.175}
 """Half the width of a shape, as a share of the scene's side."""
 PLACES = {
     "top left": (0.27, 0.27),
@@ -28,9 +27,19 @@ PLACES = {
     "bottom left": (0.27, 0.73),
     "bottom right": (0.73, 0.73),
 }
-BACKGROUNDS = {"white": (245, 245, 245), "grey": (150, 150, 150), "black": (25, 25, 25)}
+BACKGROUNDS = {
+    "white": (245, 245, 245),
+    "grey": (150, 150, 150),
+    "black": (25, 25, 25),
+    "pink": (250, 190, 200),
+}
 SIDE_PX = 224
-OVERSAMPLING = 3
+
+_OVERSAMPLING = 2  # drawn larger and reduced: smooth edges
+_SHIFT = 0.03  # of the side, each way
+_GROWTH = 0.08  # of the size, each way
+_TINT = 8  # grey levels, each way, per channel
+_NOISE = 6.0  # standard deviation in grey levels
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,38 +52,23 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
+    """What is to be seen; shapes in reading order, at most one per place."""
+
     background: str
     shapes: tuple[Shape, ...]
 
-    @property
-    def caption(self) -> str:
-        """All that is to be seen, in reading order."""
-        seen = [f"a {s.size} {s.colour} {s.shape} at the {s.place}" for s in self.shapes]
-        listed = seen[0] if len(seen) == 1 else ", ".join(seen[:-1]) + " and " + seen[-1]
-        return f"On a {self.background} background there is {listed}."
-
 
 def draw_scenes(seed: int) -> Iterator[tuple[Scene, Image.Image]]:
-    """Scenes without end, the same for the same seed."""
+    """Scenes without end with their pictures: RGB, SIDE_PX x SIDE_PX."""
     chance = random.Random(seed)
     while True:
-        scene = _imagined(chance)
+        scene = imagine(chance)
         yield scene, _painted(scene, chance)
 
 
-def write_scenes(folder: Path, count: int, seed: int = 0, per_shard: int = 32) -> None:
-    """Write scenes as WebDataset shards: `00000000.jpg` with its caption in `00000000.txt`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    numbered = enumerate(islice(draw_scenes(seed), count))
-    for shard, scenes in enumerate(_batched(numbered, per_shard)):
-        with tarfile.open(folder / f"{shard:05d}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
-            for number, (scene, image) in scenes:
-                _add(tar, f"{number:08d}.jpg", _jpeg(image))
-                _add(tar, f"{number:08d}.txt", scene.caption.encode())
-
-
-def _imagined(chance: random.Random) -> Scene:
-    places = sorted(chance.sample(list(PLACES), chance.randint(1, 3)), key=list(PLACES).index)
+def imagine(chance: random.Random) -> Scene:
+    """A scene without its picture."""
+    places = sorted(chance.sample(list(PLACES), chance.randint(1, 4)), key=list(PLACES).index)
     shapes = tuple(
         Shape(
             chance.choice(list(SIZES)), chance.choice(list(COLOURS)), chance.choice(SHAPES), place
@@ -85,38 +79,35 @@ def _imagined(chance: random.Random) -> Scene:
 
 
 def _painted(scene: Scene, chance: random.Random) -> Image.Image:
-    side = SIDE_PX * OVERSAMPLING  # drawn larger and reduced: smooth edges
-    image = Image.new("RGB", (side, side), BACKGROUNDS[scene.background])
+    side = SIDE_PX * _OVERSAMPLING
+    image = Image.new("RGB", (side, side), _tinted(BACKGROUNDS[scene.background], chance))
     pen = ImageDraw.Draw(image)
     for shape in scene.shapes:
-        x, y = (side * (p + chance.uniform(-0.04, 0.04)) for p in PLACES[shape.place])
-        half = side * SIZES[shape.size]
-        _draw(pen, shape.shape, (x - half, y - half, x + half, y + half), COLOURS[shape.colour])
-    return image.resize((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS)
+        x, y = (side * (p + chance.uniform(-_SHIFT, _SHIFT)) for p in PLACES[shape.place])
+        half = side * SIZES[shape.size] * (1 + chance.uniform(-_GROWTH, _GROWTH))
+        box = (x - half, y - half, x + half, y + half)
+        _draw(pen, shape.shape, box, _tinted(COLOURS[shape.colour], chance))
+    small = image.resize((SIDE_PX, SIDE_PX), Image.Resampling.BILINEAR)
+    return _noisy(small, chance.getrandbits(32))
 
 
-def _draw(pen: Any, shape: str, box: tuple[float, ...], colour: tuple[int, int, int]) -> None:
+def _tinted(colour: tuple[int, int, int], chance: random.Random) -> tuple[int, ...]:
+    return tuple(min(max(level + chance.randint(-_TINT, _TINT), 0), 255) for level in colour)
+
+
+def _draw(
+    pen: ImageDraw.ImageDraw, shape: str, box: tuple[float, ...], colour: tuple[int, ...]
+) -> None:
     left, top, right, bottom = box
     if shape == "circle":
-        pen.ellipse(box, fill=colour)
+        pen.ellipse((left, top, right, bottom), fill=colour)
     elif shape == "square":
-        pen.rectangle(box, fill=colour)
+        pen.rectangle((left, top, right, bottom), fill=colour)
     else:
         pen.polygon([((left + right) / 2, top), (right, bottom), (left, bottom)], fill=colour)
 
 
-def _jpeg(image: Image.Image) -> bytes:
-    sink = io.BytesIO()
-    image.save(sink, "JPEG", quality=92)
-    return sink.getvalue()
-
-
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)  # no time, no owner: the same bytes every time
-    member.size = len(data)
-    tar.addfile(member, io.BytesIO(data))
-
-
-def _batched(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    while part := list(islice(items, size)):
-        yield part
+def _noisy(image: Image.Image, seed: int) -> Image.Image:
+    pixels = np.asarray(image, np.float32)
+    noise = np.random.default_rng(seed).standard_normal(pixels.shape, np.float32) * _NOISE
+    return Image.fromarray(np.clip(pixels + noise, 0, 255).astype(np.uint8))

@@ -15,6 +15,12 @@ from s4v_core.images.policy import Framing
 OWN_SIZE_PX = 1344
 """Longest side for models that choose their own resolution; what they take is at most near it."""
 
+SETTINGS = ("*.json", "*.jinja")
+"""Files of a checkpoint that say what it is."""
+
+WEIGHTS = ("*.safetensors", "tokenizer.model")
+"""Files that are needed besides to load it."""
+
 _SMALL = 64 << 20
 
 
@@ -39,7 +45,7 @@ def read_facts(model: str) -> CheckpointFacts:
     Raises:
         ConfigError: There is no such checkpoint, or it takes no images.
     """
-    folder, revision = _located(model)
+    folder, revision = locate(model)
     config = _json(folder, "config.json")
     if not config:
         raise ConfigError(
@@ -48,18 +54,22 @@ def read_facts(model: str) -> CheckpointFacts:
     if "vision_config" not in config and "vision_tower" not in json.dumps(config):
         raise ConfigError(f"model: {model} takes no images (model_type {config.get('model_type')})")
     template = "vicuna_v1" if config.get("model_type") == "llava" else "model"
-    return CheckpointFacts(_framing(folder), template, revision or _fingerprint(folder))
+    return CheckpointFacts(_framing(folder), template, revision or fingerprint(folder))
 
 
-def _located(model: str) -> tuple[Path, str | None]:
+def locate(model: str, patterns: tuple[str, ...] = SETTINGS) -> tuple[Path, str | None]:
+    """The folder of a checkpoint, brought from the hub if need be, and its commit there.
+
+    Raises:
+        ConfigError: There is no such checkpoint.
+    """
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder, None
     if model.startswith(("/", ".", "~")) or model.count("/") != 1:
         raise ConfigError(f"model: no such folder: {model}")
     try:
-        patterns = ["*.json", "*.jinja"]
-        found = Path(snapshot_download(model, allow_patterns=patterns))
+        found = Path(snapshot_download(model, allow_patterns=list(patterns)))
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError):
         raise ConfigError(
             f"model: {model} is neither a folder here nor a model that the hub gives out"
@@ -81,7 +91,7 @@ def _framing(folder: Path) -> Framing:
     return Framing("pad" if images.get("do_pad") else "crop", int(side))
 
 
-def _fingerprint(folder: Path) -> str:
+def fingerprint(folder: Path) -> str:
     """Hash of names, sizes and contents; of large files the first and last MiB stand for all."""
     whole = hashlib.sha256()
     for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):

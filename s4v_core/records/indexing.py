@@ -221,7 +221,7 @@ def _index_json(shard: Shard) -> ShardIndex:
     index = ShardIndex()
     root = shard.image_root or storage.parent(shard.uri)
     seen: set[str] = set()
-    for number, record in enumerate(_records(shard.uri)):
+    for number, record in enumerate(read_records(shard.uri)):
         image = record.get("image") if isinstance(record, dict) else None
         if image is None:
             index.skipped += 1
@@ -240,7 +240,7 @@ def _index_json(shard: Shard) -> ShardIndex:
     return index
 
 
-def _records(uri: str) -> Iterator[Any]:
+def read_records(uri: str) -> Iterator[Any]:
     """Records of a JSON array or of JSON Lines, one at a time: the released file is 1.5 GB."""
     lines = uri.endswith(".jsonl")
     with storage.open_to_read(uri) as file:

@@ -8,13 +8,13 @@ from transformers import CLIPVisionConfig, LlavaForConditionalGeneration
 
 from s4v_core.model.conversion import EMBEDDINGS
 from s4v_core.model.names import disk_name_of_memory, original_name_of_disk
-from s4v_core.model.untrained import build_tokenizer, untrained_config
+from tests.model.untrained import untrained_config, untrained_tokenizer
 
 
 def write_original(folder: Path) -> Path:
     """A tiny checkpoint in the original layout: two .bin shards, the tower in its own folder."""
     (folder / "vision_tower").mkdir(parents=True)
-    tokenizer = build_tokenizer()
+    tokenizer = untrained_tokenizer()
     config = untrained_config(tokenizer)
     vocabulary = 509  # no multiple of 64: rows must be added
     config.text_config.vocab_size = 512

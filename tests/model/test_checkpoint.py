@@ -8,7 +8,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 from s4v_core.errors import ConfigError
 from s4v_core.images.policy import Framing
 from s4v_core.model.folder import read_facts
-from s4v_core.model.untrained import build_untrained
+from tests.model.untrained import build_untrained
 
 
 def test_an_untrained_checkpoint_is_small_and_the_same_for_a_seed(tmp_path: Path) -> None:

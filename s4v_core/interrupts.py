@@ -12,7 +12,9 @@ TERMINATED = 143
 
 
 @contextmanager
-def draining(drain: Callable[[], None]) -> Iterator[list[bool]]:
+def draining(
+    drain: Callable[[], object], doing: str = "finishing the units in flight"
+) -> Iterator[list[bool]]:
     """Call `drain` at the first Ctrl-C; the list that is given out then holds True."""
     drained: list[bool] = []
 
@@ -20,7 +22,7 @@ def draining(drain: Callable[[], None]) -> Iterator[list[bool]]:
         if drained:
             raise KeyboardInterrupt
         drained.append(True)
-        _say("finishing the units in flight; Ctrl-C again stops at once")
+        _say(f"{doing}; Ctrl-C again stops at once")
         drain()
 
     def terminate(number: int, frame: FrameType | None) -> None:

@@ -1,0 +1,98 @@
+"""Drawn scenes as files: tar shards to caption, and shards with conversations to train on."""
+
+import io
+import json
+import random
+import tarfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from s4v_core import prompts
+from s4v_core.chat import IMAGE
+from s4v_core.demo import texts
+from s4v_core.demo.scenes import Scene, draw_scenes
+
+CAPTIONED_SEED = 1_000_000
+"""Scenes to caption begin here; lessons count their seeds from 0, so that none is ever met."""
+
+LESSONS_PER_SHARD = 1000
+
+
+def write_scenes(folder: Path, count: int, seed: int = CAPTIONED_SEED, per_shard: int = 32) -> None:
+    """Write scenes as WebDataset shards: `00000000.jpg` with its caption in `00000000.txt`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    numbered = enumerate(islice(draw_scenes(seed), count))
+    for shard, scenes in enumerate(_batched(numbered, per_shard)):
+        _write_shard(folder / f"{shard:05d}.tar", scenes)
+
+
+def write_lessons(folder: Path, count: int, seed: int) -> None:
+    """Write scenes as shards, and what there is to learn about them as LLaVA JSON.
+
+    `captions.json`: the captioner's instruction and an exact caption. `briefs.json`: a brief one.
+    `questions.json`: questions with their answers.
+    """
+    partial = folder.with_name(f"{folder.name}.partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    shards = range(-(-count // LESSONS_PER_SHARD))
+    parts = [
+        (partial, n, min(LESSONS_PER_SHARD, count - n * LESSONS_PER_SHARD), seed) for n in shards
+    ]
+    # Drawing takes 5 ms a scene: as long as a short training, where one process does it.
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        scenes = [scene for part in pool.map(_write_lesson_shard, parts) for scene in part]
+    chance = random.Random(seed)
+    for name, said in {
+        "captions": lambda s: [(prompts.CAPTION, texts.caption(s))],
+        "briefs": lambda s: [(texts.BRIEF, texts.brief_caption(s))],
+        "questions": lambda s: texts.questions(s, chance),
+    }.items():
+        records = [_record(key, said(scene)) for key, scene in scenes]
+        (partial / f"{name}.json").write_text(json.dumps(records, indent=0))
+    partial.rename(folder)
+
+
+def _write_lesson_shard(part: tuple[Path, int, int, int]) -> list[tuple[str, Scene]]:
+    folder, number, count, seed = part
+    # Seeds of lessons stay below those of scenes to caption.
+    drawn = islice(draw_scenes(seed * 1000 + number), count)
+    numbered = [(number * LESSONS_PER_SHARD + at, drawing) for at, drawing in enumerate(drawn)]
+    _write_shard(folder / f"{number:05d}.tar", numbered)
+    return [(f"{number:05d}/{at:08d}", scene) for at, (scene, _) in numbered]
+
+
+def _record(key: str, said: list[tuple[str, str]]) -> dict[str, Any]:
+    turns = []
+    for number, (question, answer) in enumerate(said):
+        mark = f"{IMAGE}\n" if number == 0 else ""
+        turns.append({"from": "human", "value": mark + question})
+        turns.append({"from": "gpt", "value": answer})
+    return {"id": key, "image": f"{key}.jpg", "conversations": turns}
+
+
+def _write_shard(path: Path, scenes: list[tuple[int, Any]]) -> None:
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for number, (scene, image) in scenes:
+            _add(tar, f"{number:08d}.jpg", _jpeg(image))
+            _add(tar, f"{number:08d}.txt", texts.caption(scene).encode())
+
+
+def _jpeg(image: Any) -> bytes:
+    sink = io.BytesIO()
+    image.save(sink, "JPEG", quality=92)
+    return sink.getvalue()
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)  # no time, no owner: the same bytes every time
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))
+
+
+def _batched(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    while part := list(islice(items, size)):
+        yield part

@@ -1,0 +1,44 @@
+"""The README of an exported model: what it is and how it was made."""
+
+from s4v_core.training.metrics import StepMetrics
+from s4v_core.training.samples import Prepared
+from s4v_core.training.stage import TrainStage
+
+
+def write_card(job: TrainStage, metrics: list[StepMetrics], prepared: Prepared) -> str:
+    """Markdown with the front matter that model hubs read."""
+    last = metrics[-20:]
+    seconds = sum(m.step_s for m in metrics)
+    loss = sum(m.loss for m in last) / len(last) if last else float("nan")
+    demo = "A demo, not for use: it knows drawn scenes only.\n\n" if job.demo_scenes else ""
+    return f"""---
+library_name: transformers
+pipeline_tag: image-text-to-text
+tags: [llava, sharegpt4v, {job.stage}]
+---
+# {job.stage}
+
+{demo}LLaVA-1.5 architecture, bf16 weights. Loads in transformers (`LlavaForConditionalGeneration`)
+and vLLM. Template `{job.template}`, images framed by `{job.image_mode}`.
+
+| | |
+|---|---|
+| started from | `{job.model}` |
+| samples | {prepared.samples}, {sum(prepared.skipped.values())} left out |
+| steps | {len(metrics)} of {job.batch_size} samples, seed {job.seed} |
+| learning rate | {job.optimiser.learning_rate}, warm-up {job.optimiser.warmup_ratio}, cosine |
+| learnt | vision blocks from {job.learning.vision_from}, stem {job.learning.vision_stem}, \
+projector {job.learning.projector}, language model {job.learning.language} |
+| loss at the end | {loss:.4f} (mean of the last {len(last)} steps) |
+| time in steps | {seconds / 60:.1f} min |
+
+Made by `python ray_jobs/{_SCRIPTS[job.stage]}`. The licences of the start model and of the data
+apply.
+"""
+
+
+_SCRIPTS = {
+    "captioner": "train_captioner.py",
+    "pretrain": "pretrain.py",
+    "finetune": "finetune.py",
+}
