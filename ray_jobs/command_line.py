@@ -19,8 +19,16 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 
 
-def parse(recipes: Mapping[str, J], argv: Sequence[str], manual: str) -> J:
+def parse(
+    recipes: Mapping[str, J],
+    argv: Sequence[str],
+    manual: str,
+    has_places: Callable[[J], bool] = lambda job: True,
+) -> J:
     """The job of a recipe (`paper` unless one is named), flags applied, places filled in.
+
+    Args:
+        has_places: Whether a job uses its places; where not, they stay as they are written.
 
     Raises:
         ConfigError: An unknown recipe, or values that are not allowed.
@@ -32,7 +40,8 @@ def parse(recipes: Mapping[str, J], argv: Sequence[str], manual: str) -> J:
     default = recipes[name]
     program = f"{sys.argv[0]} [{'|'.join(sorted(recipes))}]"
     job = read_flags(type(default), flags, manual, default, program)
-    return fill_places(_without_defaults(job, default))
+    job = _without_defaults(job, default)
+    return fill_places(job) if has_places(job) else job
 
 
 def read_flags(
@@ -52,7 +61,7 @@ def read_flags(
                 default=default if default is not None else tyro.MISSING_NONPROP,
                 prog=program or sys.argv[0],
                 description=manual,
-                config=(tyro.conf.UseAppendAction, tyro.conf.FlagConversionOff),
+                config=(tyro.conf.UseAppendAction,),
             )
     except SystemExit as stop:
         if not stop.code:

@@ -4,17 +4,20 @@ from collections.abc import Mapping
 
 from ray_jobs.command_line import BAD_INPUT, complain, parse
 from s4v_core.errors import StorageError
+from s4v_core.recipes import PAPER_MEMORY_GB, PUBLISHED_UTILISATION
 from s4v_core.training.stage import TrainStage
 
 
 def train_main(recipes: Mapping[str, TrainStage], argv: list[str], manual: str) -> int:
     """Exit code 0 once the trained model is exported."""
-    job = parse(recipes, argv, manual)
+    # A plan needs no storage root: nothing of it is read.
+    job = parse(recipes, argv, manual, has_places=lambda job: not job.plan)
     print(job.model_dump_json(indent=2))
     if job.plan:
-        from s4v_core.training.forecast import forecast  # --help stays quick
+        from s4v_core.training.forecast import Published, forecast  # --help stays quick
 
-        print(forecast(job).as_text())
+        published = Published(PAPER_MEMORY_GB, PUBLISHED_UTILISATION) if job.accelerator else None
+        print(forecast(job, published).as_text())
         return 0
     if job.show:
         from s4v_core.training.show import show_samples

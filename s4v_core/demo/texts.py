@@ -10,6 +10,9 @@ from s4v_core.demo.scenes import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, Sc
 NUMBERS = ("no", "one", "two", "three", "four")
 BRIEF = "Describe the image briefly."
 
+PHRASES = (VICUNA_V1.system.strip(), prompts.CAPTION)
+"""Said in every sample: one token each."""
+
 _SAID = re.compile(
     rf"At the ({'|'.join(PLACES)}) is a ({'|'.join(SIZES)}) ({'|'.join(COLOURS)})"
     rf" ({'|'.join(SHAPES)})\."

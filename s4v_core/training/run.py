@@ -199,12 +199,12 @@ def _device(job: TrainStage) -> str:
 
 def _start(job: TrainStage) -> str:
     """A new model of the demo shape, made once per run."""
-    from s4v_core.demo.texts import corpus
+    from s4v_core.demo.texts import PHRASES, corpus
     from s4v_core.model.builders import build_demo
 
     folder = Path(storage.join(job.output, START))
     if not folder.exists():
-        build_demo(folder, job.seed, corpus())
+        build_demo(folder, job.seed, corpus(), PHRASES)
     return str(folder)
 
 

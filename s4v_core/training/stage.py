@@ -12,7 +12,16 @@ NEW_DEMO = "new:demo"
 
 # What may differ between a run and its resumption: it changes no number of the run.
 FREE_TO_CHANGE = frozenset(
-    ("accelerator", "workers", "loader_workers", "saving", "max_failures", "plan", "show")
+    (
+        "accelerator",
+        "workers",
+        "loader_workers",
+        "saving",
+        "max_failures",
+        "expected",
+        "plan",
+        "show",
+    )
 )
 
 
@@ -59,6 +68,17 @@ class Saving(Config):
     """Save at multiples of this step as well."""
     keep: int = Field(2, ge=1)
     """Newest checkpoints that stay."""
+
+
+class Expected(Config):
+    """What --plan counts with: the data need not be there."""
+
+    samples: int = Field(ge=1)
+    """Samples of an epoch."""
+    tokens: int = Field(ge=1)
+    """Of a sample, image included."""
+    learnt: int = Field(ge=1)
+    """Tokens of a sample that carry loss."""
 
 
 class TrainStage(Config):
@@ -118,6 +138,8 @@ class TrainStage(Config):
     """How often dead workers are replaced before the run gives up."""
     saving: Saving = Saving()
     """Checkpoints."""
+    expected: Expected
+    """What --plan counts with."""
     plan: bool = False
     """Say what would learn, how much memory it takes and how long; train nothing."""
     show: int = Field(0, ge=0)
