@@ -31,7 +31,11 @@ SHOWN_CAPTIONS = 8
 
 def main(argv: list[str]) -> int:
     job = parse(CAPTION, argv, __doc__ or "")
-    from s4v_core.captioning.caption_pass import DEMO_NOTICE, run_pass  # --help stays quick
+    from s4v_core.captioning.caption_pass import (  # --help stays quick
+        DEMO_NOTICE,
+        run_pass,
+        score_demo,
+    )
     from s4v_core.captioning.forecast import forecast
     from s4v_core.captioning.outcome import Outcome
     from s4v_core.captioning.report import first_captions
@@ -45,6 +49,7 @@ def main(argv: list[str]) -> int:
         print(f"  {image_id}: {printable(said)}")
     print(outcome.as_text())
     if job.demo_scenes:
+        print(score_demo(outcome.output).as_text())
         print(DEMO_NOTICE)
     return outcome.exit_code
 

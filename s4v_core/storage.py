@@ -238,7 +238,8 @@ def remove(uri: str) -> None:
 def arrow_filesystem(uri: str) -> tuple[Any, str]:
     """The store as pyarrow takes it, and the path of `uri` in it."""
     fs, path = _locate(uri)
-    return pa_fs.PyFileSystem(pa_fs.FSSpecHandler(fs)), path
+    handler: Any = pa_fs.FSSpecHandler
+    return pa_fs.PyFileSystem(handler(fs)), path
 
 
 def remove_stale_partials(folder: str, older_than_s: float = 3600) -> None:

@@ -11,6 +11,7 @@ CASES = [
     errors.SchemaError("plan.parquet", "a, b", "a, c"),
     errors.StorageError("s3://bucket/x", "no answer"),
     errors.EngineError("vllm", "died"),
+    errors.TrainingError(7, "the loss is nan"),
     SourceChangedError("s3://bucket/x", "changed"),
 ]
 

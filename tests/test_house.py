@@ -9,6 +9,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
+TRAINING = """
+    --stage --data --images --image-root --model --output --template --image-mode --batch-size
+    --device-batch-size --epochs --max-steps --max-tokens --group-by-modality --seed --workers
+    --accelerator --device --precision --activation-checkpointing --loader-workers
+    --max-missing-share --max-failures --plan --show --demo-scenes
+    --learning.vision-from --learning.vision-stem --learning.projector --learning.language
+    --optimiser.learning-rate --optimiser.warmup-ratio --optimiser.beta1 --optimiser.beta2
+    --optimiser.eps --optimiser.weight-decay --optimiser.clip
+    --saving.every-min --saving.every-steps --saving.keep
+    --expected.samples --expected.tokens --expected.learnt
+    """
+
 FLAGS = {
     "caption.py": """
         --input --output --model --image-root --engine --prompt --prompts --template --limit
@@ -26,6 +38,9 @@ FLAGS = {
     "status.py": "",
     "export.py": "--to",
     "convert.py": "--tower",
+    "train_captioner.py": TRAINING,
+    "pretrain.py": TRAINING,
+    "finetune.py": TRAINING,
 }
 """Flags grow on purpose only."""
 
@@ -43,7 +58,7 @@ def test_imports_keep_the_storeys() -> None:
 def test_a_script_has_exactly_its_flags_and_helps_quickly(script: str) -> None:
     done = _run(sys.executable, f"ray_jobs/{script}", "--help")
     assert done.returncode == 0, done.stderr
-    found = set(re.findall(r"^│ (?:-h, )?(--[a-z.-]+)", done.stdout, re.MULTILINE)) - {"--help"}
+    found = set(re.findall(r"^│ (?:-h, )?(--[a-z0-9.-]+)", done.stdout, re.MULTILINE)) - {"--help"}
     assert found == set(FLAGS[script].split())
 
 

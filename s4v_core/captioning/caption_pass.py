@@ -20,11 +20,19 @@ from s4v_core.captioning.pass_flow import PassFlow, index_input
 from s4v_core.captioning.report import REPORT_NAME, write_report
 from s4v_core.captioning.statistics import count_run
 from s4v_core.captioning.status import read_status
+from s4v_core.demo.score import Score, score
+from s4v_core.demo.shards import write_scenes
 from s4v_core.errors import InputError
 from s4v_core.records import units
-from s4v_core.records.plan import PlanHead, build_plan, write_plan
+from s4v_core.records.plan import (
+    PlanHead,
+    build_plan,
+    read_plan_head,
+    read_planned_unit,
+    write_plan,
+)
 
-DEMO_NOTICE = "A demo: the captioner is untrained, with random weights. Its words are noise."
+DEMO_NOTICE = "A demo: the captioner knows drawn scenes and nothing else."
 
 
 def run_pass(job: CaptionJob) -> Outcome:
@@ -129,12 +137,19 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _make_demo_world(job: CaptionJob) -> None:
-    from s4v_core.demo.scenes import write_scenes
-    from s4v_core.model.untrained import build_untrained
+def score_demo(output: str) -> Score:
+    """Captions of drawn scenes against what was drawn, which lies beside each image."""
+    head = read_plan_head(output)
+    assert head is not None, "a run that is done has a plan"
+    pairs = []
+    for unit in sorted(units.done_units(output)):
+        drawn = {r["image_id"]: r["sidecar"] for r in read_planned_unit(output, unit).to_pylist()}
+        rows = units.read_unit(output, unit).to_pylist()
+        pairs += [(drawn[row["image_id"]] or "", row["caption"] or "") for row in rows]
+    return score(pairs)
 
-    scenes, captioner = Path(job.input[0]), Path(job.model)
+
+def _make_demo_world(job: CaptionJob) -> None:
+    scenes = Path(job.input[0])
     if not scenes.exists():
         write_scenes(scenes, job.demo_scenes)
-    if not captioner.exists():
-        build_untrained(captioner)

@@ -4,12 +4,14 @@ import io
 import json
 import random
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from s4v_core import prompts
 from s4v_core.chat import IMAGE
@@ -46,11 +48,12 @@ def write_lessons(folder: Path, count: int, seed: int) -> None:
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         scenes = [scene for part in pool.map(_write_lesson_shard, parts) for scene in part]
     chance = random.Random(seed)
-    for name, said in {
+    lessons: dict[str, Callable[[Scene], list[tuple[str, str]]]] = {
         "captions": lambda s: [(prompts.CAPTION, texts.caption(s))],
         "briefs": lambda s: [(texts.BRIEF, texts.brief_caption(s))],
         "questions": lambda s: texts.questions(s, chance),
-    }.items():
+    }
+    for name, said in lessons.items():
         records = [_record(key, said(scene)) for key, scene in scenes]
         (partial / f"{name}.json").write_text(json.dumps(records, indent=0))
     partial.rename(folder)
@@ -81,7 +84,7 @@ def _write_shard(path: Path, scenes: list[tuple[int, Any]]) -> None:
             _add(tar, f"{number:08d}.txt", texts.caption(scene).encode())
 
 
-def _jpeg(image: Any) -> bytes:
+def _jpeg(image: Image.Image) -> bytes:
     sink = io.BytesIO()
     image.save(sink, "JPEG", quality=92)
     return sink.getvalue()

@@ -1,4 +1,4 @@
-"""Sharded checkpoints on any store, written behind the training's back (torch.distributed.checkpoint).
+"""Sharded checkpoints on any store, written while training goes on (torch.distributed.checkpoint).
 
 A checkpoint is its folder with `manifest.json` in it, which is written last: a folder without one
 does not exist. Any number of workers reads what any other number wrote.

@@ -129,10 +129,10 @@ def forecast(job: TrainStage, published: Published | None = None) -> Forecast:
     )
     peak = peak_flops(job.accelerator or "") if published else None
     whole = flops * steps * job.batch_size / 3600 / max(job.workers, 1)
-    hours = {
-        f"{share:.0%} utilisation ({where})": whole / (peak * share)
-        for where, share in (published.utilisation.items() if published and peak else ())
-    }
+    hours = {}
+    if published and peak:
+        for where, share in published.utilisation.items():
+            hours[f"{share:.0%} utilisation ({where})"] = whole / (peak * share)
     return Forecast(
         job=job,
         assumed=assumed,
@@ -157,7 +157,7 @@ def _row(
     counts = count_learning(model)
     learnt = sum(learns for learns, _ in counts.values())
     whole = sum(every for _, every in counts.values())
-    parts = sorted((sum(p.numel() for p in m.parameters()) for m in _sharded_parts(model)))
+    parts = sorted(sum(p.numel() for p in m.parameters()) for m in _sharded_parts(model))
     weights = Weights(learnt, whole - learnt, sum(parts[-2:]))
     workers = max(job.workers, 1)
 

@@ -45,7 +45,7 @@ class StepReader(torch.utils.data.Dataset[list[MicroBatch]]):
 
     def __getitem__(self, step: int) -> list[MicroBatch]:
         numbers = self._numbers(step)
-        lengths = self._table["tokens"].take(pa.array(numbers)).to_numpy()
+        lengths = self._table["tokens"].take(numbers).to_numpy()
         shares = share_out(numbers, lengths, self.workers, self.device_batch_size)
         return [self.collator.collate(self._read(part)) for part in shares[self.worker]]
 
@@ -57,7 +57,7 @@ class StepReader(torch.utils.data.Dataset[list[MicroBatch]]):
         return self._epochs[epoch][place]
 
     def _read(self, numbers: Numbers) -> list[Sample]:
-        rows = self._table.take(pa.array(numbers)).to_pylist()
+        rows = self._table.take(numbers).to_pylist()
         images = [self._decoded(data) for data in self._pool.map(_encoded_image, rows)]
         return [
             Sample(

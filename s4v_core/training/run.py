@@ -83,7 +83,7 @@ def check_stage(job: TrainStage) -> CheckedStage:
     folder, revision = locate(model, (*SETTINGS, *WEIGHTS))
     config = _config(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    settings = job.model_dump(exclude=FREE_TO_CHANGE | {"output"})
+    settings = job.model_dump(exclude={*FREE_TO_CHANGE, "output"})
     settings |= {"model_revision": revision or fingerprint(folder)}
     model = storage.absolute(model) if Path(model).is_dir() else model
     _refuse_other_run(job.output, settings)
@@ -99,7 +99,7 @@ def run_stage(job: TrainStage) -> Outcome:
     """
     job = job.replace(output=storage.absolute(job.output))
     if job.demo_scenes:
-        _make_demo_world(job)
+        make_demo_world(job)
     checked = check_stage(job)
     prepared, run = prepare_run(checked)
     found = complete_checkpoints(job.output)
@@ -260,7 +260,8 @@ def _write_json(uri: str, value: dict[str, Any]) -> None:
     storage.replace(uri, json.dumps(value, indent=2, ensure_ascii=False).encode())
 
 
-def _make_demo_world(job: TrainStage) -> None:
+def make_demo_world(job: TrainStage) -> None:
+    """Draw what a demo recipe trains on, once."""
     from s4v_core.demo.shards import write_lessons
 
     folder = Path(job.images[0])

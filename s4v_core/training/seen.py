@@ -8,6 +8,7 @@ import io
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,7 +19,7 @@ from s4v_core.training.collation import MicroBatch
 
 FOLDER = "seen"
 
-_FIELDS: list["pa.Field[object]"] = [
+_FIELDS: list["pa.Field[Any]"] = [
     pa.field("step", pa.int64(), nullable=False),
     pa.field("worker", pa.int32(), nullable=False),
     pa.field("sample", pa.int64(), nullable=False),

@@ -95,7 +95,7 @@ def _restore_buffers(model: LlavaForConditionalGeneration) -> None:
 
 
 def _read_weights(model: LlavaForConditionalGeneration, folder: Path) -> None:
-    files = {}
+    files: dict[str, Any] = {}
     for path in sorted(folder.glob("*.safetensors")):
         file = safe_open(path, "pt")
         files |= dict.fromkeys(file.keys(), file)

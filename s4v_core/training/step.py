@@ -29,7 +29,7 @@ class LossHead(nn.Linear):
     the backward pass. Workers may need different numbers of chunks.
     """
 
-    def forward(self, hidden_RTH: torch.Tensor, labels_RT: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def forward(self, hidden_RTH: torch.Tensor, labels_RT: torch.Tensor) -> torch.Tensor:
         """Sum of the cross-entropy over all places with a label, in fp32."""
         learnt = labels_RT != IGNORED
         hidden, labels = hidden_RTH[learnt], labels_RT[learnt]
