@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint._fsspec_filesystem import FsspecReader, FsspecWriter
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
 from s4v_core import storage
@@ -85,8 +86,9 @@ class Checkpoints:
                 storage_writer=FsspecWriter(uri),
                 process_group=self._world.saving,
             )
-        # Border to foreign code: what a store raises depends on the store.
-        except Exception as error:
+        # Border to foreign code: what a store raises depends on the store, and torch's error for
+        # all workers is a BaseException.
+        except (Exception, CheckpointException) as error:
             raise StorageError(uri, _reason(error)) from error
         assert isinstance(future, Future), "the thread checkpointer gives one future"
         self._pending = (manifest, future)
@@ -113,7 +115,8 @@ class Checkpoints:
         uri = checkpoint_uri(self._output, manifest.step)
         try:
             future.result()
-        except Exception as error:
+        # torch's error for all workers is a BaseException.
+        except (Exception, CheckpointException) as error:
             raise StorageError(uri, _reason(error)) from error
         if self._world.leads:
             # Every worker's part is written when the leader's future is done.

@@ -127,6 +127,7 @@ class _Worker:
         )
         self._saved_at = time.monotonic()
         self._left = False
+        self._paused = 0.0
         peak = peak_flops(torch.cuda.get_device_name()) if world.device.type == "cuda" else None
         self._peak = peak and peak * world.size
 
@@ -165,9 +166,10 @@ class _Worker:
         self.samples += int(totals.samples)
         self.tokens += int(totals.tokens)
         self.should_stop = totals.stop > 0
-        paused = self._save_if_due(totals)
         if self.world.leads:
-            self._log(totals, loss, norm, rate, waited, time.monotonic() - started + waited, paused)
+            seconds = time.monotonic() - started + waited + self._paused
+            self._log(totals, loss, norm, rate, waited, seconds)
+        self._paused = self._save_if_due(totals)  # behind the log: a checkpoint keeps its metrics
 
     def finish(self) -> None:
         """Save what is not saved yet, and wait until everything is durable."""
@@ -246,7 +248,6 @@ class _Worker:
         rate: float,
         waited: float,
         step_s: float,
-        paused: float,
     ) -> None:
         on_gpu = self.world.device.type == "cuda"
         metrics = StepMetrics(
@@ -263,7 +264,7 @@ class _Worker:
             padding_share=1 - totals.tokens / totals.places,
             step_s=step_s,
             data_wait_s=waited,
-            checkpoint_wait_s=paused,
+            checkpoint_wait_s=self._paused,
             images_per_s=totals.images / step_s,
             tokens_per_s=totals.tokens / step_s,
             mfu=totals.flops / step_s / self._peak if self._peak else None,
