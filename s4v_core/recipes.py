@@ -45,7 +45,7 @@ _PAPER = {
 _DEMO = {
     "demo_scenes": 4000,
     "expected": Expected(samples=4000, tokens=80, learnt=20),
-    "images": ("out/demo/lessons",),
+    "images": ("out/demo/lessons_4000",),
     "device": "cpu",
     "max_tokens": 512,
     "activation_checkpointing": False,
@@ -73,7 +73,7 @@ CAPTIONER: dict[str, TrainStage] = {
     # From nothing, so all of it learns: 3,000 steps, a quarter of an hour on two cores.
     "demo": TrainStage(
         stage="captioner",
-        data=("out/demo/lessons/captions.json",),
+        data=("out/demo/lessons_24000/captions.json",),
         model=NEW_DEMO,
         output="out/demo/captioner",
         template="vicuna_v1",
@@ -86,6 +86,7 @@ CAPTIONER: dict[str, TrainStage] = {
         **_DEMO
         | {
             "demo_scenes": 24_000,
+            "images": ("out/demo/lessons_24000",),
             "expected": Expected(samples=24_000, tokens=95, learnt=34),
         },
     ),
@@ -114,7 +115,7 @@ PRETRAIN: dict[str, TrainStage] = {
     ),
     "demo": TrainStage(
         stage="pretrain",
-        data=("out/demo/lessons/briefs.json",),
+        data=("out/demo/lessons_4000/briefs.json",),
         model=str(DEMO_CAPTIONER),
         output="out/demo/pretrain",
         template="plain",
@@ -146,7 +147,7 @@ FINETUNE: dict[str, TrainStage] = {
     ),
     "demo": TrainStage(
         stage="finetune",
-        data=("out/demo/lessons/questions.json",),
+        data=("out/demo/lessons_4000/questions.json",),
         model=str(DEMO_CAPTIONER),
         output="out/demo/finetune",
         template="vicuna_v1",

@@ -266,4 +266,4 @@ def make_demo_world(job: TrainStage) -> None:
 
     folder = Path(job.images[0])
     if not folder.exists():
-        write_lessons(folder, job.demo_scenes, job.seed)
+        write_lessons(folder, job.demo_scenes, seed=0)
