@@ -169,7 +169,7 @@ def create(uri: str, data: bytes) -> bool:
         StorageError: It is not there afterwards.
     """
     fs, path = _locate(uri)
-    with _told(uri):
+    with _told(uri, writing=True):
         if isinstance(fs, LocalFileSystem):
             return _create_local(Path(path), data)
         try:
@@ -187,7 +187,7 @@ def create(uri: str, data: bytes) -> bool:
 def replace(uri: str, data: bytes) -> None:
     """Write a whole file, in place of what was there; readers see the old or the new one."""
     fs, path = _locate(uri)
-    with _told(uri):
+    with _told(uri, writing=True):
         if isinstance(fs, LocalFileSystem):
             partial = _write_partial(Path(path), data)
             partial.replace(path)
@@ -198,7 +198,7 @@ def replace(uri: str, data: bytes) -> None:
 def upload(file: BinaryIO, uri: str) -> None:
     """Copy an open file to `uri`, in place of what was there; its size does not matter."""
     fs, path = _locate(uri)
-    with _told(uri):
+    with _told(uri, writing=True):
         if isinstance(fs, LocalFileSystem):
             partial = Path(path).with_name(f".{Path(path).name}.{secrets.token_hex(8)}{PARTIAL}")
             partial.parent.mkdir(parents=True, exist_ok=True)
@@ -269,12 +269,19 @@ def _fresh(uri: str) -> tuple[Any, str]:
 
 
 @contextmanager
-def _told(uri: str) -> Iterator[None]:
-    """A store's failures, whatever their class, as StorageError; absence stays as it is."""
+def _told(uri: str, writing: bool = False) -> Iterator[None]:
+    """A store's failures, whatever their class, as StorageError.
+
+    Absence stays as it is, but for who writes: it is the store that refuses a folder then.
+    """
     try:
         yield
-    except (FileNotFoundError, StorageError):
+    except StorageError:
         raise
+    except FileNotFoundError as error:
+        if not writing:
+            raise
+        raise StorageError(uri, f"{type(error).__name__}: {error}") from error
     except Exception as error:
         raise StorageError(uri, f"{type(error).__name__}: {error}") from error
 

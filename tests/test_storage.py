@@ -1,4 +1,5 @@
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,11 @@ def test_a_full_disk_leaves_no_part_of_a_file(tmp_path: Path, monkeypatch) -> No
     with pytest.raises(StorageError, match="No space left"):
         storage.create(str(tmp_path / "unit"), b"x")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("write", [storage.create, storage.replace])
+def test_a_place_that_takes_nothing_is_an_error_of_the_store(
+    write: Callable[[str, bytes], object],
+) -> None:
+    with pytest.raises(StorageError, match="/proc/nowhere"):
+        write("/proc/nowhere/x", b"data")
