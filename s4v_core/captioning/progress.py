@@ -2,30 +2,19 @@
 
 import sys
 from collections import Counter
-from typing import Any, Self
+from typing import Self
 
 from tqdm import tqdm
 
-LOG_EVERY_S = 15.0
-"""Where the output is a log and not a terminal, one line per this many seconds is enough."""
+from s4v_core.progress import open_bar
 
 
 class ProgressBar:
     """Counts images on stderr."""
 
     def __init__(self, label: str, total: int | None, done: int = 0) -> None:
-        on_terminal = sys.stderr.isatty()
         self._notes: Counter[str] = Counter()
-        self._bar: tqdm[Any] = tqdm(
-            total=total,
-            initial=done,
-            desc=label,
-            unit="img",
-            mininterval=0.2 if on_terminal else LOG_EVERY_S,
-            dynamic_ncols=on_terminal,
-            ncols=None if on_terminal else 100,
-            smoothing=0.05,
-        )
+        self._bar = open_bar(label, total, done, "img")
 
     def __enter__(self) -> Self:
         return self

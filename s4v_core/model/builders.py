@@ -5,6 +5,7 @@ Weights are random; a model that knows something comes from training or conversi
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -77,7 +78,7 @@ def demo_config(tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
         num_attention_heads=4,
         num_key_value_heads=4,
         max_position_embeddings=1024,
-        vocab_size=-(-len(tokenizer) // ROWS_MULTIPLE) * ROWS_MULTIPLE,
+        vocab_size=vocabulary_rows(tokenizer),
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -87,23 +88,35 @@ def demo_config(tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
     return llava_config(vision, text, image_id, tokenizer.pad_token_id)
 
 
+def vocabulary_rows(tokenizer: Any) -> int:
+    """Rows of a vocabulary's matrices: kernels like multiples of 64."""
+    return -(-len(tokenizer) // ROWS_MULTIPLE) * ROWS_MULTIPLE
+
+
 def llava_config(
-    vision: CLIPVisionConfig, text: LlamaConfig, image_id: int, pad_id: int
+    vision: CLIPVisionConfig,
+    text: LlamaConfig,
+    image_id: int,
+    pad_id: int,
+    feature_layer: int = -2,
+    dtype: str = "float32",
 ) -> LlavaConfig:
     """The two parts as LLaVA-1.5 joins them: features of the last block but one, no class token."""
-    return LlavaConfig(
+    config = LlavaConfig(
         vision_config=vision,
         text_config=text,
         image_token_index=image_id,
         image_seq_length=(vision.image_size // vision.patch_size) ** 2,
-        vision_feature_layer=-2,
+        vision_feature_layer=feature_layer,
         vision_feature_select_strategy="default",
         projector_hidden_act="gelu",
         multimodal_projector_bias=True,
         pad_token_id=pad_id,
         tie_word_embeddings=False,
-        dtype="float32",
+        dtype=dtype,
     )
+    config.architectures = ["LlavaForConditionalGeneration"]
+    return config
 
 
 def build_demo(folder: Path, seed: int, texts: Iterable[str], phrases: Sequence[str]) -> None:

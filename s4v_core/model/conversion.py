@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, CLIPVisionConfig, LlamaConfig, LlavaConf
 
 from s4v_core import chat
 from s4v_core.errors import ConfigError, InputError
+from s4v_core.model.builders import llava_config, vocabulary_rows
 from s4v_core.model.names import (
     EMBEDDINGS,
     TOWER,
@@ -24,7 +25,6 @@ from s4v_core.model.processor import build_processor
 from s4v_core.model.shards import ShardWriter, read_tensors
 
 PAD = "<pad>"
-ROWS_MULTIPLE = 64
 NEW_ROW_VARIANCE = 1e-5
 """New rows come from N(mean, 1e-5 x covariance) of the old ones (transformers' resize rule)."""
 
@@ -91,7 +91,7 @@ def to_disk_layout(source: Path, tower: Path | None, target: Path, on_tensor: On
         raise InputError(str(tower), "holds no vision tower (config.json); name it with --tower")
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     tokenizer.add_special_tokens({"additional_special_tokens": [chat.IMAGE], "pad_token": PAD})
-    rows = -(-len(tokenizer) // ROWS_MULTIPLE) * ROWS_MULTIPLE
+    rows = vocabulary_rows(tokenizer)
     writer = ShardWriter(target)
     for folder in (source, tower):
         for name, tensor in read_tensors(folder):
@@ -164,21 +164,14 @@ def _our_config(
     text = LlamaConfig(**{k: v for k, v in config.items() if k in _TEXT_FIELDS})
     text.vocab_size = rows
     text.pad_token_id = tokenizer.pad_token_id
-    ours = LlavaConfig(
-        vision_config=vision,
-        text_config=text,
-        image_token_index=tokenizer.convert_tokens_to_ids(chat.IMAGE),
-        image_seq_length=(vision.image_size // vision.patch_size) ** 2,
-        vision_feature_layer=config.get("mm_vision_select_layer", -2),
-        vision_feature_select_strategy="default",
-        projector_hidden_act="gelu",
-        multimodal_projector_bias=True,
-        pad_token_id=tokenizer.pad_token_id,
-        tie_word_embeddings=False,
+    return llava_config(
+        vision,
+        text,
+        image_id=tokenizer.convert_tokens_to_ids(chat.IMAGE),
+        pad_id=tokenizer.pad_token_id,
+        feature_layer=config.get("mm_vision_select_layer", -2),
         dtype=config.get("torch_dtype", "bfloat16"),
     )
-    ours.architectures = ["LlavaForConditionalGeneration"]
-    return ours
 
 
 _TEXT_FIELDS = frozenset(

@@ -5,6 +5,7 @@ it is gone. This reader goes on in 512-byte steps to the next valid header and n
 Knows nothing of images.
 """
 
+import io
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -54,6 +55,13 @@ class ForwardFile(Protocol):
 
     def read(self, size: int, /) -> bytes: ...
     def seek(self, offset: int, /) -> object: ...
+
+
+def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    """Write a file into a tar without time or owner: the same bytes every time."""
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))
 
 
 def index_tar(file: ForwardFile, size: int) -> TarIndex:

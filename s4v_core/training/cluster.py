@@ -1,7 +1,6 @@
 """The loop on a Ray cluster: Ray Train starts workers, replaces dead ones, and tells of machines
 that are about to leave."""
 
-import logging
 import os
 import threading
 from collections.abc import Callable
@@ -13,14 +12,13 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, get_preemption_in
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from s4v_core import storage
-from s4v_core.errors import S4VError, StorageError
+from s4v_core.errors import S4VError, StorageError, TrainingError
 from s4v_core.generation.cluster import connect
 from s4v_core.interrupts import draining
-from s4v_core.training.loop import Run, train
+from s4v_core.training.assignment import Run
+from s4v_core.training.loop import train
 from s4v_core.training.metrics import StepMetrics
 from s4v_core.training.world import join_world
-
-log = logging.getLogger(__name__)
 
 POLL_S = 0.5
 START_LIMIT_S = 600
@@ -69,14 +67,12 @@ class RayDesk:
         return get_preemption_info() is not None
 
 
-def train_on_ray(run: Run, on_step: Callable[[StepMetrics], None]) -> bool:
+def train_on_ray(run: Run, on_step: Callable[[StepMetrics], None]) -> None:
     """Train with the job's number of workers.
-
-    Returns:
-        Whether Ctrl-C ended it before its last step.
 
     Raises:
         S4VError: What a worker raised that a restart does not cure, or the last of its failures.
+        TrainingError: Ray itself cannot go on, or workers died more often than `max_failures`.
     """
     job = run.job
     on_gpus = job.device == "cuda"
@@ -86,18 +82,21 @@ def train_on_ray(run: Run, on_step: Callable[[StepMetrics], None]) -> bool:
     trainer = _trainer(run, desk)
     # Not in the main thread: there, Ray would end the run at the first Ctrl-C without saving.
     thread = threading.Thread(target=_fit, args=(trainer, failed), daemon=True)
-    with draining(lambda: desk.ask_stop.remote(), "saving a checkpoint") as drained:
+    step = 0
+    with draining(lambda: desk.ask_stop.remote(), "saving a checkpoint"):
         thread.start()
-        while thread.is_alive():
+        going = True
+        while going:
             thread.join(POLL_S)
+            going = thread.is_alive()
             for metrics in ray.get(desk.take_metrics.remote()):
                 on_step(metrics)
+                step = metrics.step
     failure: S4VError | None = ray.get(desk.first_failure.remote())
     if failed and failure is None:
-        raise StorageError(run.output, f"training failed: {failed[0]}") from failed[0]
+        raise TrainingError(step, f"Ray Train gave up: {failed[0]}") from failed[0]
     if failure is not None and (failed or _is_final(failure)):
         raise failure
-    return bool(drained)
 
 
 def _trainer(run: Run, desk: Any) -> Any:

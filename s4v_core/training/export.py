@@ -5,6 +5,7 @@ Tensor by tensor, in one process, without a GPU: a 7B model passes through in ab
 
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,9 @@ def _tensors(uri: str) -> Iterator[tuple[str, torch.Tensor]]:
         part[name] = torch.empty(about.size, dtype=about.properties.dtype)
         held += part[name].nbytes
         if held >= READ_BYTES or name == next(reversed(weights)):
-            dcp.load({PREFIX[:-1]: part}, storage_reader=FsspecReader(uri), no_dist=True)
+            with warnings.catch_warnings():  # that no_dist is meant
+                warnings.simplefilter("ignore", UserWarning)
+                dcp.load({PREFIX[:-1]: part}, storage_reader=FsspecReader(uri), no_dist=True)
             yield from part.items()
             part, held = {}, 0
 

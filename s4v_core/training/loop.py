@@ -5,28 +5,24 @@ any interruption as if there had been none.
 """
 
 import math
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 import torch
 from torch.distributed.tensor import DTensor
 
-from s4v_core import storage
 from s4v_core.errors import TrainingError
 from s4v_core.images.policy import Framing
 from s4v_core.model.folder import SETTINGS, WEIGHTS, locate
+from s4v_core.training.assignment import Run
 from s4v_core.training.checkpoints import Checkpoints, Manifest, complete_checkpoints
-from s4v_core.training.collation import Collator, MicroBatch
+from s4v_core.training.collation import MicroBatch
 from s4v_core.training.desk import Desk
-from s4v_core.training.flops import Shape, peak_flops
+from s4v_core.training.flops import peak_flops
 from s4v_core.training.loader import StepReader, read_steps
 from s4v_core.training.metrics import MetricsLog, StepMetrics
-from s4v_core.training.order import Order
+from s4v_core.training.samples import local_samples
 from s4v_core.training.schedule import learning_rate
 from s4v_core.training.seen import SeenLog, forget_from
 from s4v_core.training.sharding import build_sharded
@@ -35,43 +31,6 @@ from s4v_core.training.world import World
 
 LEAVING_EVERY_STEPS = 10
 """Asking whether a machine is leaving makes all workers wait for each other."""
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """All that a worker needs to know.
-
-    Attributes:
-        output: Absolute.
-        digest: Of job and samples.
-        model: Folder or hub id of the checkpoint to start from, the same on every node.
-        samples: URI of the table of samples.
-        steps: Of the whole run.
-    """
-
-    job: TrainStage
-    output: str
-    digest: str
-    model: str
-    samples: str
-    collator: Collator
-    shape: Shape
-    order: Order
-    steps: int
-
-
-def order_of(job: TrainStage, samples: str) -> Order:
-    """The order of a run over a table of samples."""
-    with pa.memory_map(samples) as file:
-        table = pa.ipc.open_file(file).read_all()
-        has_image = table["uri"].is_valid().to_numpy(zero_copy_only=False)
-    return Order(
-        has_image.astype(np.bool_),
-        job.batch_size,
-        job.seed,
-        job.epochs,
-        job.group_by_modality,
-    )
 
 
 def train(run: Run, world: World, desk: Desk) -> None:
@@ -115,9 +74,8 @@ class _Worker:
         self.parameters = [p for p in self.step.parameters() if p.requires_grad]
         self.optimiser = _adamw(self.parameters, job.optimiser)
         self.checkpoints = Checkpoints(run.output, job.saving.keep, world)
-        cache = Path(tempfile.gettempdir()) / f"s4v-{run.digest[:16]}"
         self.reader = StepReader(
-            str(storage.local_copy(run.samples, cache)),
+            local_samples(run.samples, run.samples_sha256),
             run.order,
             run.collator,
             Framing(job.image_mode, run.collator.side_px),

@@ -22,7 +22,6 @@ class Outcome:
     audit: Audit
     metrics: list[StepMetrics]
     model: str | None
-    interrupted: bool
 
     @property
     def exit_code(self) -> int:

@@ -1,30 +1,16 @@
 """The one progress bar of a run: steps, rate, time to go, loss, and what bounds it."""
 
-import sys
-from typing import Any, Self
+from typing import Self
 
-from tqdm import tqdm
-
+from s4v_core.progress import open_bar
 from s4v_core.training.metrics import StepMetrics
-
-LOG_EVERY_S = 15.0
-"""Where the output is a log and not a terminal, one line per this many seconds is enough."""
 
 
 class StepBar:
     """Counts on stderr."""
 
     def __init__(self, label: str, total: int | None, done: int = 0, unit: str = "step") -> None:
-        on_terminal = sys.stderr.isatty()
-        self._bar: tqdm[Any] = tqdm(
-            total=total,
-            initial=done,
-            desc=label,
-            unit=unit,
-            mininterval=0.2 if on_terminal else LOG_EVERY_S,
-            dynamic_ncols=on_terminal,
-            ncols=None if on_terminal else 110,
-        )
+        self._bar = open_bar(label, total, done, unit, width=110)
 
     def __enter__(self) -> Self:
         return self

@@ -1,6 +1,6 @@
 """One training run from job to outcome: check everything, prepare the samples once, train, export.
 
-Ray and torch are asked for only when steps are missing.
+Ray is started only where steps are missing.
 """
 
 import hashlib
@@ -17,16 +17,23 @@ from s4v_core import chat, storage
 from s4v_core.errors import ConfigError, InputError
 from s4v_core.interrupts import draining
 from s4v_core.model.folder import SETTINGS, WEIGHTS, fingerprint, locate
+from s4v_core.training.assignment import Run, order_of
 from s4v_core.training.card import write_card
 from s4v_core.training.checkpoints import complete_checkpoints
 from s4v_core.training.collation import Collator
 from s4v_core.training.desk import LoneDesk
 from s4v_core.training.export import MODEL, export_model
-from s4v_core.training.loop import Run, order_of, train
+from s4v_core.training.loop import train
 from s4v_core.training.metrics import StepMetrics, read_metrics
 from s4v_core.training.outcome import Outcome
 from s4v_core.training.progress import StepBar
-from s4v_core.training.samples import SAMPLES_NAME, Prepared, read_samples, write_samples
+from s4v_core.training.samples import (
+    SAMPLES_NAME,
+    Prepared,
+    local_samples,
+    read_samples,
+    write_samples,
+)
 from s4v_core.training.seen import audit
 from s4v_core.training.shapes import shape_of
 from s4v_core.training.stage import FREE_TO_CHANGE, NEW_DEMO, TrainStage
@@ -104,9 +111,8 @@ def run_stage(job: TrainStage) -> Outcome:
     prepared, run = prepare_run(checked)
     found = complete_checkpoints(job.output)
     done = found[-1].step if found else 0
-    interrupted = False
     if done < run.steps:
-        interrupted = _train(run, done)
+        _train(run, done)
         found = complete_checkpoints(job.output)
     newest = found[-1] if found else None
     target = storage.join(job.output, MODEL)
@@ -125,7 +131,6 @@ def run_stage(job: TrainStage) -> Outcome:
         audit=audit(job.output, prepared.samples, run.order.steps_per_epoch, done),
         metrics=[m for m in read_metrics(job.output) if m.step <= done],
         model=target if finished else None,
-        interrupted=interrupted,
     )
 
 
@@ -134,24 +139,23 @@ def prepare_run(checked: CheckedStage) -> tuple[Prepared, Run]:
 
     Raises:
         InputError: No sample can be used, or too many cannot.
-        ConfigError: The output refuses writes.
+        StorageError: The output refuses writes.
     """
     job = checked.job
     head_uri = storage.join(job.output, SAMPLES_HEAD)
     samples_uri = storage.join(job.output, SAMPLES_NAME)
     if storage.stat(head_uri) is None:
-        _write_json(storage.join(job.output, RUN_NAME), _about(checked))
+        storage.replace_json(storage.join(job.output, RUN_NAME), _about(checked))
         template = chat.template(job.template)
         samples = read_samples(job.data, job.images, job.image_root)
         with StepBar("preparing samples", None, unit="samples") as bar:
             made = write_samples(job.output, samples, template, checked.encoder, bar.advance)
         _refuse_too_few(job, made)
         digest = hashlib.sha256(storage.read(samples_uri)).hexdigest()
-        _write_json(head_uri, asdict(made) | {"sha256": digest})
+        storage.replace_json(head_uri, asdict(made) | {"sha256": digest})
     head = json.loads(storage.read(head_uri))
     prepared = Prepared(head["samples"], head["skipped"])
-    local = storage.local_copy(samples_uri, Path("/tmp"))
-    order = order_of(job, str(local))
+    order = order_of(job, local_samples(samples_uri, head["sha256"]))
     digest = hashlib.sha256(
         json.dumps([checked.settings, head["sha256"]], sort_keys=True).encode()
     ).hexdigest()
@@ -162,6 +166,7 @@ def prepare_run(checked: CheckedStage) -> tuple[Prepared, Run]:
         digest=digest,
         model=checked.model,
         samples=samples_uri,
+        samples_sha256=head["sha256"],
         collator=checked.collator,
         shape=shape_of(checked.config),
         order=order,
@@ -170,21 +175,20 @@ def prepare_run(checked: CheckedStage) -> tuple[Prepared, Run]:
     return prepared, run
 
 
-def _train(run: Run, done: int) -> bool:
-    """Returns whether Ctrl-C ended it early."""
+def _train(run: Run, done: int) -> None:
     with StepBar(f"{run.job.stage}", run.steps, done) as bar:
         if run.job.workers:
             from s4v_core.training.cluster import train_on_ray
 
-            return train_on_ray(run, bar.step_done)
-        return _train_here(run, bar.step_done)
+            train_on_ray(run, bar.step_done)
+        else:
+            _train_here(run, bar.step_done)
 
 
-def _train_here(run: Run, on_step: Callable[[StepMetrics], None]) -> bool:
+def _train_here(run: Run, on_step: Callable[[StepMetrics], None]) -> None:
     desk = LoneDesk(on_step)
     with draining(desk.ask_stop, "saving a checkpoint"), lone_world(run.job.device) as world:
         train(run, world, desk)
-    return desk.stop
 
 
 def _device(job: TrainStage) -> str:
@@ -254,10 +258,6 @@ def _about(checked: CheckedStage) -> dict[str, Any]:
         "job": checked.job.model_dump(),
         "settings": checked.settings,
     }
-
-
-def _write_json(uri: str, value: dict[str, Any]) -> None:
-    storage.replace(uri, json.dumps(value, indent=2, ensure_ascii=False).encode())
 
 
 def make_demo_world(job: TrainStage) -> None:

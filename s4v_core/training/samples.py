@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from s4v_core.errors import InputError
 from s4v_core.records import plan, units
 from s4v_core.records.conversations import Conversation, Unusable, read_conversations
 from s4v_core.records.indexing import index_shard
+from s4v_core.records.schemas import PLAN_SCHEMA
 from s4v_core.records.sources import find_shards
 from s4v_core.training.tokens import Encoded, Encoder
 
@@ -29,14 +31,9 @@ BATCH_ROWS = 4096
 INDEX_THREADS = 16
 
 _PLACE: list["pa.Field[Any]"] = [
-    # As in the plan of a caption run; null for text alone.
-    pa.field("image_id", pa.string()),
-    pa.field("uri", pa.string()),
-    pa.field("container", pa.string()),
-    pa.field("offset", pa.int64()),
-    pa.field("length", pa.int64()),
-    pa.field("row", pa.int64()),
-    pa.field("etag", pa.string()),
+    # Null for text alone.
+    PLAN_SCHEMA.field(name).with_nullable(True)
+    for name in ("image_id", "uri", "container", "offset", "length", "row", "etag")
 ]
 _FIELDS: list["pa.Field[Any]"] = [
     pa.field("sample_id", pa.string(), nullable=False),
@@ -51,7 +48,8 @@ SAMPLES_SCHEMA = pa.schema(_FIELDS)
 """One row per sample; its place in the file is its number."""
 
 Place = dict[str, Any]
-Sample = tuple[Conversation, Place | None]
+Joined = tuple[Conversation, Place | None]
+"""What is said, and where the image lies that it is said about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +71,7 @@ class Prepared:
 
 def read_samples(
     data: tuple[str, ...], images: tuple[str, ...], image_root: str | None
-) -> Iterator[Sample | Unusable]:
+) -> Iterator[Joined | Unusable]:
     """Every conversation of the data with the place of its image (columns of the plan).
 
     Raises:
@@ -98,7 +96,7 @@ def encode_sample(
 
 def write_samples(
     output: str,
-    samples: Iterator[Sample | Unusable],
+    samples: Iterator[Joined | Unusable],
     template: chat.Template,
     encoder: Encoder,
     on_samples: Callable[[int], None],
@@ -127,8 +125,13 @@ def write_samples(
     return Prepared(count, dict(reasons))
 
 
+def local_samples(uri: str, sha256: str) -> str:
+    """Path of the table of samples on this machine, fetched once if it lies in a store."""
+    return str(storage.local_copy(uri, Path(tempfile.gettempdir()) / f"s4v-{sha256[:16]}"))
+
+
 def _row(
-    sample: Sample | Unusable, template: chat.Template, encoder: Encoder
+    sample: Joined | Unusable, template: chat.Template, encoder: Encoder
 ) -> dict[str, Any] | Unusable:
     if isinstance(sample, Unusable):
         return sample
@@ -145,7 +148,7 @@ def _row(
     return row | ({field.name: place[field.name] for field in _PLACE} if place else {})
 
 
-def _joined(uri: str, images: tuple[str, ...]) -> Iterator[Sample | Unusable]:
+def _joined(uri: str, images: tuple[str, ...]) -> Iterator[Joined | Unusable]:
     """A JSON's conversations with the images of any input."""
     places: Callable[[str], Place | None] | None = None
     for found in read_conversations(uri):
@@ -185,7 +188,7 @@ def _without_ending(name: str) -> str:
     return folder if dot and "/" not in ending else name
 
 
-def _captioned(output: str) -> Iterator[Sample | Unusable]:
+def _captioned(output: str) -> Iterator[Joined | Unusable]:
     """The captions of a run, with where its plan found the images."""
     head = plan.read_plan_head(output)
     if head is None:

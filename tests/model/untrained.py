@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from s4v_core import chat, prompts
-from s4v_core.model.builders import build_tokenizer, llava_config
+from s4v_core.model.builders import build_tokenizer, llava_config, vocabulary_rows
 from s4v_core.model.checkpoint import export_checkpoint
 from s4v_core.model.processor import build_processor
 
@@ -60,7 +60,7 @@ def untrained_config(tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
         num_attention_heads=4,
         num_key_value_heads=4,
         max_position_embeddings=1024,
-        vocab_size=-(-len(tokenizer) // 64) * 64,
+        vocab_size=vocabulary_rows(tokenizer),
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

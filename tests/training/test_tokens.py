@@ -1,5 +1,8 @@
 """Which tokens are learnt, token by token. Learnt ones stand between brackets."""
 
+import random
+from itertools import groupby
+
 import pytest
 
 from s4v_core import chat
@@ -92,3 +95,32 @@ def test_long_text_is_cut_at_the_end_and_an_image_never() -> None:
     assert encode(chat.VICUNA_V1, ("Hi?", "Yes."), most=20) == "too_long"
     prompt = TOKENIZER(chat.VICUNA_V1.render("Hi?")).input_ids
     assert encode(chat.VICUNA_V1, ("Hi?", "Yes."), most=len(prompt) + 15) == "nothing_learnt"
+
+
+PIECES = (
+    "a cat", "Un chat noir.", "\u732b\u304c\u3044\u308b", "\u00e9t\u00e9", "\U0001f408",
+    "USER:", "ASSISTANT: yes", "</s>", "<s>", "<image>", "\n", "  ", "[INST]", "\u200b", "",
+)  # fmt: skip
+
+
+def test_whatever_is_said_the_answers_are_learnt_and_nothing_else() -> None:
+    chance = random.Random(0)
+
+    def said() -> str:
+        return " ".join(chance.choices(PIECES, k=chance.randrange(5)))
+
+    for _ in range(300):
+        turns = [(said(), said()) for _ in range(chance.randint(1, 4))]
+        image = chance.choice([None, *range(len(turns))])
+        encoded = encode(chat.VICUNA_V1, *turns, image=image)
+        flagged = list(zip(encoded.learnt, encoded.ids, strict=True))[1:]  # behind BOS
+        parts = [[token for _, token in part] for _, part in groupby(flagged, lambda f: f[0])]
+        # The template told once more, as plain text: what is asked, what is answered, in turn.
+        expected = []
+        for number, (question, answer) in enumerate(turns):
+            system = SYSTEM if number == 0 else ""
+            mark = "<image>\n" if number == image else ""
+            expected += [f"{system}USER: {mark}{question} ASSISTANT:", f" {answer}</s>"]
+        assert [TOKENIZER.decode(part) for part in parts] == expected
+        assert encoded.ids.count(IMAGE_ID) == (image is not None)
+        assert encoded.ids.count(TOKENIZER.eos_token_id) == len(turns)
