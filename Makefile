@@ -3,13 +3,16 @@ PY := .venv/bin/python
 # Ray would report usage statistics; tests and demo keep to themselves.
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: demo test test-slow check setup lock clean
+.PHONY: demo test test-faults test-slow check setup lock clean
 
 demo: setup  ## caption drawn scenes with the demo captioner: no GPU, no download
 	$(PY) ray_jobs/caption.py demo
 
-test: check  ## everything but the suites marked slow, cluster, perf and gpu
-	$(PY) -m pytest -m "not slow and not cluster and not perf and not gpu"
+test: check  ## everything but the suites marked slow, cluster, perf, gpu and faults
+	$(PY) -m pytest -m "not slow and not cluster and not perf and not gpu and not faults"
+
+test-faults: setup  ## every fault with its full count: an hour
+	$(PY) -m pytest -m faults tests/faults
 
 test-slow: setup
 	$(PY) -m pytest -m slow

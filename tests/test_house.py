@@ -24,14 +24,19 @@ TRAINING = """
 FLAGS = {
     "caption.py": """
         --input --output --model --image-root --engine --prompt --prompts --template --limit
-        --engines --accelerator --retry-errors --plan --demo-scenes
+        --unit-size --engines --accelerator --retry-errors --plan --demo-scenes
         --sampling.max-tokens --sampling.temperature --sampling.top-p --sampling.repetition-penalty
-        --sampling.seed
+        --sampling.stop-at-loops --sampling.seed
+        --gate.enabled --gate.min-words --gate.max-words --gate.allow-truncated --gate.script
+        --gate.max-other-script --gate.max-repeats --gate.min-compressed --gate.refusals
+        --gate.boilerplate
+        --ladder.temperatures --ladder.top-p --ladder.repetition-penalty
         --settings.device --settings.dtype --settings.max-model-len --settings.max-num-seqs
         --settings.max-num-batched-tokens --settings.gpu-memory-utilization
         --settings.enforce-eager --settings.kv-cache-gib --settings.cpus
         --settings.units-in-flight --settings.batch-size --settings.url
-        --settings.max-concurrent-requests --settings.fake-latency-s
+        --settings.max-concurrent-requests --settings.silence-limit-s
+        --settings.max-engine-starts --settings.fake-latency-s --settings.fake-faults
         --decode.max-megapixels --decode.max-side-px --decode.min-side-px --decode.max-file-mib
         --decode.tiff --decode.exif-orientation --decode.reduced-jpeg --decode.deadline-s
         """,

@@ -83,7 +83,9 @@ def _plan(checked: CheckedJob) -> PlanHead:
     """Index the input and write the plan; whoever else did so first wins."""
     job = checked.job
     tables, accounts = index_input(checked)
-    head, table = build_plan(tables, accounts, checked.settings, checked.listing_digest, job.limit)
+    head, table = build_plan(
+        tables, accounts, checked.settings, checked.listing_digest, job.limit, job.unit_size
+    )
     if not head.images:
         raise InputError(", ".join(job.input), "holds no images")
     written = write_plan(job.output, head, table)

@@ -54,6 +54,8 @@ def check_job(job: CaptionJob) -> CheckedJob:
         "template": engine.template,
         "prompts": list(texts),
         "sampling": job.sampling.model_dump(),
+        "gate": job.gate.model_dump(),
+        "ladder": job.ladder.model_dump(),
         "decode": job.decode.model_dump(),
         "framing": f"{facts.framing.mode} {facts.framing.size_px}",
         "limit": job.limit,

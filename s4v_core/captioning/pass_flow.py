@@ -36,7 +36,8 @@ class PassFlow:
             engine=checked.engine,
             model=job.model,
             model_revision=checked.facts.revision,
-            sampling=job.sampling,
+            samplings=job.samplings,
+            gate=job.gate,
             decode=job.decode,
             framing=checked.facts.framing,
             prompts=checked.prompts,
@@ -53,8 +54,8 @@ class PassFlow:
 
     def run(self, todo: list[int], label: str, found_done: int = 0) -> Iterator[UnitDone]:
         """Run the units; each is given out when it is durable."""
-        from s4v_core.generation import flow
         from s4v_core.generation.brake import Brake
+        from s4v_core.generation.careful import run_units
 
         engines = Engines(self.checked.job.engines, self.checked.job.accelerator)
         _connect(self.checked)
@@ -65,7 +66,7 @@ class PassFlow:
             draining(brake.pull) as drained,
             ProgressBar(label, found_done + rows, found_done) as bar,
         ):
-            for done in flow.run_flow(self.spec, todo, engines, brake):
+            for done in run_units(self.spec, todo, engines, brake):
                 first = first or time.monotonic()
                 self.busy_s = time.monotonic() - first
                 self.times.add(done)

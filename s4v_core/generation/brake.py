@@ -25,6 +25,7 @@ class _BrakeActor:
 
     def report(self, error: S4VError) -> None:
         self.failure = self.failure or error
+        self.pulled = True
 
     def first_failure(self) -> S4VError | None:
         return self.failure
@@ -50,7 +51,7 @@ class Brake:
 
     @contextmanager
     def reporting(self) -> Iterator[None]:
-        """Tell the driver which of our errors ends the task."""
+        """Tell the driver which of our errors ends the task; it stops the intake, too."""
         try:
             yield
         except S4VError as error:

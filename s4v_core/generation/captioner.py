@@ -3,7 +3,9 @@
 import asyncio
 import json
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,17 +13,22 @@ import pyarrow as pa
 
 from s4v_core import storage
 from s4v_core.errors import S4VError
+from s4v_core.failpoints import reach
 from s4v_core.generation.brake import Brake
 from s4v_core.generation.engine_choice import build_engine
 from s4v_core.generation.pass_spec import PassSpec
 from s4v_core.generation.requests import Generation, Request
+from s4v_core.generation.supervision import SupervisedEngine
 from s4v_core.records import units
 from s4v_core.records.schemas import RESULT_SCHEMA, table_of
 
 TIMES = ("read_s", "decode_s", "generate_s", "idle_s")
-GENERATED_SCHEMA = pa.schema(
-    [*RESULT_SCHEMA, pa.field("unit", pa.int32()), *(pa.field(n, pa.float64()) for n in TIMES)]
-)
+_EXTRA: list["pa.Field[Any]"] = [
+    pa.field("unit", pa.int32()),
+    pa.field("engine_starts", pa.int32()),
+    *(pa.field(name, pa.float64()) for name in TIMES),
+]
+GENERATED_SCHEMA = pa.schema([*RESULT_SCHEMA, *_EXTRA])
 
 
 class CaptionerActor:
@@ -32,10 +39,15 @@ class CaptionerActor:
         # Ray keeps only the text of what a constructor raises; the first call raises it whole.
         self._failure: S4VError | None = None
         try:
-            self._engine = build_engine(spec.engine)
+            settings = spec.engine.settings
+            self._engine = SupervisedEngine(
+                partial(build_engine, spec.engine),
+                settings.silence_limit_s,
+                settings.max_engine_starts,
+            )
         except S4VError as error:
             self._failure = error
-        self._sampling = json.dumps(spec.sampling.model_dump(), sort_keys=True)
+        self._told_starts = 1
         self._clock = _BusyClock()
 
     async def __call__(self, prepared: pa.Table) -> pa.Table:
@@ -58,40 +70,80 @@ class CaptionerActor:
         idle_s = self._clock.begin()
         try:
             rows = prepared.drop_columns("pixels").to_pylist()
-            requests = [
-                _request(row, prepared["pixels"][at]) for at, row in enumerate(rows) if _sound(row)
-            ]
-            answers = iter(await self._engine.generate(requests, self._spec.sampling))
+            reach("in_generate")
+            pixels = prepared["pixels"]
+            ends = await asyncio.gather(
+                *(self._attempted(row, pixels[at]) for at, row in enumerate(rows))
+            )
         finally:
             busy_s = self._clock.end()
-        times = {"generate_s": busy_s, "idle_s": idle_s}
+        about = {"generate_s": busy_s, "idle_s": idle_s, "engine_starts": self._new_starts()}
         done = [
-            self._result(row, next(answers) if _sound(row) else None)
-            | {name: row[name] for name in ("unit", "read_s", "decode_s")}
-            | times
-            for row in rows
+            _result(row, end, self._spec, self._engine.version) | about
+            for row, end in zip(rows, ends, strict=True)
         ]
         return table_of(done, GENERATED_SCHEMA, f"unit {rows[0]['unit']}")
 
-    def _result(self, row: dict[str, Any], answer: Generation | None) -> dict[str, Any]:
-        spec = self._spec
-        result = {name: row[name] for name in RESULT_SCHEMA.names if name in row}
-        reason = row["reason"] if answer is None else answer.reason
-        return result | {
-            "caption": answer.text if answer else None,
-            "status": "ok" if reason is None else "error",
-            "reason": reason,
-            "attempts": 0 if answer is None else 1,
-            "finish_reason": answer.finish_reason if answer else None,
-            "prompt_tokens": answer.prompt_tokens if answer else None,
-            "output_tokens": answer.output_tokens if answer else None,
-            "model": spec.model,
-            "model_revision": spec.model_revision,
-            "engine": self._engine.version,
-            "sampling": self._sampling,
-            "run_id": spec.run_id,
-            "created_at": datetime.now(UTC),
-        }
+    async def _attempted(self, row: dict[str, Any], pixels: pa.LargeBinaryScalar) -> "_Ending":
+        """A caption that passes the gate, or how the last attempt ended."""
+        if row["reason"] is not None:
+            return _Ending("error", row["reason"], 0, None)
+        request = _request(row, pixels)
+        reason = None
+        for attempt, sampling in enumerate(self._spec.samplings, 1):
+            answer = await self._engine.generate(request, sampling)
+            if answer.text is None:
+                return _Ending("error", answer.reason, attempt, answer)
+            reason = self._spec.gate.judge(answer.text, answer.finish_reason, request.prompt)
+            if reason is None:
+                return _Ending("ok", None, attempt, answer)
+        return _Ending("rejected", reason, attempt, answer)
+
+    def _new_starts(self) -> int:
+        new, self._told_starts = self._engine.starts - self._told_starts, self._engine.starts
+        return new
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """How it ended with one image; `answer` is the last attempt's."""
+
+    status: str
+    reason: str | None
+    attempts: int
+    answer: Generation | None
+
+
+def failed_rows(prepared: pa.Table, reason: str, spec: PassSpec) -> pa.Table:
+    """PREPARED_SCHEMA in, GENERATED_SCHEMA out: images that no engine gave an answer for."""
+    about = {"generate_s": 0.0, "idle_s": 0.0, "engine_starts": 0}
+    rows = prepared.drop_columns("pixels").to_pylist()
+    ends = [_Ending("error", row["reason"] or reason, 1, None) for row in rows]
+    done = [
+        _result(row, end, spec, spec.engine.name) | about
+        for row, end in zip(rows, ends, strict=True)
+    ]
+    return table_of(done, GENERATED_SCHEMA, "rows without an answer")
+
+
+def _result(row: dict[str, Any], end: _Ending, spec: PassSpec, engine: str) -> dict[str, Any]:
+    answer = end.answer
+    sampling = spec.samplings[max(end.attempts, 1) - 1]
+    return {name: row[name] for name in GENERATED_SCHEMA.names if name in row} | {
+        "caption": answer.text if answer else None,
+        "status": end.status,
+        "reason": end.reason,
+        "attempts": end.attempts,
+        "finish_reason": answer.finish_reason if answer else None,
+        "prompt_tokens": answer.prompt_tokens if answer else None,
+        "output_tokens": answer.output_tokens if answer else None,
+        "model": spec.model,
+        "model_revision": spec.model_revision,
+        "engine": engine,
+        "sampling": json.dumps(sampling.model_dump(), sort_keys=True),
+        "run_id": spec.run_id,
+        "created_at": datetime.now(UTC),
+    }
 
 
 class _BusyClock:
@@ -118,10 +170,6 @@ class _BusyClock:
         now = time.monotonic()
         busy_s, self._since = now - self._since, now
         return busy_s
-
-
-def _sound(row: dict[str, Any]) -> bool:
-    return row["reason"] is None
 
 
 def _request(row: dict[str, Any], pixels: pa.LargeBinaryScalar) -> Request:

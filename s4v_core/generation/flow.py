@@ -13,10 +13,13 @@ from dataclasses import asdict, fields
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 from ray.data import ActorPoolStrategy, DataContext
 from ray.util.annotations import RayDeprecationWarning
 
+from s4v_core import storage
+from s4v_core.failpoints import reach
 from s4v_core.generation.brake import Brake
 from s4v_core.generation.captioner import TIMES, CaptionerActor
 from s4v_core.generation.pass_spec import Engines, PassSpec, UnitDone
@@ -29,8 +32,8 @@ NO_PROGRESS_LIMIT_S = 1800
 """Longer than a GPU node takes to start with a 7B model, shorter than a night."""
 
 COMMIT_CPUS = 0.25
-MAX_ACTOR_RESTARTS = 4
-MAX_TASK_RETRIES = 2
+MAX_ACTOR_RESTARTS = 20
+MAX_TASK_RETRIES = 1
 """Ray Data's own default is without end: a poisoned image would restart engines for ever."""
 
 
@@ -44,13 +47,14 @@ def run_flow(
 ) -> Iterator[UnitDone]:
     """Caption the units; each comes out when its file is durable.
 
-    Raises:
-        S4VError: A store or an engine that fails as a whole. What is done stays done.
+    One that fails does not come out, and its file is missing; the brake knows why, if it was one
+    of our errors.
     """
     quiet_progress()
     context = DataContext.get_current()
     context.target_max_block_size = None  # one unit is one block; a limit would cut large ones
     context.execution_no_progress_timeout_s = NO_PROGRESS_LIMIT_S
+    context.max_errored_blocks = -1  # a unit that fails is a missing file, and found as one
     dataset = ray.data.from_items(
         [{"unit": unit} for unit in unit_numbers], override_num_blocks=len(unit_numbers)
     )
@@ -75,7 +79,7 @@ def run_flow(
             max_tasks_in_flight_per_actor=in_flight + 1,
         ),
         ray_remote_args_fn=_finite_retries,
-        **_engine_resources(spec, engines),
+        **engine_resources(spec, engines),
     )
     dataset = dataset.map_batches(
         commit_unit,
@@ -95,12 +99,18 @@ def commit_unit(batch: pa.Table, spec: PassSpec, brake: Brake) -> pa.Table:
     """Generated rows in, the unit's account out (fields of UnitDone); the file is the commit."""
     if not batch.num_rows:
         return _DONE_SCHEMA.empty_table()
-    with brake.reporting():
-        done = _committed(batch, spec)
+    with brake.reporting(), storage.patience(storage.UNIT_PATIENCE_S):
+        done = commit(batch, spec)
+        reach("before_ack")
     return pa.Table.from_pylist([asdict(done)], _DONE_SCHEMA)
 
 
-def _committed(batch: pa.Table, spec: PassSpec) -> UnitDone:
+def commit(batch: pa.Table, spec: PassSpec) -> UnitDone:
+    """Make a unit's generated rows (GENERATED_SCHEMA) durable.
+
+    Raises:
+        StorageError: They are not.
+    """
     started = time.monotonic()
     unit = batch["unit"][0].as_py()
     times = {name: batch[name][0].as_py() for name in TIMES}
@@ -117,6 +127,8 @@ def _committed(batch: pa.Table, spec: PassSpec) -> UnitDone:
         unit=unit,
         rows=account.rows,
         generated=batch.num_rows,
+        attempts=pc.sum(batch["attempts"]).as_py(),
+        engine_starts=batch["engine_starts"][0].as_py(),
         ok=account.ok,
         rejected=account.rejected,
         error=account.error,
@@ -134,8 +146,11 @@ def _healed(old: pa.Table, new: pa.Table) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=RESULT_SCHEMA)
 
 
-def _engine_resources(spec: PassSpec, engines: Engines) -> dict[str, Any]:
-    """CPUs other than a decode task's keep Ray Data from fusing the two into one actor."""
+def engine_resources(spec: PassSpec, engines: Engines) -> dict[str, Any]:
+    """What an engine actor holds.
+
+    CPUs other than a decode task's keep Ray Data from fusing the two into one actor.
+    """
     resources: dict[str, Any] = {
         "num_cpus": spec.engine.settings.cpus,
     }

@@ -8,7 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 import ray
+from ray.data import DataContext
 
+from s4v_core import storage
 from s4v_core.generation.brake import Brake
 from s4v_core.generation.flow import quiet_progress
 from s4v_core.records.indexing import INDEX_SCHEMA, index_shard
@@ -28,6 +30,7 @@ def index_shards(
         InputError: A Parquet or JSON that names no images.
     """
     quiet_progress()
+    DataContext.get_current().max_errored_blocks = 0  # a shard that cannot be indexed ends it
     brake = Brake()
     tables: list[pa.Table] = [INDEX_SCHEMA.empty_table()] * len(shards)
     accounts: list[dict[str, Any]] = [{}] * len(shards)
@@ -47,7 +50,7 @@ def index_shards(
 
 def _index(item: dict[str, Any], brake: Brake) -> dict[str, Any]:
     shard = pickle.loads(item["shard"])
-    with brake.reporting():
+    with brake.reporting(), storage.patience(storage.UNIT_PATIENCE_S):
         index = index_shard(shard)
     table = table_of(index.rows, INDEX_SCHEMA, shard.uri)
     sink = io.BytesIO()

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from s4v_core.generation.requests import EngineSpec, SamplingConfig
+from s4v_core.generation.requests import EngineSpec, Judge, SamplingConfig
 from s4v_core.images.policy import DecodeConfig, Framing
 
 
@@ -14,6 +14,8 @@ class PassSpec:
         output: Folder of the run, where the plan lies and units go.
         plan_digest: Stamped on every unit.
         model: As the job names it; the engine's own may be that folder on this machine.
+        samplings: The first attempt's, and those of the attempts after a rejection.
+        gate: Judges every caption; picklable.
         prompts: One of them per image, chosen by the image's id.
         heal: Take the units that exist, do their failed rows again, and replace their files.
     """
@@ -24,7 +26,8 @@ class PassSpec:
     engine: EngineSpec
     model: str
     model_revision: str
-    sampling: SamplingConfig
+    samplings: tuple[SamplingConfig, ...]
+    gate: Judge
     decode: DecodeConfig
     framing: Framing
     prompts: tuple[str, ...]
@@ -49,6 +52,8 @@ class UnitDone:
 
     Attributes:
         rows: Of the unit's file; of these `generated` went through the flow now.
+        attempts: Captions that were generated for them, rejected ones included.
+        engine_starts: Engines that were started since the last unit, to replace dead ones.
         wrote: False where somebody else had committed the unit.
         idle_s: Time for which its engine had nothing to do before this unit came.
     """
@@ -56,6 +61,8 @@ class UnitDone:
     unit: int
     rows: int
     generated: int
+    attempts: int
+    engine_starts: int
     ok: int
     rejected: int
     error: int

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from s4v_core import storage
+from s4v_core.failpoints import reach
 from s4v_core.generation.brake import Brake
 from s4v_core.generation.pass_spec import PassSpec
 from s4v_core.images.guard import GuardedDecoder
@@ -45,7 +46,7 @@ def prepare_unit(batch: pa.Table, spec: PassSpec, brake: Brake) -> pa.Table:
     """
     if not batch.num_rows or brake.is_pulled():
         return PREPARED_SCHEMA.empty_table()
-    with brake.reporting():
+    with brake.reporting(), storage.patience(storage.UNIT_PATIENCE_S):
         return _prepared_unit(batch["unit"][0].as_py(), spec)
 
 
@@ -57,9 +58,11 @@ def _prepared_unit(unit: int, spec: PassSpec) -> pa.Table:
         failed = _failed_ids(spec.output, unit)
         planned = [row for row in planned if row["image_id"] in failed]
     started = time.monotonic()
+    reach("before_read")
     images = read_images(planned)
     read = time.monotonic()
     rows = [_prepared(row, image, spec) for row, image in zip(planned, images, strict=True)]
+    reach("after_decode")
     times = {"unit": unit, "read_s": read - started, "decode_s": time.monotonic() - read}
     return pa.Table.from_pylist([row | times for row in rows], schema=PREPARED_SCHEMA)
 

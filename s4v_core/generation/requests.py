@@ -1,7 +1,6 @@
 """What engines take and give: settings, requests, generations, and the interface of an engine."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -10,6 +9,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from s4v_core.config import Config
+from s4v_core.errors import EngineError
 
 EngineName = Literal["auto", "vllm", "transformers", "openai", "fake"]
 
@@ -25,6 +25,8 @@ class SamplingConfig(Config):
     """Share of probability that is drawn from."""
     repetition_penalty: float = Field(1.0, gt=0.0)
     """Above 1, tokens that stand already become less likely."""
+    stop_at_loops: bool = True
+    """End a caption that says the same over and over, before it is as long as allowed (vLLM)."""
     seed: int = 0
     """With an image's content it fixes that image's draw, whatever its name and its batch."""
 
@@ -34,6 +36,29 @@ class SamplingConfig(Config):
             return None
         whole = hashlib.sha256(f"{self.seed}/{image_sha256}".encode()).digest()
         return int.from_bytes(whole[:4], "big")
+
+
+class Ladder(Config):
+    """Samplings that are tried in turn where the gate turns a caption down."""
+
+    temperatures: tuple[float, ...] = (0.2, 0.5, 0.8)
+    """One attempt each, after the first; none of them: rejected at once."""
+    top_p: float = Field(0.95, gt=0.0, le=1.0)
+    """Of these attempts."""
+    repetition_penalty: float = Field(1.05, gt=0.0)
+    """Of these attempts."""
+
+    def samplings(self, first: SamplingConfig) -> tuple[SamplingConfig, ...]:
+        """`first`, and the ones after it; each draws anew, also at the same temperature."""
+        return first, *(
+            first.replace(
+                temperature=temperature,
+                top_p=self.top_p,
+                repetition_penalty=max(self.repetition_penalty, first.repetition_penalty),
+                seed=first.seed + number,
+            )
+            for number, temperature in enumerate(self.temperatures, 1)
+        )
 
 
 class EngineSettings(Config):
@@ -65,8 +90,14 @@ class EngineSettings(Config):
     """Base address of engine `openai` (.../v1); its key comes from OPENAI_API_KEY."""
     max_concurrent_requests: int = Field(32, ge=1)
     """Requests under way at the endpoint of engine `openai`."""
+    silence_limit_s: float = Field(120.0, gt=0)
+    """An engine that works on something and gives no sign of it for so long is killed."""
+    max_engine_starts: int = Field(200, ge=1)
+    """How often an engine that dies is started again before the job gives up."""
     fake_latency_s: float = Field(0.0, ge=0.0)
     """Time that engine `fake` takes for one caption."""
+    fake_faults: bool = False
+    """Whether pictures of certain colours break engine `fake`: for tests of what happens then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +121,14 @@ class Request:
     prompt: str
 
 
+class Judge(Protocol):
+    """Decides whether a text is a caption (the gate, as engines know it)."""
+
+    def judge(self, text: str, finish_reason: str | None, prompt: str) -> str | None:
+        """Why it is none, or None."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Generation:
     """What came back for one request.
@@ -108,24 +147,35 @@ class Generation:
 
 
 class Engine(Protocol):
-    """A captioner in this process. `generate` may run several times at once on one event loop."""
+    """A captioner in this process. `generate` runs many times at once on one event loop."""
 
     version: str
     """Name and version, as recorded in every row."""
+    last_sign: float
+    """When it last did anything, on the monotonic clock, seconds."""
+    slots: int
+    """Requests that it can use at the same time; more would only hold pixels in memory."""
 
-    async def generate(
-        self, requests: Sequence[Request], sampling: SamplingConfig
-    ) -> list[Generation]:
-        """One generation per request, in order.
+    async def generate(self, request: Request, sampling: SamplingConfig) -> Generation:
+        """Caption one image.
 
         Raises:
-            EngineError: The engine died; nothing of this call is known.
+            EngineDiedError: The engine is gone, and all that it was working on with it.
+            EngineError: It cannot answer now; that says nothing about the image.
         """
+        ...
+
+    def kill(self) -> None:
+        """End the engine at once, from any thread, whatever it is doing."""
         ...
 
     def close(self) -> None:
         """Give back processes and memory."""
         ...
+
+
+class EngineDiedError(EngineError):
+    """An engine that broke while it worked: one of the images may have done it."""
 
 
 def refused(error: BaseException | str) -> Generation:

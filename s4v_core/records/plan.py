@@ -15,14 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from s4v_core import storage
+from s4v_core.failpoints import reach
 from s4v_core.records.indexing import INDEX_SCHEMA
-from s4v_core.records.schemas import PLAN_SCHEMA, check_schema
+from s4v_core.records.schemas import PLAN_SCHEMA, UNIT_SIZE, check_schema
 from s4v_core.records.sources import Shard
 
 PLAN_NAME = "plan.parquet"
-UNIT_SIZE = 256
-"""Images of a unit: 37 s of an A100 at 7 images/s, and 0.15 MB of result rows."""
-
 _KEY = b"s4v.plan"
 
 
@@ -106,7 +104,9 @@ def write_plan(output: str, head: PlanHead, table: pa.Table) -> PlanHead:
         for rows in head.unit_rows:
             writer.write_table(table.slice(start, rows), row_group_size=max(rows, 1))
             start += rows
+    reach("before_plan_put")
     storage.create(plan_uri(output), sink.getvalue())
+    reach("after_plan_put")
     found = read_plan_head(output)
     assert found is not None, "a plan that was just written is there"
     return found

@@ -4,6 +4,7 @@ What is a fact about an image becomes its reason; what is the store's weather is
 unit stays undone.
 """
 
+import contextvars
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -45,12 +46,15 @@ def read_images(rows: Sequence[dict[str, Any]]) -> list[bytes | str]:
 def _read_files(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:
     def read(row: dict[str, Any]) -> bytes | str:
         try:
-            return storage.read(row["uri"])
+            return storage.read(row["uri"], row["etag"])
         except FileNotFoundError:
             return "not_found"
+        except SourceChangedError:
+            return "source_changed"
 
+    here = contextvars.copy_context()  # the caller's patience holds in its threads
     with ThreadPoolExecutor(min(FILE_READS, len(rows))) as pool:
-        return list(pool.map(read, rows))
+        return list(pool.map(lambda row: here.copy().run(read, row), rows))
 
 
 def _read_tar(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:

@@ -57,6 +57,9 @@ _RESULT_FIELDS: list["pa.Field[Any]"] = [
 RESULT_SCHEMA = pa.schema(_RESULT_FIELDS)
 """One row per image, failures included: the fixed contract of `OUTPUT/captions/*.parquet`."""
 
+UNIT_SIZE = 256
+"""Images of a unit, where a job says nothing else."""
+
 STATUSES = ("ok", "rejected", "error")
 """ok: a caption; rejected: a text that the quality gate refused; error: no text. See `reason`."""
 

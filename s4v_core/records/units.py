@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from s4v_core import storage
 from s4v_core.errors import StorageError
+from s4v_core.failpoints import reach
 from s4v_core.records.schemas import RESULT_SCHEMA, STATUSES, check_schema
 
 FOLDER = "captions"
@@ -76,14 +77,19 @@ def commit_unit(
     sink = io.BytesIO()
     pq.write_table(rows.replace_schema_metadata(about), sink, compression="zstd")
     if heal:
+        reach("before_heal_put")
         storage.replace(uri, sink.getvalue())
+        reach("after_heal_put")
         return account, True
-    if storage.create(uri, sink.getvalue()):
+    reach("before_unit_put")
+    wrote = storage.create(uri, sink.getvalue())
+    reach("after_unit_put")
+    if wrote:
         return account, True
     found = read_account(output, unit)
     if (found.plan, found.rows) != (plan_digest, rows.num_rows):
         raise StorageError(uri, "holds rows of another plan; nothing was overwritten")
-    return found, False
+    return found, found.run_id == run_id  # a write of our own whose answer was lost
 
 
 def read_unit(output: str, unit: int) -> pa.Table:

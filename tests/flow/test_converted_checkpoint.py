@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from s4v_core.captioning.caption_pass import run_pass
+from s4v_core.captioning.gate import Gate
 from s4v_core.captioning.job import CaptionJob
 from s4v_core.generation.requests import EngineSettings, SamplingConfig
 from s4v_core.model.conversion import convert
@@ -32,7 +33,8 @@ def test_vllm_and_transformers_say_the_same_of_a_converted_checkpoint(
             output=str(tmp_path / engine),
             model=str(tmp_path / "ours"),
             engine=engine,  # type: ignore[arg-type]
-            sampling=SamplingConfig(max_tokens=16),
+            sampling=SamplingConfig(max_tokens=16, stop_at_loops=False),
+            gate=Gate(enabled=False),
             settings=EngineSettings(max_num_seqs=16),
         )
         run_pass(job)

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,35 +10,7 @@ import pytest
 
 from tests.conftest import photo, write_tar
 from tests.flow.oracle import check_rows, rows_of
-
-ROOT = Path(__file__).resolve().parents[2]
-FAKE = ["--model", "none", "--engine", "fake"]
-
-
-def _start(script: str, *flags: str, cwd: Path, **variables: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "ray_jobs" / script), *flags],
-        cwd=cwd,
-        env=os.environ | {"RAY_ADDRESS": "local", "PYTHONPATH": ""} | variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # a Ctrl-C meant for the script must not reach the tests
-    )
-
-
-def _run(script: str, *flags: str, cwd: Path, **variables: str) -> tuple[int, str, str]:
-    process = _start(script, *flags, cwd=cwd, **variables)
-    out, err = process.communicate(timeout=240)
-    return process.returncode, out, err
-
-
-def _wait_for_units(output: Path, count: int, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
-    while len(list((output / "captions").glob("*.parquet"))) < count:
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+from tests.flow.scripts import FAKE, run, start, wait_for_units
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +29,13 @@ SLOW = ["--settings.fake-latency-s", "0.5", "--settings.max-num-seqs", "8"]
 
 def test_a_run_killed_with_9_resumes_with_every_row_once(many: Path, tmp_path: Path) -> None:
     flags = ["--input", str(many / "shards"), "--output", str(tmp_path / "out"), *FAKE, *SLOW]
-    process = _start("caption.py", *flags, cwd=tmp_path)
-    _wait_for_units(tmp_path / "out", 3, process)
+    process = start("caption.py", *flags, cwd=tmp_path)
+    wait_for_units(tmp_path / "out", 3, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     time.sleep(3)  # workers finish what they hold
     files = {f: f.stat().st_mtime_ns for f in (tmp_path / "out" / "captions").glob("*.parquet")}
-    code, out, err = _run("caption.py", *flags, cwd=tmp_path)
+    code, out, err = run("caption.py", *flags, cwd=tmp_path)
     assert code == 0, err
     assert len(check_rows(tmp_path / "out")) == 320
     assert f"{20 * len(files)} images were done before this run" in out
@@ -74,23 +44,23 @@ def test_a_run_killed_with_9_resumes_with_every_row_once(many: Path, tmp_path: P
 
 def test_the_first_ctrl_c_drains_and_the_run_resumes(many: Path, tmp_path: Path) -> None:
     flags = ["--input", str(many / "shards"), "--output", str(tmp_path / "out"), *FAKE, *SLOW]
-    process = _start("caption.py", *flags, cwd=tmp_path)
-    _wait_for_units(tmp_path / "out", 2, process)
+    process = start("caption.py", *flags, cwd=tmp_path)
+    wait_for_units(tmp_path / "out", 2, process)
     os.kill(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "finishing the units in flight" in err
     rows = rows_of(tmp_path / "out")
     assert 40 <= len(rows) < 320
-    code, _, err = _run("caption.py", *flags, cwd=tmp_path)
+    code, _, err = run("caption.py", *flags, cwd=tmp_path)
     assert code == 0, err
     assert len(check_rows(tmp_path / "out")) == 320
 
 
 def test_sigterm_is_gone_within_two_seconds(many: Path, tmp_path: Path) -> None:
     flags = ["--input", str(many / "shards"), "--output", str(tmp_path / "out"), *FAKE, *SLOW]
-    process = _start("caption.py", *flags, cwd=tmp_path)
-    _wait_for_units(tmp_path / "out", 1, process)
+    process = start("caption.py", *flags, cwd=tmp_path)
+    wait_for_units(tmp_path / "out", 1, process)
     started = time.monotonic()
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=10)
@@ -118,7 +88,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2_and_touches_nothing(
     (tmp_path / "photo.jpeg").write_bytes(photo(1))
     defaults = {"--input": "photo.jpeg", "--output": "out", "--model": "none"}
     given = [part for name in defaults.keys() - set(flags) for part in (name, defaults[name])]
-    code, _, err = _run("caption.py", *given, *flags, cwd=tmp_path)
+    code, _, err = run("caption.py", *given, *flags, cwd=tmp_path)
     assert code == 2
     assert sentence in err
     assert err.startswith("error: ")
@@ -128,7 +98,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2_and_touches_nothing(
 
 def test_status_and_export_of_a_folder_without_a_run_say_so(tmp_path: Path) -> None:
     for script, flags in (("status.py", []), ("export.py", ["--to", "x.json"])):
-        code, _, err = _run(script, str(tmp_path), *flags, cwd=tmp_path)
+        code, _, err = run(script, str(tmp_path), *flags, cwd=tmp_path)
         assert code == 2
         assert "holds no caption run" in err
     assert not list(tmp_path.iterdir())
@@ -136,15 +106,15 @@ def test_status_and_export_of_a_folder_without_a_run_say_so(tmp_path: Path) -> N
 
 def test_status_and_export_after_a_run(many: Path, tmp_path: Path) -> None:
     flags = ["--input", str(many / "shards" / "0000.tar"), "--output", "out", *FAKE]
-    code, out, err = _run("caption.py", *flags, cwd=tmp_path)
+    code, out, err = run("caption.py", *flags, cwd=tmp_path)
     assert code == 0, err
     assert "20 of 20 images (100.0 %): 20 ok, 0 rejected, 0 errors" in out
     assert "Traceback" not in err
     assert "WARNING" not in err
-    code, out, _ = _run("status.py", "out", cwd=tmp_path)
+    code, out, _ = run("status.py", "out", cwd=tmp_path)
     assert code == 0
     assert "20 of 20 images (100.0 %)" in out
-    code, out, _ = _run("export.py", "out", "--to", "captions.json", cwd=tmp_path)
+    code, out, _ = run("export.py", "out", "--to", "captions.json", cwd=tmp_path)
     assert code == 0
     assert "20 rows written to captions.json" in out
 
@@ -154,17 +124,17 @@ def test_two_runs_on_one_output_share_the_work_without_a_duplicate(
 ) -> None:
     flags = ["--input", str(many / "shards"), "--output", str(tmp_path / "out"), *FAKE]
     flags += ["--settings.fake-latency-s", "0.1", "--settings.max-num-seqs", "8"]
-    runs = [_start("caption.py", *flags, cwd=tmp_path) for _ in range(2)]
-    for run in runs:
-        _, err = run.communicate(timeout=240)
-        assert run.returncode == 0, err
+    runs = [start("caption.py", *flags, cwd=tmp_path) for _ in range(2)]
+    for one in runs:
+        _, err = one.communicate(timeout=240)
+        assert one.returncode == 0, err
     assert len(check_rows(tmp_path / "out")) == 320
 
 
 def test_an_engine_actor_killed_in_mid_run_costs_no_row(many: Path, tmp_path: Path) -> None:
     flags = ["--input", str(many / "shards"), "--output", str(tmp_path / "out"), *FAKE, *SLOW]
-    process = _start("caption.py", *flags, cwd=tmp_path)
-    _wait_for_units(tmp_path / "out", 2, process)
+    process = start("caption.py", *flags, cwd=tmp_path)
+    wait_for_units(tmp_path / "out", 2, process)
     workers = psutil.Process(process.pid).children(recursive=True)
     [actor] = [worker for worker in workers if "CaptionerActor" in worker.cmdline()[0]]
     actor.kill()
@@ -178,10 +148,10 @@ def test_a_local_cluster_has_room_for_all_engines_or_says_what_is_missing(
 ) -> None:
     flags = ["--input", str(many / "shards" / "0000.tar"), "--output", "out", "--engines", "5"]
     on_gpu = ["--model", str(checkpoint), "--engine", "transformers", "--settings.device", "gpu"]
-    code, _, err = _run("caption.py", *flags, *on_gpu, cwd=tmp_path)
+    code, _, err = run("caption.py", *flags, *on_gpu, cwd=tmp_path)
     assert code == 2
     assert "0 GPUs, needed 11.25 and 5; lower --engines, or set --settings.device cpu" in err
     assert not (tmp_path / "out").exists()
-    code, _, err = _run("caption.py", *flags, *FAKE, cwd=tmp_path)
+    code, _, err = run("caption.py", *flags, *FAKE, cwd=tmp_path)
     assert code == 0, err
     assert len(check_rows(tmp_path / "out")) == 20

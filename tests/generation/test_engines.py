@@ -14,6 +14,7 @@ from s4v_core.generation.engine_choice import build_engine, choose_engine
 from s4v_core.generation.engines.fake import fake_caption
 from s4v_core.generation.engines.prompting import PromptRenderer
 from s4v_core.generation.requests import (
+    Engine,
     EngineSettings,
     EngineSpec,
     Generation,
@@ -30,10 +31,14 @@ def _requests(count: int) -> list[Request]:
     ]
 
 
+async def _all(engine: Engine, requests: list[Request], how: SamplingConfig) -> list[Generation]:
+    return list(await asyncio.gather(*(engine.generate(request, how) for request in requests)))
+
+
 def _generate(spec: EngineSpec, count: int, sampling: SamplingConfig) -> list[Generation]:
     engine = build_engine(spec)
     try:
-        return asyncio.run(engine.generate(_requests(count), sampling))
+        return asyncio.run(_all(engine, _requests(count), sampling))
     finally:
         engine.close()
 
@@ -144,4 +149,4 @@ def test_an_endpoint_that_is_gone_is_no_fact_about_the_images() -> None:
     engine = build_engine(spec)
     engine._client = engine._client.with_options(max_retries=0)  # type: ignore[attr-defined]
     with pytest.raises(EngineError, match="Connection"):
-        asyncio.run(engine.generate(_requests(1), SamplingConfig()))
+        asyncio.run(engine.generate(_requests(1)[0], SamplingConfig()))

@@ -5,11 +5,13 @@ For tests of everything around the engine, and for finding out what the rest of 
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+import os
+import time
 
 import numpy as np
 import numpy.typing as npt
 
+from s4v_core.generation.engines.fake_faults import Fault, FaultyProcess, fault_of
 from s4v_core.generation.requests import EngineSpec, Generation, Request, SamplingConfig
 
 
@@ -25,24 +27,35 @@ class FakeEngine:
 
     def __init__(self, spec: EngineSpec) -> None:
         self.version = "fake"
+        self.last_sign = time.monotonic()
         self._latency_s = spec.settings.fake_latency_s
-        self._slots = asyncio.Semaphore(spec.settings.max_num_seqs)
+        self.slots = spec.settings.max_num_seqs
+        self._process = FaultyProcess() if spec.settings.fake_faults else None
 
-    async def generate(
-        self, requests: Sequence[Request], sampling: SamplingConfig
-    ) -> list[Generation]:
-        if not self._latency_s:
-            return [self._answer(request) for request in requests]
-        return list(await asyncio.gather(*map(self._answer_slowly, requests)))
-
-    async def _answer_slowly(self, request: Request) -> Generation:
-        async with self._slots:
+    async def generate(self, request: Request, sampling: SamplingConfig) -> Generation:
+        fault = None
+        if self._latency_s:
             await asyncio.sleep(self._latency_s)
-        return self._answer(request)
+        if self._process:
+            fault = fault_of(request.pixels)
+            await self._process.work(fault)
+        self.last_sign = time.monotonic()
+        return _answer(request, sampling, fault)
 
-    def _answer(self, request: Request) -> Generation:
-        text = fake_caption(request.pixels)
-        return Generation(text, "stop", len(request.prompt.split()), len(text.split()))
+    def kill(self) -> None:
+        if self._process:
+            self._process.kill()
 
     def close(self) -> None:
-        pass
+        self.kill()
+
+
+def _answer(request: Request, sampling: SamplingConfig, fault: Fault | None) -> Generation:
+    text, finish = fake_caption(request.pixels), "stop"
+    if fault is Fault.WORKER:
+        os._exit(1)
+    if fault is Fault.REFUSAL or (fault is Fault.LOOP and sampling.temperature == 0):
+        refusal = "I'm sorry, but I cannot describe this image."
+        text = refusal if fault is Fault.REFUSAL else "The sky is blue. " * 40
+        finish = "stop" if fault is Fault.REFUSAL else "length"
+    return Generation(text, finish, len(request.prompt.split()), len(text.split()))

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import io
 import os
-from collections.abc import Sequence
+import time
 
 import openai
 from PIL import Image
@@ -27,40 +27,36 @@ class OpenAIEngine:
 
     def __init__(self, spec: EngineSpec) -> None:
         self.version = f"openai {openai.__version__}"
+        self.last_sign = time.monotonic()
         self._model = spec.model
-        self._slots = asyncio.Semaphore(spec.settings.max_concurrent_requests)
+        self.slots = spec.settings.max_concurrent_requests
         self._client = openai.AsyncOpenAI(
             base_url=spec.settings.url,
             api_key=os.environ.get("OPENAI_API_KEY", "none"),
             max_retries=MAX_RETRIES,
         )
 
-    async def generate(
-        self, requests: Sequence[Request], sampling: SamplingConfig
-    ) -> list[Generation]:
-        return list(await asyncio.gather(*(self._generate(r, sampling) for r in requests)))
-
-    async def _generate(self, request: Request, sampling: SamplingConfig) -> Generation:
-        async with self._slots:
-            picture = await asyncio.to_thread(_data_uri, request)
-            content = [
-                {"type": "image_url", "image_url": {"url": picture}},
-                {"type": "text", "text": request.prompt},
-            ]
-            try:
-                answer = await self._client.chat.completions.create(
-                    model=self._model,
-                    messages=[{"role": "user", "content": content}],  # type: ignore[list-item, misc]
-                    max_tokens=sampling.max_tokens,
-                    temperature=sampling.temperature,
-                    top_p=sampling.top_p,
-                    seed=sampling.seed_of(request.image_sha256),
-                )
-            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-                return refused(error)
-            except openai.OpenAIError as error:
-                # Keys, quota, outage: weather, no fact about the image. The unit stays undone.
-                raise EngineError("openai", f"{type(error).__name__}: {error}") from error
+    async def generate(self, request: Request, sampling: SamplingConfig) -> Generation:
+        picture = await asyncio.to_thread(_data_uri, request)
+        content = [
+            {"type": "image_url", "image_url": {"url": picture}},
+            {"type": "text", "text": request.prompt},
+        ]
+        try:
+            answer = await self._client.chat.completions.create(
+                model=self._model,
+                messages=[{"role": "user", "content": content}],  # type: ignore[list-item, misc]
+                max_tokens=sampling.max_tokens,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                seed=sampling.seed_of(request.image_sha256),
+            )
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+            return refused(error)
+        except openai.OpenAIError as error:
+            # Keys, quota, outage: weather, no fact about the image. The unit stays undone.
+            raise EngineError("openai", f"{type(error).__name__}: {error}") from error
+        self.last_sign = time.monotonic()
         choice = answer.choices[0]
         used = answer.usage
         return Generation(
@@ -69,6 +65,9 @@ class OpenAIEngine:
             used.prompt_tokens if used else None,
             used.completion_tokens if used else None,
         )
+
+    def kill(self) -> None:
+        pass  # its clients have deadlines of their own
 
     def close(self) -> None:
         pass

@@ -4,13 +4,18 @@ Also the way most people caption today, and so the baseline.
 """
 
 import asyncio
+import os
+import time
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import transformers
 from PIL import Image
 
+from s4v_core.errors import EngineError
 from s4v_core.generation.engines.prompting import PromptRenderer
 from s4v_core.generation.requests import (
     EngineSpec,
@@ -28,7 +33,10 @@ class TransformersEngine:
         self.version = f"transformers {transformers.__version__}"
         self._prompts = PromptRenderer(spec.model, spec.template)
         self._batch_size = spec.settings.batch_size
-        self._one_at_a_time = asyncio.Lock()
+        self.slots = 2 * self._batch_size  # one batch computes, the next one is there
+        self._waiting: deque[_Waiting] = deque()
+        self._batches: asyncio.Task[None] | None = None
+        self.last_sign = time.monotonic()
         dtype = spec.settings.dtype
         if dtype == "auto" and spec.device == "cpu":
             dtype = "float32"
@@ -38,15 +46,39 @@ class TransformersEngine:
         ).eval()
         self._model.to("cuda" if spec.device == "gpu" else "cpu")
 
-    async def generate(
-        self, requests: Sequence[Request], sampling: SamplingConfig
-    ) -> list[Generation]:
-        found: list[Generation] = []
-        for first in range(0, len(requests), self._batch_size):
-            batch = requests[first : first + self._batch_size]
-            async with self._one_at_a_time:
-                found += await asyncio.to_thread(self._generate, batch, sampling)
+    async def generate(self, request: Request, sampling: SamplingConfig) -> Generation:
+        answer = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(request, sampling, answer))
+        if self._batches is None or self._batches.done():
+            self._batches = asyncio.create_task(self._run_batches())
+        found: Generation = await answer
         return found
+
+    async def _run_batches(self) -> None:
+        await asyncio.sleep(0)  # who asks together is batched together
+        while self._waiting:
+            sampling = self._waiting[0].sampling
+            batch: list[_Waiting] = []
+            while (
+                self._waiting
+                and len(batch) < self._batch_size
+                and self._waiting[0].sampling == sampling
+            ):
+                batch.append(self._waiting.popleft())
+            try:
+                requests = [waiting.request for waiting in batch]
+                found = await asyncio.to_thread(self._generate, requests, sampling)
+            # Border to foreign code: whatever it is, the ones who wait must hear of it.
+            except Exception as error:  # noqa: BLE001
+                for waiting in batch:
+                    waiting.answer.set_exception(
+                        EngineError("transformers", f"{type(error).__name__}: {error}")
+                    )
+                continue
+            self.last_sign = time.monotonic()
+            for waiting, answer in zip(batch, found, strict=True):
+                if not waiting.answer.done():
+                    waiting.answer.set_result(answer)
 
     def _generate(self, batch: Sequence[Request], sampling: SamplingConfig) -> list[Generation]:
         images = [Image.fromarray(request.pixels) for request in batch]
@@ -70,8 +102,18 @@ class TransformersEngine:
         finish = "length" if stop is None else "stop"
         return Generation(self._prompts.text(kept), finish, prompt_tokens, len(kept))
 
+    def kill(self) -> None:
+        os._exit(1)  # it computes in this very process; Ray starts another
+
     def close(self) -> None:
         del self._model
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    request: Request
+    sampling: SamplingConfig
+    answer: "asyncio.Future[Generation]"
 
 
 def _parameters(sampling: SamplingConfig) -> dict[str, Any]:

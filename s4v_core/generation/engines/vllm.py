@@ -1,17 +1,19 @@
 """vLLM in this process: continuous batching over all requests of all units in flight."""
 
-import asyncio
 import itertools
 import os
-from collections.abc import Sequence
+import time
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
+import psutil
 from PIL import Image
 
 from s4v_core.errors import EngineError
 from s4v_core.generation.engines.prompting import PromptRenderer
 from s4v_core.generation.requests import (
+    EngineDiedError,
     EngineSpec,
     Generation,
     Request,
@@ -25,8 +27,12 @@ CPU_SEQUENCES = 32
 FLOAT32_BYTES = 4
 MAX_CPU_KV_CACHE = 4 << 30
 
+LOOP = {"max_pattern_size": 32, "min_pattern_size": 1, "min_count": 6}
+"""Six times the same tokens, up to 32 of them, end a caption. Longer loops are left to the gate:
+the check costs the scheduler a call per size and token."""
+
 ADMITTED_PER_SLOT = 1.1
-"""Requests handed to vLLM per sequence it can run; more would only hold pixels in memory."""
+"""Requests handed to vLLM per sequence it can run, so that a free place is filled at once."""
 
 
 class VllmEngine:
@@ -40,36 +46,35 @@ class VllmEngine:
         except ImportError as error:  # it has many causes; the real one is the useful one
             raise EngineError("vllm", f"cannot be imported: {error!r}") from error
         self.version = f"vllm {vllm.__version__}"
-        self._slots = asyncio.Semaphore(int(_sequences(spec) * ADMITTED_PER_SLOT) + 1)
+        self.slots = int(_sequences(spec) * ADMITTED_PER_SLOT) + 1
         self._numbers = itertools.count()
         self._prompts = PromptRenderer(spec.model, spec.template)
         self._token_ids = lru_cache(maxsize=1024)(self._prompts.token_ids)
-        self._engine = AsyncLLM.from_engine_args(_engine_args(spec, self._prompts))
+        before = set(psutil.Process().children(recursive=True))
+        self._engine = AsyncLLM.from_engine_args(
+            _engine_args(spec, self._prompts), stat_loggers=[lambda *_: self]
+        )
+        self._children = set(psutil.Process().children(recursive=True)) - before
+        self.last_sign = time.monotonic()
 
-    async def generate(
-        self, requests: Sequence[Request], sampling: SamplingConfig
-    ) -> list[Generation]:
-        return list(await asyncio.gather(*(self._generate(r, sampling) for r in requests)))
-
-    async def _generate(self, request: Request, sampling: SamplingConfig) -> Generation:
+    async def generate(self, request: Request, sampling: SamplingConfig) -> Generation:
         from vllm.exceptions import VLLMClientError
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-        async with self._slots:
-            prompt = {
-                "prompt_token_ids": self._token_ids(request.prompt),
-                "multi_modal_data": {"image": Image.fromarray(request.pixels)},
-            }
-            number = f"{next(self._numbers)}"
-            parameters = _parameters(request, sampling)
-            last = None
-            try:
-                async for output in self._engine.generate(prompt, parameters, number):
-                    last = output
-            except EngineDeadError as error:
-                raise EngineError("vllm", "the engine died; see its log above") from error
-            except (VLLMClientError, EngineGenerateError, ValueError) as error:
-                return refused(error)  # this request's fault; the engine lives
+        prompt = {
+            "prompt_token_ids": self._token_ids(request.prompt),
+            "multi_modal_data": {"image": Image.fromarray(request.pixels)},
+        }
+        number = f"{next(self._numbers)}"
+        parameters = _parameters(request, sampling)
+        last = None
+        try:
+            async for output in self._engine.generate(prompt, parameters, number):
+                last = output
+        except EngineDeadError as error:
+            raise EngineDiedError("vllm", "the engine died; see its log above") from error
+        except (VLLMClientError, EngineGenerateError, ValueError) as error:
+            return refused(error)  # this request's fault; the engine lives
         assert last is not None, "a request that did not fail has an output"
         answer = last.outputs[0]
         return Generation(
@@ -79,13 +84,29 @@ class VllmEngine:
             len(answer.token_ids),
         )
 
+    def record(self, *_: Any, **__: Any) -> None:
+        """A step of the engine is done (vLLM's StatLoggerBase)."""
+        self.last_sign = time.monotonic()
+
+    def log_engine_initialized(self) -> None:
+        """Part of StatLoggerBase."""
+
+    def log(self) -> None:
+        """Part of StatLoggerBase."""
+
+    def kill(self) -> None:
+        for child in self._children:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+
     def close(self) -> None:
         self._engine.shutdown()
+        self.kill()  # what a shutdown leaves behind after a crash
 
 
 def _parameters(request: Request, sampling: SamplingConfig) -> Any:
     from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
+    from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind
 
     return SamplingParams(
         max_tokens=sampling.max_tokens,
@@ -93,6 +114,7 @@ def _parameters(request: Request, sampling: SamplingConfig) -> Any:
         top_p=sampling.top_p,
         repetition_penalty=sampling.repetition_penalty,
         seed=sampling.seed_of(request.image_sha256),
+        repetition_detection=RepetitionDetectionParams(**LOOP) if sampling.stop_at_loops else None,
         # One answer per request, and its text from the ids in one go, is the least CPU time.
         output_kind=RequestOutputKind.FINAL_ONLY,
         detokenize=False,

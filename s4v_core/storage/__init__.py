@@ -1,0 +1,58 @@
+"""Files on any fsspec URI: listing, ranged reads, and the create-only write that commits rest on.
+
+The only room that knows fsspec. Knows nothing of what the files hold.
+"""
+
+from s4v_core.storage.access import UNIT_PATIENCE_S, patience
+from s4v_core.storage.places import absolute, arrow_filesystem, base_name, is_local, join, parent
+from s4v_core.storage.reading import (
+    SourceChangedError,
+    StoredFile,
+    exists,
+    expand,
+    is_folder,
+    list_files,
+    local_copy,
+    open_to_read,
+    read,
+    read_range,
+    stat,
+)
+from s4v_core.storage.writing import (
+    PARTIAL,
+    create,
+    remove,
+    remove_stale_partials,
+    replace,
+    replace_json,
+    upload,
+)
+
+__all__ = [
+    "PARTIAL",
+    "UNIT_PATIENCE_S",
+    "SourceChangedError",
+    "StoredFile",
+    "absolute",
+    "arrow_filesystem",
+    "base_name",
+    "create",
+    "exists",
+    "expand",
+    "is_folder",
+    "is_local",
+    "join",
+    "list_files",
+    "local_copy",
+    "open_to_read",
+    "parent",
+    "patience",
+    "read",
+    "read_range",
+    "remove",
+    "remove_stale_partials",
+    "replace",
+    "replace_json",
+    "stat",
+    "upload",
+]

@@ -1,0 +1,41 @@
+"""Names of files on any fsspec URI. Asks no store."""
+
+from typing import Any
+
+import pyarrow.fs as pa_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from s4v_core.storage.access import locate
+
+
+def join(uri: str, *names: str) -> str:
+    """`uri` with `names` below it."""
+    return "/".join([uri.rstrip("/") or "/", *names]).replace("//", "/", 1 if uri == "/" else 0)
+
+
+def base_name(uri: str) -> str:
+    """Last part of a URI."""
+    return uri.rstrip("/").rsplit("/", 1)[-1]
+
+
+def parent(uri: str) -> str:
+    """The folder of a URI."""
+    return uri.rstrip("/").rpartition("/")[0] or ("/" if uri.startswith("/") else ".")
+
+
+def absolute(uri: str) -> str:
+    """The same place named so that every node understands it; local paths become absolute."""
+    fs, path = locate(uri)
+    return str(path) if isinstance(fs, LocalFileSystem) else uri.rstrip("/")
+
+
+def is_local(uri: str) -> bool:
+    """Whether `uri` lies on a disk of this machine (or one that is mounted like it)."""
+    return isinstance(locate(uri)[0], LocalFileSystem)
+
+
+def arrow_filesystem(uri: str) -> tuple[Any, str]:
+    """The store as pyarrow takes it, and the path of `uri` in it."""
+    fs, path = locate(uri)
+    handler: Any = pa_fs.FSSpecHandler
+    return pa_fs.PyFileSystem(handler(fs)), path

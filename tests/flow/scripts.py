@@ -1,0 +1,36 @@
+"""The entry scripts as processes of their own, each with a Ray of its own."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+FAKE = ["--model", "none", "--engine", "fake"]
+
+
+def start(script: str, *flags: str, cwd: Path, **variables: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "ray_jobs" / script), *flags],
+        cwd=cwd,
+        env=os.environ | {"RAY_ADDRESS": "local", "PYTHONPATH": ""} | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a Ctrl-C meant for the script must not reach the tests
+    )
+
+
+def run(script: str, *flags: str, cwd: Path, **variables: str) -> tuple[int, str, str]:
+    process = start(script, *flags, cwd=cwd, **variables)
+    out, err = process.communicate(timeout=240)
+    return process.returncode, out, err
+
+
+def wait_for_units(output: Path, count: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while len(list((output / "captions").glob("*.parquet"))) < count:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
