@@ -86,11 +86,13 @@ def _sentence_of(box: str) -> str:
 
 def _without_defaults(job: J, default: J) -> J:
     """A repeatable flag appends to the recipe's values; what the user gives replaces them."""
-    given = {}
+    given: dict[str, Any] = {}
     for name, value in job:
         before = getattr(default, name)
         if isinstance(value, tuple) and len(value) > len(before):
             given[name] = value[len(before) :]
+        elif isinstance(value, Config) and isinstance(before, Config):
+            given[name] = _without_defaults(value, before)
     return job.replace(**given)
 
 

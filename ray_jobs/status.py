@@ -17,6 +17,7 @@ import tyro
 
 from ray_jobs.command_line import read_flags, run_main
 from s4v_core.captioning.status import read_status
+from s4v_core.captioning.verification import verify_run
 from s4v_core.config import Config
 
 
@@ -25,12 +26,18 @@ class StatusJob(Config):
 
     output: Annotated[str, tyro.conf.Positional]
     """Folder of the run."""
+    verify: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Read every row and prove it against the plan; exit code 1 if anything is wrong."""
 
 
 def main(argv: list[str]) -> int:
     job = read_flags(StatusJob, argv, __doc__ or "")
     status = read_status(job.output)
     print(status.as_text())
+    if job.verify:
+        verification = verify_run(job.output)
+        print(verification.as_text())
+        return 0 if verification.is_sound else 1
     return 0
 
 

@@ -3,7 +3,8 @@ import pickle
 import pytest
 
 from s4v_core import errors
-from s4v_core.storage import SourceChangedError
+from s4v_core.generation.requests import EngineDiedError
+from s4v_core.storage import SourceChangedError, UnreachableError
 
 CASES = [
     errors.ConfigError("limit: found -5, allowed 1 or more"),
@@ -11,8 +12,10 @@ CASES = [
     errors.SchemaError("plan.parquet", "a, b", "a, c"),
     errors.StorageError("s3://bucket/x", "no answer"),
     errors.EngineError("vllm", "died"),
+    EngineDiedError("vllm", "died"),
     errors.TrainingError(7, "the loss is nan"),
     SourceChangedError("s3://bucket/x", "changed"),
+    UnreachableError("s3://bucket/x", "TimeoutError: "),
 ]
 
 

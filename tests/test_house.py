@@ -23,8 +23,9 @@ TRAINING = """
 
 FLAGS = {
     "caption.py": """
-        --input --output --model --image-root --engine --prompt --prompts --template --limit
-        --unit-size --engines --accelerator --retry-errors --plan --demo-scenes
+        --input --output --model --image-root --engine --prompt --prompts --sources
+        --source-column --template --limit --unit-size --engines --accelerator --retry-errors
+        --plan --demo-scenes
         --sampling.max-tokens --sampling.temperature --sampling.top-p --sampling.repetition-penalty
         --sampling.stop-at-loops --sampling.seed
         --gate.enabled --gate.min-words --gate.max-words --gate.allow-truncated --gate.script
@@ -40,7 +41,7 @@ FLAGS = {
         --decode.max-megapixels --decode.max-side-px --decode.min-side-px --decode.max-file-mib
         --decode.tiff --decode.exif-orientation --decode.reduced-jpeg --decode.deadline-s
         """,
-    "status.py": "",
+    "status.py": "--verify",
     "export.py": "--to",
     "convert.py": "--tower",
     "train_captioner.py": TRAINING,

@@ -1,14 +1,16 @@
 """Everything that a job names, looked at before anything is written."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from s4v_core import prompts, storage
 from s4v_core.captioning.job import CaptionJob
+from s4v_core.captioning.prompt_file import read_prompts
 from s4v_core.errors import ConfigError
 from s4v_core.generation.engine_choice import choose_engine
+from s4v_core.generation.prompting import Prompt
 from s4v_core.generation.requests import EngineSpec
 from s4v_core.images.policy import Framing
 from s4v_core.model.folder import OWN_SIZE_PX, CheckpointFacts, read_facts
@@ -28,7 +30,7 @@ class CheckedJob:
     shards: list[Shard]
     engine: EngineSpec
     facts: CheckpointFacts
-    prompts: tuple[str, ...]
+    prompts: tuple[Prompt, ...]
     settings: dict[str, Any]
     listing_digest: str
     head: PlanHead | None
@@ -45,14 +47,18 @@ def check_job(job: CaptionJob) -> CheckedJob:
     # Workers may stand in another folder than the driver.
     model = storage.absolute(job.model) if Path(job.model).is_dir() else job.model
     engine = choose_engine(job.engine, model, job.template or facts.template, job.settings)
-    texts = _prompts(job)
-    shards = find_shards(job.input, job.image_root)
+    asked = _prompts(job)
+    columns = {name for prompt in asked for name in prompt.columns}
+    columns |= {job.source_column} if job.source_column else set()
+    shards = find_shards(job.input, job.image_root, tuple(sorted(columns)))
     settings = {
         "model": job.model,
         "model_revision": facts.revision,
         "engine": engine.name,
         "template": engine.template,
-        "prompts": list(texts),
+        "prompts": [asdict(prompt) for prompt in asked],
+        "sources": list(job.sources),
+        "source_column": job.source_column,
         "sampling": job.sampling.model_dump(),
         "gate": job.gate.model_dump(),
         "ladder": job.ladder.model_dump(),
@@ -67,7 +73,7 @@ def check_job(job: CaptionJob) -> CheckedJob:
         raise ConfigError(
             f"output: {job.output} holds captions but no plan; choose another --output"
         )
-    return CheckedJob(job, shards, engine, facts, texts, settings, digest_listing(shards), head)
+    return CheckedJob(job, shards, engine, facts, asked, settings, digest_listing(shards), head)
 
 
 def _facts(job: CaptionJob) -> CheckpointFacts:
@@ -78,17 +84,8 @@ def _facts(job: CaptionJob) -> CheckpointFacts:
     return read_facts(job.model)
 
 
-def _prompts(job: CaptionJob) -> tuple[str, ...]:
-    if job.prompts is None:
-        return (job.prompt or prompts.CAPTION,)
-    try:
-        text = storage.read(job.prompts).decode()
-    except (FileNotFoundError, UnicodeDecodeError):
-        raise ConfigError(f"prompts: {job.prompts} is no readable text file") from None
-    lines = tuple(line.strip() for line in text.splitlines() if line.strip())
-    if not lines:
-        raise ConfigError(f"prompts: {job.prompts} holds no prompt")
-    return lines
+def _prompts(job: CaptionJob) -> tuple[Prompt, ...]:
+    return read_prompts(job.prompts) if job.prompts else (Prompt(job.prompt or prompts.CAPTION),)
 
 
 def refuse_other_settings(output: str, old: dict[str, Any], new: dict[str, Any]) -> None:

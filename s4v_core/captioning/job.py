@@ -29,7 +29,13 @@ class CaptionJob(Config):
     prompt: str | None = None
     """What the captioner is asked; default: the Share-Captioner's instruction."""
     prompts: str | None = None
-    """File of prompts, one per line; each image gets one of them, chosen by its id."""
+    """File of prompts; each image gets one of them, chosen by its id. One per line, or .json(l)
+    with {"prompt": "Its alt text is {alt}. Describe it.", "weight": 2, "source": "coco*"}."""
+    sources: tuple[str, ...] = ()
+    """NAME=PATTERN: images whose id or URI matches belong to that source; the first match counts.
+    May be repeated. Default: the folder that an image lies in."""
+    source_column: str | None = None
+    """Column of a Parquet, field of a JSON record or of a .json sidecar that names the source."""
     template: str | None = None
     """Chat template: vicuna_v1, or model for the checkpoint's own; default: by architecture."""
     limit: int | None = Field(None, ge=1)
@@ -71,6 +77,9 @@ class CaptionJob(Config):
             raise ConfigError("prompt: found --prompt and --prompts, allowed one of them")
         if self.prompt is not None and not self.prompt.strip():
             raise ConfigError("prompt: found an empty text, allowed any other")
+        for source in self.sources:
+            if not all(source.partition("=")):
+                raise ConfigError(f"sources: found {source!r}, allowed NAME=PATTERN")
         if self.plan and self.retry_errors:
             raise ConfigError("plan: found --plan and --retry-errors, allowed one of them")
         return self

@@ -15,6 +15,7 @@ from s4v_core.captioning.statistics import Times
 from s4v_core.generation.pass_spec import Engines, PassSpec, UnitDone
 from s4v_core.interrupts import draining
 from s4v_core.records.plan import PlanHead
+from s4v_core.records.source_names import name_sources
 
 
 class PassFlow:
@@ -83,7 +84,9 @@ def index_input(checked: CheckedJob) -> tuple[list[pa.Table], list[dict[str, Any
 
     _connect(checked)
     with ProgressBar(f"indexing {len(checked.shards)} shards", None) as bar:
-        return index_shards(checked.shards, bar.advance)
+        tables, accounts = index_shards(checked.shards, bar.advance)
+    job = checked.job
+    return [name_sources(rows, job.sources, job.source_column) for rows in tables], accounts
 
 
 def _connect(checked: CheckedJob) -> None:

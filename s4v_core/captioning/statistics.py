@@ -33,6 +33,7 @@ class RunCounts:
     rejected: int
     error: int
     output_tokens: int
+    attempts: int
     missing: list[int]
     foreign: list[int]
     reasons: dict[str, int] = field(default_factory=dict)
@@ -51,19 +52,19 @@ class RunCounts:
 
 
 def count_run(output: str, head: plan.PlanHead) -> RunCounts:
-    """Read every unit's file of a run: rows by status and by reason."""
+    """The accounts of every unit's file of a run: rows by status and by reason."""
     done = units.done_units(output)
     planned = set(range(len(head.unit_rows)))
     totals: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     foreign = sorted(done - planned)
     with ThreadPoolExecutor(READERS) as pool:
-        for account, found in pool.map(lambda unit: _counted(output, unit), sorted(done & planned)):
+        for account in pool.map(lambda unit: units.read_account(output, unit), done & planned):
             if (account.plan, account.rows) != (head.digest, head.unit_rows[account.unit]):
                 foreign.append(account.unit)
-            for name in ("rows", "ok", "rejected", "error", "output_tokens"):
+            for name in ("rows", "ok", "rejected", "error", "output_tokens", "attempts"):
                 totals[name] += getattr(account, name)
-            reasons += found
+            reasons.update(account.reasons)
     return RunCounts(
         images=head.images,
         units=len(planned),
@@ -72,6 +73,7 @@ def count_run(output: str, head: plan.PlanHead) -> RunCounts:
         rejected=totals["rejected"],
         error=totals["error"],
         output_tokens=totals["output_tokens"],
+        attempts=totals["attempts"],
         missing=sorted(planned - done),
         foreign=foreign,
         reasons=dict(reasons.most_common()),
@@ -80,13 +82,6 @@ def count_run(output: str, head: plan.PlanHead) -> RunCounts:
         repeated=sum(shard["repeated"] for shard in head.shards),
         skipped=sum(shard["skipped"] for shard in head.shards),
     )
-
-
-def _counted(output: str, unit: int) -> tuple[units.UnitAccount, Counter[str]]:
-    account = units.read_account(output, unit)
-    if account.ok == account.rows:
-        return account, Counter()
-    return account, Counter(filter(None, units.read_unit(output, unit)["reason"].to_pylist()))
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from s4v_core.generation.prompting import Prompt
 from s4v_core.generation.requests import EngineSpec, Judge, SamplingConfig
 from s4v_core.images.policy import DecodeConfig, Framing
 
@@ -30,7 +31,7 @@ class PassSpec:
     gate: Judge
     decode: DecodeConfig
     framing: Framing
-    prompts: tuple[str, ...]
+    prompts: tuple[Prompt, ...]
     heal: bool = False
 
 

@@ -11,10 +11,11 @@ from s4v_core import storage
 from s4v_core.failpoints import reach
 from s4v_core.generation.brake import Brake
 from s4v_core.generation.pass_spec import PassSpec
+from s4v_core.generation.prompting import ask
 from s4v_core.images.guard import GuardedDecoder
 from s4v_core.images.policy import DecodeConfig, Framing, Refused
 from s4v_core.records import plan, units
-from s4v_core.records.reading import read_images
+from s4v_core.records.reading import read_images, read_sidecar
 
 _FIELDS: list[tuple[str, Any]] = [
     ("unit", pa.int32()),
@@ -57,6 +58,8 @@ def _prepared_unit(unit: int, spec: PassSpec) -> pa.Table:
     if spec.heal:
         failed = _failed_ids(spec.output, unit)
         planned = [row for row in planned if row["image_id"] in failed]
+    if any(prompt.columns for prompt in spec.prompts):
+        planned = [row | {"sidecar": read_sidecar(row["sidecar"])} for row in planned]
     started = time.monotonic()
     reach("before_read")
     images = read_images(planned)
@@ -67,19 +70,15 @@ def _prepared_unit(unit: int, spec: PassSpec) -> pa.Table:
     return pa.Table.from_pylist([row | times for row in rows], schema=PREPARED_SCHEMA)
 
 
-def choose_prompt(prompts: tuple[str, ...], image_id: str) -> str:
-    """The prompt of an image: the same in every run, evenly spread over all images."""
-    digest = hashlib.sha256(image_id.encode("utf-8", "replace")).digest()
-    return prompts[int.from_bytes(digest[:8], "big") % len(prompts)]
-
-
 def _prepared(planned: dict[str, Any], image: bytes | str, spec: PassSpec) -> dict[str, Any]:
     row = dict.fromkeys(PREPARED_SCHEMA.names)
     row |= {name: planned[name] for name in ("image_id", "uri", "source")}
-    row["prompt"] = choose_prompt(spec.prompts, planned["image_id"])
+    row["prompt"], unasked = ask(spec.prompts, planned)
     if isinstance(image, str):
         return row | {"reason": image}
     row["image_sha256"] = hashlib.sha256(image).hexdigest()
+    if unasked:
+        return row | {"reason": unasked}
     decoded = _decoder(spec.decode, spec.framing).decode(image)
     if isinstance(decoded, Refused):
         return row | {"reason": decoded.reason}

@@ -5,7 +5,7 @@ with a problem, a damage of the shard, or a count.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from s4v_core.records import tar
 from s4v_core.records.gunzip import Gunzip
 from s4v_core.records.schemas import PLAN_SCHEMA
 from s4v_core.records.sources import NOT_IMAGES, SIDECARS, Shard, ending, relative_name
-from s4v_core.storage import StoredFile
+from s4v_core.storage import StoredFile, UnreachableError
 
 INDEX_SCHEMA = pa.schema([f for f in PLAN_SCHEMA if f.name != "unit"])
 """Rows of the plan before they are cut into units."""
@@ -75,6 +75,8 @@ def index_shard(shard: Shard) -> ShardIndex:
     }
     try:
         return indexers[shard.kind](shard)
+    except UnreachableError:
+        raise  # weather; the same command tries again
     except (StorageError, FileNotFoundError):
         return ShardIndex(damages=[tar.Damage("unreadable", 0)])
 
@@ -165,7 +167,8 @@ def _index_parquet(shard: Shard) -> ShardIndex:
         name = next((n for n in ID_COLUMNS if n in schema.names), None)
         path = f"{image}.path" if image and _has_field(schema, image, "path") else None
         source = "source" if "source" in schema.names else None
-        columns = [c for c in (name, uri, path, source) if c]
+        kept = [c for c in shard.columns if c in schema.names]
+        columns = [c for c in dict.fromkeys((name, uri, path, source, *kept)) if c]
         root = shard.image_root or storage.parent(shard.uri)
         folder = storage.base_name(storage.parent(shard.uri))
         number = 0
@@ -180,6 +183,7 @@ def _index_parquet(shard: Shard) -> ShardIndex:
                     row=number,
                     etag=shard.etag,
                     source=str(values[source]) if source else folder,
+                    sidecar=_kept(values, kept),
                 )
                 if uri:
                     place, problem = _resolve(values[uri], root)
@@ -235,7 +239,14 @@ def _index_json(shard: Shard) -> ShardIndex:
         place, problem = _resolve(image, root)
         source = image.split("/")[0] if "/" in image else storage.base_name(root)
         index.rows.append(
-            _row(image_id=image, uri=place, container="file", source=source, problem=problem)
+            _row(
+                image_id=image,
+                uri=place,
+                container="file",
+                source=source,
+                sidecar=_kept(record, shard.columns),
+                problem=problem,
+            )
         )
     return index
 
@@ -259,6 +270,11 @@ def _resolve(image: Any, root: str) -> tuple[str, str | None]:
     if image.startswith("/") or "\\" in image or ".." in image.split("/"):
         return image, "unsafe_path"
     return storage.join(storage.absolute(root), image), None
+
+
+def _kept(values: Mapping[str, Any], columns: Sequence[str]) -> str | None:
+    found = {name: values[name] for name in columns if values.get(name) is not None}
+    return json.dumps(found, ensure_ascii=False, default=str) if found else None
 
 
 def _row(**values: Any) -> dict[str, Any]:

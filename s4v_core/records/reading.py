@@ -5,6 +5,7 @@ unit stays undone.
 """
 
 import contextvars
+import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -41,6 +42,20 @@ def read_images(rows: Sequence[dict[str, Any]]) -> list[bytes | str]:
         for at, image in zip(places, images, strict=True):
             found[at] = image
     return found
+
+
+def read_sidecar(sidecar: str | None) -> str | None:
+    """The text beside an image; loose sidecars are only named in the plan, and read here."""
+    try:
+        found = json.loads(sidecar or "null")
+    except ValueError:
+        return sidecar
+    if not isinstance(found, dict) or found.keys() != {"uri"}:
+        return sidecar
+    try:
+        return storage.read(found["uri"]).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return None
 
 
 def _read_files(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:

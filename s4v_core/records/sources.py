@@ -5,7 +5,7 @@ JSON, or single image files.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from s4v_core import storage
@@ -60,6 +60,7 @@ class Shard:
         files: The image files of a folder.
         sidecars: Text files of a folder.
         image_root: Where the images of a JSON or of a Parquet with URIs lie.
+        columns: Of a Parquet or of a JSON's records, kept with each image as its sidecar.
     """
 
     kind: str
@@ -70,6 +71,7 @@ class Shard:
     files: tuple[StoredFile, ...] = ()
     sidecars: tuple[StoredFile, ...] = ()
     image_root: str | None = None
+    columns: tuple[str, ...] = ()
 
     @property
     def listing(self) -> list[str]:
@@ -78,7 +80,9 @@ class Shard:
         return own + [f"{f.uri} {f.size} {f.etag}" for f in (*self.files, *self.sidecars)]
 
 
-def find_shards(inputs: Sequence[str], image_root: str | None = None) -> list[Shard]:
+def find_shards(
+    inputs: Sequence[str], image_root: str | None = None, columns: tuple[str, ...] = ()
+) -> list[Shard]:
     """All shards of all inputs, in the order given, each once.
 
     Raises:
@@ -93,7 +97,7 @@ def find_shards(inputs: Sequence[str], image_root: str | None = None) -> list[Sh
         if not found:
             raise InputError(pattern, "found no images, .tar shards, Parquet or JSON")
         for shard in _merged(found):
-            shards.setdefault((shard.kind, shard.uri), shard)
+            shards.setdefault((shard.kind, shard.uri), replace(shard, columns=columns))
     return list(shards.values())
 
 

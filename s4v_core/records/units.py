@@ -8,7 +8,7 @@ import io
 import json
 import re
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +19,9 @@ from s4v_core.failpoints import reach
 from s4v_core.records.schemas import RESULT_SCHEMA, STATUSES, check_schema
 
 FOLDER = "captions"
+FOOTER_BYTES = 64 << 10
+"""A unit's footer has about 12 kB; its account is in it."""
+
 _NAME = re.compile(r"unit-(\d{6,})\.parquet$")
 _KEY = b"s4v.unit"
 
@@ -35,6 +38,8 @@ class UnitAccount:
     rejected: int
     error: int
     output_tokens: int
+    attempts: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
 
 
 def captions_folder(output: str) -> str:
@@ -102,7 +107,11 @@ def read_unit(output: str, unit: int) -> pa.Table:
 def read_account(output: str, unit: int) -> UnitAccount:
     """A unit's account, from its footer."""
     uri = unit_uri(output, unit)
-    metadata = _parquet(uri).schema_arrow.metadata or {}
+    try:
+        tail = storage.read_tail(uri, FOOTER_BYTES)
+        metadata = pq.read_schema(io.BytesIO(tail)).metadata or {}
+    except (pa.ArrowInvalid, OSError) as error:
+        raise StorageError(uri, f"is no complete Parquet file: {error}") from None
     if _KEY not in metadata:
         raise StorageError(uri, "is no unit of a caption run")
     return UnitAccount(**json.loads(metadata[_KEY]))
@@ -118,5 +127,13 @@ def _parquet(uri: str) -> pq.ParquetFile:
 def _account(unit: int, plan_digest: str, run_id: str, rows: pa.Table) -> UnitAccount:
     counts = Counter(rows["status"].to_pylist())
     by_status = {status: counts[status] for status in STATUSES}
-    tokens = sum(filter(None, rows["output_tokens"].to_pylist()))
-    return UnitAccount(unit, plan_digest, run_id, rows.num_rows, **by_status, output_tokens=tokens)
+    return UnitAccount(
+        unit,
+        plan_digest,
+        run_id,
+        rows.num_rows,
+        **by_status,
+        output_tokens=sum(filter(None, rows["output_tokens"].to_pylist())),
+        attempts=sum(filter(None, rows["attempts"].to_pylist())),
+        reasons=dict(Counter(filter(None, rows["reason"].to_pylist()))),
+    )

@@ -3,7 +3,7 @@
 The only room that knows fsspec. Knows nothing of what the files hold.
 """
 
-from s4v_core.storage.access import UNIT_PATIENCE_S, patience
+from s4v_core.storage.access import UNIT_PATIENCE_S, UnreachableError, patience
 from s4v_core.storage.places import absolute, arrow_filesystem, base_name, is_local, join, parent
 from s4v_core.storage.reading import (
     SourceChangedError,
@@ -16,6 +16,7 @@ from s4v_core.storage.reading import (
     open_to_read,
     read,
     read_range,
+    read_tail,
     stat,
 )
 from s4v_core.storage.writing import (
@@ -33,6 +34,7 @@ __all__ = [
     "UNIT_PATIENCE_S",
     "SourceChangedError",
     "StoredFile",
+    "UnreachableError",
     "absolute",
     "arrow_filesystem",
     "base_name",
@@ -49,6 +51,7 @@ __all__ = [
     "patience",
     "read",
     "read_range",
+    "read_tail",
     "remove",
     "remove_stale_partials",
     "replace",

@@ -47,6 +47,10 @@ fsspec.config.conf.setdefault("s3", {}).setdefault(
 _patience_s: ContextVar[float] = ContextVar("patience_s", default=20.0)
 
 
+class UnreachableError(StorageError):
+    """A store that did not answer for as long as anybody would wait."""
+
+
 @contextmanager
 def patience(seconds: float) -> Iterator[None]:
     """How long calls inside try again; by default as long as a person at a terminal would wait."""
@@ -85,6 +89,7 @@ def call(uri: str, attempt: Callable[[], T], writing: bool = False) -> T:
 
     Raises:
         FileNotFoundError, FileExistsError: As they are (the former unless `writing`).
+        UnreachableError: Weather that outlasted the caller's patience.
         StorageError: Everything else.
     """
     remote = not isinstance(locate(uri)[0], LocalFileSystem)
@@ -101,8 +106,10 @@ def call(uri: str, attempt: Callable[[], T], writing: bool = False) -> T:
                 raise
             raise _told(uri, error) from error
         except Exception as error:
-            if not remote or not is_weather(error) or time.monotonic() > deadline:
+            if not remote or not is_weather(error):
                 raise _told(uri, error) from error
+            if time.monotonic() > deadline:
+                raise UnreachableError(uri, f"{type(error).__name__}: {error}") from error
         time.sleep(random.uniform(0, wait_s))
         wait_s = min(2 * wait_s, LONGEST_WAIT_S)
 

@@ -136,6 +136,26 @@ def read_range(uri: str, offset: int, length: int, etag: str | None = None) -> b
     return data
 
 
+def read_tail(uri: str, length: int) -> bytes:
+    """The last `length` bytes of a file, or all of a shorter one, in one request.
+
+    Raises:
+        FileNotFoundError: There is none.
+        StorageError: The store does not answer.
+    """
+    fs, path = locate(uri)
+    if not isinstance(fs, LocalFileSystem):
+        return call(uri, lambda: bytes(fs.cat_file(path, start=-length)))
+
+    def attempt() -> bytes:
+        with Path(path).open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(file.tell() - length, 0))
+            return file.read()
+
+    return call(uri, attempt)
+
+
 @contextmanager
 def open_to_read(uri: str, block_mib: int = 8) -> Iterator[BinaryIO]:
     """A seekable file that reads ahead in large blocks: for one pass from front to back."""

@@ -6,7 +6,6 @@ from ray_jobs.command_line import parse
 from s4v_core.captioning.statistics import Times
 from s4v_core.errors import ConfigError
 from s4v_core.generation.pass_spec import UnitDone
-from s4v_core.generation.preparation import choose_prompt
 from s4v_core.generation.requests import SamplingConfig
 from s4v_core.recipes import CAPTION
 
@@ -49,13 +48,6 @@ def test_wrong_usage_is_one_sentence(flags: list[str], sentence: str) -> None:
     assert "\n" not in str(refusal.value)
 
 
-def test_a_prompt_is_chosen_by_id_alone_and_all_are_used() -> None:
-    prompts = ("a", "b", "c")
-    chosen = [choose_prompt(prompts, f"image-{n}") for n in range(3000)]
-    assert chosen == [choose_prompt(prompts, f"image-{n}") for n in range(3000)]
-    assert all(900 < chosen.count(prompt) < 1100 for prompt in prompts)
-
-
 def test_a_seed_belongs_to_an_images_content() -> None:
     drawn = SamplingConfig(temperature=0.5, seed=1)
     assert drawn.seed_of("a") == drawn.seed_of("a") != drawn.seed_of("b")
@@ -68,6 +60,8 @@ def _unit(**times: float) -> UnitDone:
         "unit": 0,
         "rows": 10,
         "generated": 10,
+        "attempts": 10,
+        "engine_starts": 0,
         "ok": 10,
         "rejected": 0,
         "error": 0,

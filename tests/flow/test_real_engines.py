@@ -1,8 +1,11 @@
 """vLLM's CPU build and transformers, end to end on the same untrained checkpoint."""
 
 import importlib.util
+import threading
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from s4v_core.captioning.caption_pass import run_pass
@@ -34,7 +37,9 @@ def shard(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, bytes]) ->
     return write_tar(tmp_path_factory.mktemp("real") / "0000.tar", members)
 
 
-def _captions(shard: Path, output: Path, checkpoint: Path, engine: str) -> dict[str, dict]:
+def _captions(
+    shard: Path, output: Path, checkpoint: Path, engine: str, **changes: object
+) -> dict[str, dict]:
     job = CaptionJob(
         input=(str(shard),),
         output=str(output),
@@ -43,6 +48,7 @@ def _captions(shard: Path, output: Path, checkpoint: Path, engine: str) -> dict[
         sampling=GREEDY,
         gate=Gate(enabled=False),  # an untrained captioner says nothing that passes it
         settings=EngineSettings(max_model_len=2048, max_num_seqs=16),
+        **changes,  # type: ignore[arg-type]
     )
     assert run_pass(job).exit_code == DONE
     return {row["image_id"]: row for row in check_rows(output)}
@@ -78,3 +84,27 @@ def test_an_engine_that_cannot_load_its_weights_ends_the_job_with_a_sentence(
     with pytest.raises(EngineError, match="cannot load"):
         _captions(shard, tmp_path / "out", broken, "transformers")
     assert not list((tmp_path / "out" / "captions").glob("*.parquet"))
+
+
+@pytest.mark.slow
+def test_an_engine_killed_in_mid_run_is_replaced_and_costs_no_caption(
+    shard: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    killed: list[int] = []
+
+    def kill_once() -> None:
+        while not list((tmp_path / "out" / "captions").glob("*.parquet")):
+            time.sleep(0.01)
+        for process in psutil.process_iter(["name", "cmdline"]):
+            if "EngineCore" in " ".join(process.info["cmdline"] or [process.info["name"]]):
+                process.kill()
+                killed.append(process.pid)
+
+    threading.Thread(target=kill_once, daemon=True).start()
+    rows = _captions(shard, tmp_path / "out", checkpoint, "vllm", unit_size=2)
+    assert len(killed) == 1
+    wanted = _captions(shard, tmp_path / "wanted", checkpoint, "vllm")
+    assert {n: row["caption"] for n, row in rows.items()} == {
+        n: row["caption"] for n, row in wanted.items()
+    }
+    assert {row["reason"] for row in rows.values()} == {None, "not_an_image"}
