@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
     )
     from s4v_core.captioning.forecast import forecast
     from s4v_core.captioning.outcome import Outcome
-    from s4v_core.captioning.report import first_captions
+    from s4v_core.captioning.status import first_captions
 
     print(job.model_dump_json(indent=2))
     if job.plan:

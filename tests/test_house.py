@@ -24,8 +24,8 @@ TRAINING = """
 FLAGS = {
     "caption.py": """
         --input --output --model --image-root --engine --prompt --prompts --sources
-        --source-column --template --limit --unit-size --engines --accelerator --retry-errors
-        --plan --demo-scenes
+        --source-column --licences --template --limit --unit-size --engines --accelerator
+        --retry-errors --dedupe --plan --rate --price-per-hour --demo-scenes
         --sampling.max-tokens --sampling.temperature --sampling.top-p --sampling.repetition-penalty
         --sampling.stop-at-loops --sampling.seed
         --gate.enabled --gate.min-words --gate.max-words --gate.allow-truncated --gate.script

@@ -13,6 +13,8 @@ from typing import Any
 
 from s4v_core import storage
 from s4v_core.captioning.checks import CheckedJob, check_job, refuse_other_settings
+from s4v_core.captioning.data_card import write_data_card
+from s4v_core.captioning.forecast import read_forecast
 from s4v_core.captioning.job import CaptionJob
 from s4v_core.captioning.outcome import Outcome
 from s4v_core.captioning.pass_flow import PassFlow, index_input
@@ -62,6 +64,9 @@ def run_pass(job: CaptionJob) -> Outcome:
         output=job.output,
         counts=count_run(job.output, head),
         captioned=flow.captioned,
+        captioned_ok=flow.captioned_ok,
+        attempted=flow.attempted,
+        engine_starts=flow.engine_starts,
         found_done=found_done,
         wasted=flow.wasted,
         wall_s=wall_s,
@@ -69,6 +74,7 @@ def run_pass(job: CaptionJob) -> Outcome:
         bound_by=flow.bound_by,
         interrupted=flow.interrupted,
         notes=_notes(checked, head),
+        planned=read_forecast(job.output),
     )
     if todo:
         storage.replace_json(storage.join(job.output, "stats.json"), outcome.as_dict())
@@ -76,6 +82,7 @@ def run_pass(job: CaptionJob) -> Outcome:
         figures = read_status(job.output).figures or outcome.as_dict()
         notice = DEMO_NOTICE if job.demo_scenes else ""
         write_report(job.output, head, outcome.counts, figures, notice)
+        write_data_card(job.output, head, outcome.counts, _licences(job))
     return outcome
 
 
@@ -110,6 +117,11 @@ def _notes(checked: CheckedJob, head: PlanHead) -> tuple[str, ...]:
         "the input is no longer what was planned (files came, went or changed); "
         "captions are those of the plan, so give what is new an --output of its own",
     )
+
+
+def _licences(job: CaptionJob) -> dict[str, str]:
+    pairs = (text.rpartition("=") for text in job.licences)
+    return {source or "*": licence for source, _, licence in pairs}
 
 
 def _about_run(checked: CheckedJob, head: PlanHead, run_id: str) -> dict[str, Any]:

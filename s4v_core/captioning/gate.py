@@ -141,7 +141,7 @@ class Gate(Config):
 
     def _length(self, text: str, finish_reason: str | None) -> str | None:
         if finish_reason == "length" and not self.allow_truncated:
-            return "truncated"
+            return "truncated_caption"
         unspaced = sum(char >= "\u2e80" for char in text)
         count = len(text.split()) + unspaced // 2
         if count < self.min_words:

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from s4v_core.captioning.gate import Gate
 from s4v_core.config import Config
 from s4v_core.errors import ConfigError
-from s4v_core.generation.requests import EngineName, EngineSettings, Ladder, SamplingConfig
+from s4v_core.generation.requests import Dedupe, EngineName, EngineSettings, Ladder, SamplingConfig
 from s4v_core.images.policy import DecodeConfig
 from s4v_core.records.schemas import UNIT_SIZE
 
@@ -36,6 +36,9 @@ class CaptionJob(Config):
     May be repeated. Default: the folder that an image lies in."""
     source_column: str | None = None
     """Column of a Parquet, field of a JSON record or of a .json sidecar that names the source."""
+    licences: tuple[str, ...] = ()
+    """LICENCE, or SOURCE=LICENCE for one source: what the data card says of the images. May be
+    repeated."""
     template: str | None = None
     """Chat template: vicuna_v1, or model for the checkpoint's own; default: by architecture."""
     limit: int | None = Field(None, ge=1)
@@ -51,8 +54,14 @@ class CaptionJob(Config):
     """Do failed and rejected images again, and replace their rows."""
     plan: bool = False
     """Measure a sample, say how long the whole input takes, and caption nothing."""
+    rate: float | None = Field(None, gt=0)
+    """For --plan: images per second of one engine, where it is known; no engine is started."""
+    price_per_hour: float | None = Field(None, ge=0)
+    """For --plan: of one engine's machine, in any currency."""
     sampling: SamplingConfig = SamplingConfig()
     """How captions are drawn."""
+    dedupe: Dedupe = "off"
+    """Caption equal images once: exact looks at bytes, perceptual at a hash of what is seen."""
     gate: Gate = Gate()
     """Which texts are captions; others are drawn again."""
     ladder: Ladder = Ladder()

@@ -20,16 +20,22 @@ class Outcome:
     """How a pass ended.
 
     Attributes:
-        captioned: Images whose rows this run wrote.
+        captioned: Images whose rows this run wrote; of these `captioned_ok` have a caption.
+        attempted: Captions that this run generated, rejected ones included.
+        engine_starts: Engines that were started to replace dead ones.
         found_done: Images that had their rows before it.
         wasted: Images that this run generated although somebody else had just committed them.
         wall_s: Time of the flow, engine start included.
         notes: Sentences that the user must read.
+        planned: The forecast that was made for this run, if one was.
     """
 
     output: str
     counts: RunCounts
     captioned: int
+    captioned_ok: int
+    attempted: int
+    engine_starts: int
     found_done: int
     wasted: int
     wall_s: float
@@ -37,6 +43,7 @@ class Outcome:
     bound_by: str
     interrupted: bool
     notes: tuple[str, ...]
+    planned: dict[str, Any] | None = None
 
     @property
     def exit_code(self) -> int:
@@ -60,15 +67,24 @@ class Outcome:
             )
         if self.captioned:
             lines.append(pace_text(self.as_dict()))
+        if self.planned and self.captioned and not self.found_done:
+            lines.append(self._against_plan(self.planned))
         if self.wasted:
             lines.append(f"{self.wasted} captions were made twice: another run was at work")
         lines.append(f"captions: {units.captions_folder(self.output)}/*.parquet")
         lines.append(f"report:   {storage.join(self.output, REPORT_NAME)}")
         return "\n".join(lines)
 
+    def _against_plan(self, planned: dict[str, Any]) -> str:
+        expected_s = planned["total_s"] - planned["index_s"]
+        return (
+            f"planned {expected_s:.0f} s for {planned['images']} images, took {self.wall_s:.0f} s "
+            f"({self.wall_s / expected_s - 1:+.1%})"
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """The figures of stats.json."""
-        rate = self.captioned / self.wall_s if self.captioned else 0.0
+        wall_s = self.wall_s if self.captioned else 0.0
         return {
             **{k: v for k, v in self.counts.as_dict().items() if k not in ("missing", "foreign")},
             "missing_units": len(self.counts.missing),
@@ -76,8 +92,15 @@ class Outcome:
             "found_done": self.found_done,
             "wasted": self.wasted,
             "wall_s": round(self.wall_s, 3),
-            "images_per_s": round(rate, 3),
+            "images_per_s": _rate(self.captioned, wall_s),
+            "goodput_per_s": _rate(self.captioned_ok, wall_s),
+            "attempts_per_s": _rate(self.attempted, wall_s),
+            "engine_restarts": self.engine_starts,
             "ms_per_image": self.ms_per_image,
             "bound_by": self.bound_by,
             "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+
+
+def _rate(count: int, wall_s: float) -> float:
+    return round(count / wall_s, 3) if wall_s else 0.0

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from s4v_core.captioning.checks import CheckedJob
-from s4v_core.captioning.progress import ProgressBar
+from s4v_core.captioning.progress import ImageBar, PassNotes
 from s4v_core.captioning.statistics import Times
 from s4v_core.generation.pass_spec import Engines, PassSpec, UnitDone
 from s4v_core.interrupts import draining
@@ -42,10 +42,12 @@ class PassFlow:
             decode=job.decode,
             framing=checked.facts.framing,
             prompts=checked.prompts,
+            dedupe=job.dedupe,
             heal=job.retry_errors,
         )
-        self.times = Times()
-        self.captioned = self.wasted = 0
+        self.times, self.notes = Times(), PassNotes()
+        self.captioned = self.captioned_ok = self.wasted = 0
+        self.attempted = self.engine_starts = 0
         self.busy_s = 0.0
         self.interrupted = False
 
@@ -57,25 +59,36 @@ class PassFlow:
         """Run the units; each is given out when it is durable."""
         from s4v_core.generation.brake import Brake
         from s4v_core.generation.careful import run_units
+        from s4v_core.generation.metrics import PassMetrics
 
         engines = Engines(self.checked.job.engines, self.checked.job.accelerator)
         _connect(self.checked)
         brake = Brake()
+        metrics = PassMetrics(self.spec.run_id, self.head.images, found_done, engines.count)
         first: float | None = None
         rows = sum(self.head.unit_rows[unit] for unit in todo)
         with (
             draining(brake.pull) as drained,
-            ProgressBar(label, found_done + rows, found_done) as bar,
+            ImageBar(label, found_done + rows, found_done) as bar,
         ):
             for done in run_units(self.spec, todo, engines, brake):
                 first = first or time.monotonic()
                 self.busy_s = time.monotonic() - first
                 self.times.add(done)
-                self.captioned += done.generated if done.wrote else 0
-                self.wasted += 0 if done.wrote else done.generated
-                bar.advance(done.rows, self.bound_by, rejected=done.rejected, error=done.error)
+                self._count(done)
+                self.notes.add(done)
+                metrics.add(done, self.bound_by)
+                bar.note(self.notes.text(self.bound_by))
+                bar.advance(done.rows)
                 yield done
         self.interrupted = bool(drained)
+
+    def _count(self, done: UnitDone) -> None:
+        self.captioned += done.generated if done.wrote else 0
+        self.captioned_ok += done.generated_ok if done.wrote else 0
+        self.wasted += 0 if done.wrote else done.generated
+        self.attempted += done.attempts
+        self.engine_starts += done.engine_starts
 
 
 def index_input(checked: CheckedJob) -> tuple[list[pa.Table], list[dict[str, Any]]]:
@@ -83,7 +96,7 @@ def index_input(checked: CheckedJob) -> tuple[list[pa.Table], list[dict[str, Any
     from s4v_core.generation.index_flow import index_shards
 
     _connect(checked)
-    with ProgressBar(f"indexing {len(checked.shards)} shards", None) as bar:
+    with ImageBar(f"indexing {len(checked.shards)} shards", None) as bar:
         tables, accounts = index_shards(checked.shards, bar.advance)
     job = checked.job
     return [name_sources(rows, job.sources, job.source_column) for rows in tables], accounts

@@ -7,7 +7,7 @@ from typing import Any
 from s4v_core import storage
 from s4v_core.captioning.statistics import RunCounts, count_run
 from s4v_core.errors import InputError
-from s4v_core.records import plan
+from s4v_core.records import plan, units
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,22 @@ def read_status(output: str) -> RunStatus:
     except FileNotFoundError:
         figures = {}
     return RunStatus(output, count_run(output, head), figures)
+
+
+def first_captions(output: str, count: int) -> list[tuple[str, str]]:
+    """Image id and caption (or reason) of the first rows that are done."""
+    shown: list[tuple[str, str]] = []
+    for unit in sorted(units.done_units(output)):
+        rows = units.read_unit(output, unit).slice(0, count - len(shown)).to_pylist()
+        shown += [(row["image_id"], said(row)) for row in rows]
+        if len(shown) == count:
+            break
+    return shown
+
+
+def said(row: dict[str, Any]) -> str:
+    """A row's caption, or why there is none."""
+    return str(row["caption"]) if row["status"] == "ok" else f"{row['status']}: {row['reason']}"
 
 
 def counts_text(counts: RunCounts) -> str:
@@ -78,6 +94,7 @@ def pace_text(figures: dict[str, Any]) -> str:
     stages = ", ".join(f"{name} {ms:g}" for name, ms in figures["ms_per_image"].items())
     return (
         f"{figures['captioned_by_this_run']} captioned in {figures['wall_s']:.1f} s, engine start "
-        f"included ({figures['images_per_s']:g} images/s); bound by {figures['bound_by']}; "
+        f"included ({figures['images_per_s']:g} images/s, {figures['goodput_per_s']:g} good "
+        f"captions/s of {figures['attempts_per_s']:g} generated); bound by {figures['bound_by']}; "
         f"ms per image: {stages}"
     )

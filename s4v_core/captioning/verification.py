@@ -54,7 +54,10 @@ def verify_run(output: str) -> Verification:
     problems += [f"unit {unit}: not in the plan" for unit in sorted(done - planned)]
     rows, ids = 0, Counter[str]()
     with ThreadPoolExecutor(READERS) as pool:
-        checked = pool.map(lambda unit: _checked(output, unit, head), sorted(planned & done))
+        there = (
+            (unit, wanted) for unit, wanted in enumerate(plan.planned_ids(output)) if unit in done
+        )
+        checked = pool.map(lambda one: _checked(output, one[0], one[1], head), there)
         for found, wrong in checked:
             rows += len(found)
             ids.update(found)
@@ -63,12 +66,13 @@ def verify_run(output: str) -> Verification:
     return Verification(head.images, rows, tuple(problems))
 
 
-def _checked(output: str, unit: int, head: plan.PlanHead) -> tuple[list[str], list[str]]:
+def _checked(
+    output: str, unit: int, wanted: list[str], head: plan.PlanHead
+) -> tuple[list[str], list[str]]:
     """Image ids of a unit's file, and what is wrong with it."""
     try:
         account = units.read_account(output, unit)
         table = units.read_unit(output, unit)
-        wanted = plan.read_planned_unit(output, unit)["image_id"].to_pylist()
     except S4VError as error:
         return [], [f"unit {unit}: {error}"]
     ids = [str(image_id) for image_id in table["image_id"].to_pylist()]

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -17,8 +16,9 @@ from s4v_core.failpoints import reach
 from s4v_core.generation.brake import Brake
 from s4v_core.generation.engine_choice import build_engine
 from s4v_core.generation.pass_spec import PassSpec
-from s4v_core.generation.requests import Generation, Request
+from s4v_core.generation.requests import Request
 from s4v_core.generation.supervision import SupervisedEngine
+from s4v_core.generation.twins import Ending, Twins
 from s4v_core.records import units
 from s4v_core.records.schemas import RESULT_SCHEMA, table_of
 
@@ -34,8 +34,8 @@ GENERATED_SCHEMA = pa.schema([*RESULT_SCHEMA, *_EXTRA])
 class CaptionerActor:
     """One per accelerator; holds the engine for the whole pass."""
 
-    def __init__(self, spec: PassSpec, brake: Brake) -> None:
-        self._spec, self._brake = spec, brake
+    def __init__(self, spec: PassSpec, brake: Brake, twins: Twins | None = None) -> None:
+        self._spec, self._brake, self._twins = spec, brake, twins
         # Ray keeps only the text of what a constructor raises; the first call raises it whole.
         self._failure: S4VError | None = None
         try:
@@ -73,7 +73,7 @@ class CaptionerActor:
             reach("in_generate")
             pixels = prepared["pixels"]
             ends = await asyncio.gather(
-                *(self._attempted(row, pixels[at]) for at, row in enumerate(rows))
+                *(self._ended(row, pixels[at]) for at, row in enumerate(rows))
             )
         finally:
             busy_s = self._clock.end()
@@ -84,41 +84,42 @@ class CaptionerActor:
         ]
         return table_of(done, GENERATED_SCHEMA, f"unit {rows[0]['unit']}")
 
-    async def _attempted(self, row: dict[str, Any], pixels: pa.LargeBinaryScalar) -> "_Ending":
+    async def _ended(self, row: dict[str, Any], pixels: pa.LargeBinaryScalar) -> Ending:
+        """How it ends with one image, or how it ended with an equal one."""
+        twins, key = self._twins, row["twin_key"]
+        if twins is None or key is None:
+            return await self._attempted(row, pixels)
+        if found := await twins.claim(key, row["image_id"]):
+            return found
+        ending = await self._attempted(row, pixels)
+        await twins.tell(key, row["image_id"], ending)
+        return ending
+
+    async def _attempted(self, row: dict[str, Any], pixels: pa.LargeBinaryScalar) -> Ending:
         """A caption that passes the gate, or how the last attempt ended."""
         if row["reason"] is not None:
-            return _Ending("error", row["reason"], 0, None)
+            return Ending("error", row["reason"], 0, None)
         request = _request(row, pixels)
         reason = None
         for attempt, sampling in enumerate(self._spec.samplings, 1):
             answer = await self._engine.generate(request, sampling)
             if answer.text is None:
-                return _Ending("error", answer.reason, attempt, answer)
+                return Ending("error", answer.reason, attempt, answer)
             reason = self._spec.gate.judge(answer.text, answer.finish_reason, request.prompt)
             if reason is None:
-                return _Ending("ok", None, attempt, answer)
-        return _Ending("rejected", reason, attempt, answer)
+                return Ending("ok", None, attempt, answer)
+        return Ending("rejected", reason, attempt, answer)
 
     def _new_starts(self) -> int:
         new, self._told_starts = self._engine.starts - self._told_starts, self._engine.starts
         return new
 
 
-@dataclass(frozen=True, slots=True)
-class _Ending:
-    """How it ended with one image; `answer` is the last attempt's."""
-
-    status: str
-    reason: str | None
-    attempts: int
-    answer: Generation | None
-
-
 def failed_rows(prepared: pa.Table, reason: str, spec: PassSpec) -> pa.Table:
     """PREPARED_SCHEMA in, GENERATED_SCHEMA out: images that no engine gave an answer for."""
     about = {"generate_s": 0.0, "idle_s": 0.0, "engine_starts": 0}
     rows = prepared.drop_columns("pixels").to_pylist()
-    ends = [_Ending("error", row["reason"] or reason, 1, None) for row in rows]
+    ends = [Ending("error", row["reason"] or reason, 1, None) for row in rows]
     done = [
         _result(row, end, spec, spec.engine.name) | about
         for row, end in zip(rows, ends, strict=True)
@@ -126,7 +127,7 @@ def failed_rows(prepared: pa.Table, reason: str, spec: PassSpec) -> pa.Table:
     return table_of(done, GENERATED_SCHEMA, "rows without an answer")
 
 
-def _result(row: dict[str, Any], end: _Ending, spec: PassSpec, engine: str) -> dict[str, Any]:
+def _result(row: dict[str, Any], end: Ending, spec: PassSpec, engine: str) -> dict[str, Any]:
     answer = end.answer
     sampling = spec.samplings[max(end.attempts, 1) - 1]
     return {name: row[name] for name in GENERATED_SCHEMA.names if name in row} | {
@@ -134,6 +135,7 @@ def _result(row: dict[str, Any], end: _Ending, spec: PassSpec, engine: str) -> d
         "status": end.status,
         "reason": end.reason,
         "attempts": end.attempts,
+        "twin_of": end.twin_of,
         "finish_reason": answer.finish_reason if answer else None,
         "prompt_tokens": answer.prompt_tokens if answer else None,
         "output_tokens": answer.output_tokens if answer else None,

@@ -6,10 +6,11 @@ Ray Data streams, places and holds back; what is done is decided by the files al
 """
 
 import logging
+import pickle
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, fields
 from typing import Any
 
 import pyarrow as pa
@@ -25,6 +26,7 @@ from s4v_core.generation.captioner import TIMES, CaptionerActor
 from s4v_core.generation.pass_spec import Engines, PassSpec, UnitDone
 from s4v_core.generation.preparation import prepare_unit
 from s4v_core.generation.requests import EngineSpec
+from s4v_core.generation.twins import Twins
 from s4v_core.records import plan, units
 from s4v_core.records.schemas import RESULT_SCHEMA
 
@@ -72,7 +74,11 @@ def run_flow(
         CaptionerActor,
         batch_size=None,
         batch_format="pyarrow",
-        fn_constructor_kwargs={"spec": spec, "brake": brake},
+        fn_constructor_kwargs={
+            "spec": spec,
+            "brake": brake,
+            "twins": Twins() if spec.dedupe != "off" else None,
+        },
         compute=ActorPoolStrategy(
             size=engines.count,
             max_concurrent_calls_per_actor=in_flight,
@@ -90,19 +96,19 @@ def run_flow(
     )
     try:
         for row in dataset.iter_rows():
-            yield UnitDone(**row)
+            yield pickle.loads(row["done"])
     except ray.exceptions.RayError as error:
         raise (brake.first_failure() or error) from error
 
 
 def commit_unit(batch: pa.Table, spec: PassSpec, brake: Brake) -> pa.Table:
-    """Generated rows in, the unit's account out (fields of UnitDone); the file is the commit."""
+    """Generated rows in, the unit's account out (a pickled UnitDone); the file is the commit."""
     if not batch.num_rows:
         return _DONE_SCHEMA.empty_table()
     with brake.reporting(), storage.patience(storage.UNIT_PATIENCE_S):
         done = commit(batch, spec)
         reach("before_ack")
-    return pa.Table.from_pylist([asdict(done)], _DONE_SCHEMA)
+    return pa.table({"done": [pickle.dumps(done)]}, _DONE_SCHEMA)
 
 
 def commit(batch: pa.Table, spec: PassSpec) -> UnitDone:
@@ -127,6 +133,8 @@ def commit(batch: pa.Table, spec: PassSpec) -> UnitDone:
         unit=unit,
         rows=account.rows,
         generated=batch.num_rows,
+        generated_ok=batch.num_rows - batch["reason"].drop_null().length(),
+        reasons=tuple(Counter(map(str, batch["reason"].drop_null().to_pylist())).items()),
         attempts=pc.sum(batch["attempts"]).as_py(),
         engine_starts=batch["engine_starts"][0].as_py(),
         ok=account.ok,
@@ -177,5 +185,4 @@ def quiet_progress() -> None:
     context.print_on_execution_start = False
 
 
-_ARROW_TYPES: dict[Any, Any] = {int: pa.int64(), bool: pa.bool_(), float: pa.float64()}
-_DONE_SCHEMA = pa.schema({f.name: _ARROW_TYPES[f.type] for f in fields(UnitDone)})
+_DONE_SCHEMA = pa.schema({"done": pa.binary()})

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from s4v_core.generation.prompting import Prompt
-from s4v_core.generation.requests import EngineSpec, Judge, SamplingConfig
+from s4v_core.generation.requests import Dedupe, EngineSpec, Judge, SamplingConfig
 from s4v_core.images.policy import DecodeConfig, Framing
 
 
@@ -18,6 +18,7 @@ class PassSpec:
         samplings: The first attempt's, and those of the attempts after a rejection.
         gate: Judges every caption; picklable.
         prompts: One of them per image, chosen by the image's id.
+        dedupe: Whether equal images are captioned once.
         heal: Take the units that exist, do their failed rows again, and replace their files.
     """
 
@@ -32,6 +33,7 @@ class PassSpec:
     decode: DecodeConfig
     framing: Framing
     prompts: tuple[Prompt, ...]
+    dedupe: Dedupe = "off"
     heal: bool = False
 
 
@@ -53,6 +55,8 @@ class UnitDone:
 
     Attributes:
         rows: Of the unit's file; of these `generated` went through the flow now.
+        generated_ok: Of these, the ones with a caption.
+        reasons: (reason, count) of the others.
         attempts: Captions that were generated for them, rejected ones included.
         engine_starts: Engines that were started since the last unit, to replace dead ones.
         wrote: False where somebody else had committed the unit.
@@ -62,6 +66,8 @@ class UnitDone:
     unit: int
     rows: int
     generated: int
+    generated_ok: int
+    reasons: tuple[tuple[str, int], ...]
     attempts: int
     engine_starts: int
     ok: int

@@ -12,6 +12,7 @@ from s4v_core.failpoints import reach
 from s4v_core.generation.brake import Brake
 from s4v_core.generation.pass_spec import PassSpec
 from s4v_core.generation.prompting import ask
+from s4v_core.generation.twins import twin_key
 from s4v_core.images.guard import GuardedDecoder
 from s4v_core.images.policy import DecodeConfig, Framing, Refused
 from s4v_core.records import plan, units
@@ -32,6 +33,8 @@ _FIELDS: list[tuple[str, Any]] = [
     ("image_sha256", pa.string()),
     ("image_format", pa.string()),
     ("image_flags", pa.string()),
+    # Equal images asked the same share it; null unless they are captioned once.
+    ("twin_key", pa.string()),
     ("reason", pa.string()),
     ("read_s", pa.float64()),
     ("decode_s", pa.float64()),
@@ -73,10 +76,11 @@ def _prepared_unit(unit: int, spec: PassSpec) -> pa.Table:
 def _prepared(planned: dict[str, Any], image: bytes | str, spec: PassSpec) -> dict[str, Any]:
     row = dict.fromkeys(PREPARED_SCHEMA.names)
     row |= {name: planned[name] for name in ("image_id", "uri", "source")}
-    row["prompt"], unasked = ask(spec.prompts, planned)
+    prompt, unasked = ask(spec.prompts, planned)
+    row["prompt"] = prompt
     if isinstance(image, str):
         return row | {"reason": image}
-    row["image_sha256"] = hashlib.sha256(image).hexdigest()
+    sha256 = row["image_sha256"] = hashlib.sha256(image).hexdigest()
     if unasked:
         return row | {"reason": unasked}
     decoded = _decoder(spec.decode, spec.framing).decode(image)
@@ -90,6 +94,7 @@ def _prepared(planned: dict[str, Any], image: bytes | str, spec: PassSpec) -> di
         "height": decoded.height,
         "image_format": decoded.format,
         "image_flags": decoded.flags,
+        "twin_key": twin_key(spec.dedupe, sha256, decoded.pixels, decoded.pixel_width, prompt),
     }
 
 

@@ -11,6 +11,7 @@ from pydantic import Field
 from s4v_core.config import Config
 from s4v_core.errors import EngineError
 
+Dedupe = Literal["off", "exact", "perceptual"]
 EngineName = Literal["auto", "vllm", "transformers", "openai", "fake"]
 
 

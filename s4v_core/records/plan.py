@@ -6,7 +6,7 @@ A pure function of listing and settings, so that two first starts write the same
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,6 +127,15 @@ def read_planned_unit(output: str, unit: int) -> pa.Table:
     with storage.open_to_read(plan_uri(output), block_mib=1) as file:
         table = pq.ParquetFile(file).read_row_group(unit)
     return check_schema(table.replace_schema_metadata(), PLAN_SCHEMA, plan_uri(output))
+
+
+def planned_ids(output: str) -> Iterator[list[str]]:
+    """Image ids of every unit, in order; opens the plan once."""
+    with storage.open_to_read(plan_uri(output)) as file:
+        table = pq.ParquetFile(file)
+        for unit in range(table.num_row_groups):
+            ids = table.read_row_group(unit, columns=["image_id"])["image_id"]
+            yield [str(image_id) for image_id in ids.to_pylist()]
 
 
 def _limited(tables: list[pa.Table], limit: int) -> list[pa.Table]:

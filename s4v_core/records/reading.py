@@ -17,6 +17,9 @@ from s4v_core.records.gunzip import Gunzip
 from s4v_core.records.indexing import bytes_column
 from s4v_core.storage import SourceChangedError
 
+MAX_GAP_BYTES = 1 << 20
+"""Bytes between two images that are read along rather than asked for apart."""
+
 FILE_READS = 16
 """Loose files are read this many at a time: each is one round trip."""
 
@@ -73,14 +76,31 @@ def _read_files(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:
 
 
 def _read_tar(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:
-    """Members of a unit are neighbours: one ranged read covers them."""
-    start = min(row["offset"] for row in rows)
-    end = max(row["offset"] + row["length"] for row in rows)
-    if end == start:
-        return [b""] * len(rows)
-    data = memoryview(storage.read_range(rows[0]["uri"], start, end - start, rows[0]["etag"]))
-    places = (row["offset"] - start for row in rows)
-    return [bytes(data[p : p + row["length"]]) for p, row in zip(places, rows, strict=True)]
+    """Members of a unit are neighbours: one ranged read covers those that lie close together."""
+    found: list[bytes | str] = [b""] * len(rows)
+    for places in _neighbours(rows):
+        start = rows[places[0]]["offset"]
+        end = max(rows[at]["offset"] + rows[at]["length"] for at in places)
+        if end == start:
+            continue
+        data = memoryview(storage.read_range(rows[0]["uri"], start, end - start, rows[0]["etag"]))
+        for at in places:
+            first = rows[at]["offset"] - start
+            found[at] = bytes(data[first : first + rows[at]["length"]])
+    return found
+
+
+def _neighbours(rows: list[dict[str, Any]]) -> list[list[int]]:
+    """Places in `rows` in the order of their offsets, cut where nobody's bytes lie between."""
+    order = sorted(range(len(rows)), key=lambda at: int(rows[at]["offset"]))
+    groups: list[list[int]] = []
+    end = 0
+    for at in order:
+        if not groups or rows[at]["offset"] - end > MAX_GAP_BYTES:
+            groups.append([])
+        groups[-1].append(at)
+        end = max(end, rows[at]["offset"] + rows[at]["length"])
+    return groups
 
 
 def _read_tar_gz(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:

@@ -34,7 +34,10 @@ _RESULT_FIELDS: list["pa.Field[Any]"] = [
     pa.field("caption", pa.string()),
     pa.field("status", pa.string(), nullable=False),
     pa.field("reason", pa.string()),
+    # 0: none was needed, for what `reason` says or because of a twin.
     pa.field("attempts", pa.int32(), nullable=False),
+    # The equal image whose caption this is (--dedupe).
+    pa.field("twin_of", pa.string()),
     pa.field("finish_reason", pa.string()),
     pa.field("prompt_tokens", pa.int32()),
     pa.field("output_tokens", pa.int32()),

@@ -109,7 +109,7 @@ def read_account(output: str, unit: int) -> UnitAccount:
     uri = unit_uri(output, unit)
     try:
         tail = storage.read_tail(uri, FOOTER_BYTES)
-        metadata = pq.read_schema(io.BytesIO(tail)).metadata or {}
+        metadata = pq.read_metadata(io.BytesIO(tail)).metadata or {}
     except (pa.ArrowInvalid, OSError) as error:
         raise StorageError(uri, f"is no complete Parquet file: {error}") from None
     if _KEY not in metadata:

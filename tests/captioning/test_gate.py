@@ -49,7 +49,10 @@ FAULTS: dict[str, tuple[str, Break]] = {
     "white space": ("empty", lambda text, chance: (" \n" * chance.randint(1, 9), "stop")),
     "one word": ("too_short", lambda text, chance: (text.split()[0], "stop")),
     "two words": ("too_short", lambda text, chance: (" ".join(text.split()[:2]), "stop")),
-    "cut": ("truncated", lambda text, chance: (text[: chance.randint(20, len(text))], "length")),
+    "cut": (
+        "truncated_caption",
+        lambda text, chance: (text[: chance.randint(20, len(text))], "length"),
+    ),
     "a word over and over": (
         "looping",
         lambda text, chance: (f"{text} {' '.join(['the'] * chance.randint(8, 60))}", "length"),

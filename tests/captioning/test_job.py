@@ -60,6 +60,7 @@ def _unit(**times: float) -> UnitDone:
         "unit": 0,
         "rows": 10,
         "generated": 10,
+        "generated_ok": 10,
         "attempts": 10,
         "engine_starts": 0,
         "ok": 10,
@@ -67,7 +68,7 @@ def _unit(**times: float) -> UnitDone:
         "error": 0,
         "output_tokens": 1,
     }
-    return UnitDone(wrote=True, **counts, **(zero | times))
+    return UnitDone(wrote=True, reasons=(), **counts, **(zero | times))
 
 
 @pytest.mark.parametrize(

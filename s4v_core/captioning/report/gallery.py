@@ -1,0 +1,73 @@
+"""Cards with a picture and what was said of it."""
+
+import base64
+import html
+import io
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from PIL import Image
+
+from s4v_core.captioning.report.survey import Pick, Survey, read_picks
+from s4v_core.captioning.status import said
+from s4v_core.errors import StorageError
+from s4v_core.images.guard import GuardedDecoder
+from s4v_core.images.policy import DecodeConfig, Decoded, Framing
+from s4v_core.records.reading import read_images
+
+THUMBNAIL_PX = 224
+READS = 16
+
+
+def cards(output: str, survey: Survey) -> str:
+    """HTML of all picked rows; a row of several kinds is shown once."""
+    kinds: dict[Pick, list[str]] = defaultdict(list)
+    for kind, picks in survey.picks.items():
+        for pick in picks:
+            kinds[pick].append(kind)
+    found = list(read_picks(output, list(kinds)))
+    with ThreadPoolExecutor(READS) as pool:
+        images = list(pool.map(_image, (planned for _, _, planned in found)))
+    decoder = GuardedDecoder(DecodeConfig(), Framing("fit", THUMBNAIL_PX))
+    shown = {
+        pick: _card(row, kinds[pick], _thumbnail(decoder, image))
+        for (pick, row, _), image in zip(found, images, strict=True)
+    }
+    decoder.close()
+    return "".join(shown[pick] for pick in kinds)  # in the order of the kinds
+
+
+def _image(planned: dict[str, Any]) -> bytes | str:
+    try:
+        return read_images([planned])[0]
+    except StorageError:
+        return "unreadable"
+
+
+def _card(row: dict[str, Any], kinds: list[str], picture: str) -> str:
+    image = (
+        f'<img src="{picture}" alt="" loading="lazy">' if picture else '<div class="none"></div>'
+    )
+    reason = "" if row["status"] == "ok" else f'<b class="{row["status"]}">{_safe(said(row))}</b>'
+    facts = [row["source"], f"{row['output_tokens'] or 0} tokens"]
+    facts += [f"{row['attempts']} attempts"] if row["attempts"] > 1 else []
+    return (
+        f'<article data-kinds="{" ".join(kinds)}" data-source="{_safe(row["source"])}">{image}'
+        f'<div class="text">{reason}<p>{_safe(row["caption"] or "")}</p>'
+        f"<small>{_safe(row['image_id'])}<br>{_safe(' · '.join(facts))}</small></div></article>"
+    )
+
+
+def _thumbnail(decoder: GuardedDecoder, image: bytes | str) -> str:
+    decoded = decoder.decode(image) if isinstance(image, bytes) else None
+    if not isinstance(decoded, Decoded):
+        return ""
+    size = (decoded.pixel_width, decoded.pixel_height)
+    sink = io.BytesIO()
+    Image.frombytes("RGB", size, decoded.pixels).save(sink, "JPEG", quality=75)
+    return "data:image/jpeg;base64," + base64.b64encode(sink.getvalue()).decode()
+
+
+def _safe(value: object) -> str:
+    return html.escape(str(value))

@@ -1,0 +1,185 @@
+"""The page itself: self-contained, loads nothing, and runs nothing but its own few lines."""
+
+import base64
+import hashlib
+import html
+import json
+import time
+from importlib import resources
+from typing import Any
+
+from s4v_core import storage
+from s4v_core.captioning.report.charts import stacked_bars
+from s4v_core.captioning.report.gallery import cards
+from s4v_core.captioning.report.survey import BIN_TOKENS, KINDS, TICK_S, Survey, survey_run
+from s4v_core.captioning.statistics import RunCounts
+from s4v_core.records import plan
+
+REPORT_NAME = "report.html"
+SHOWN_SOURCES = 8
+MOST_BARS = 120
+STATUSES = ("ok", "rejected", "error")
+
+
+def write_report(
+    output: str, head: plan.PlanHead, counts: RunCounts, figures: dict[str, Any], notice: str = ""
+) -> None:
+    """Write the page; it is derived, and may be written again at any time.
+
+    Args:
+        notice: A sentence that stands above everything else.
+    """
+    survey = survey_run(output, head)
+    sections = [
+        _summary(counts, figures),
+        _reasons(counts),
+        _charts(survey),
+        _sources(survey),
+        _gallery(survey, cards(output, survey)),
+        _settings(head),
+    ]
+    page = _page(head.settings["model"], notice, "".join(sections))
+    storage.replace(storage.join(output, REPORT_NAME), page.encode())
+
+
+def _summary(counts: RunCounts, figures: dict[str, Any]) -> str:
+    tokens = counts.output_tokens / max(counts.ok, 1)
+    numbers = {
+        "images": f"{counts.images:,}",
+        "captions": f"{counts.ok:,}",
+        "rejected": f"{counts.rejected:,}",
+        "errors": f"{counts.error:,}",
+        "tokens a caption": f"{tokens:.0f}",
+        "captions a second": f"{figures['goodput_per_s']:g}",
+        "generated a second": f"{figures['attempts_per_s']:g}",
+        "bound by": figures["bound_by"],
+    }
+    items = "".join(f"<li><b>{_safe(v)}</b>{_safe(k)}</li>" for k, v in numbers.items())
+    left = counts.images - counts.done
+    missing = f'<p class="notice">{left:,} images have no row yet.</p>' if left else ""
+    damaged = "".join(
+        f'<p class="notice">damaged shard {_safe(shard["uri"])}: '
+        f"{_safe(', '.join(d['kind'] for d in shard['damages']))}</p>"
+        for shard in counts.damaged[:20]
+    )
+    return f'<ul class="figures">{items}</ul>{missing}{damaged}'
+
+
+def _reasons(counts: RunCounts) -> str:
+    if not counts.reasons:
+        return ""
+    most = max(counts.reasons.values())
+    rows = "".join(
+        f"<tr><td>{_safe(reason)}</td><td class=number>{number:,}</td>"
+        f'<td class="bar"><i style="width:{100 * number / most:.1f}%"></i></td></tr>'
+        for reason, number in counts.reasons.items()
+    )
+    return f"<h2>Why images have no caption</h2><table>{rows}</table>"
+
+
+def _charts(survey: Survey) -> str:
+    if not survey.ticks:
+        return ""
+    return f'<div class="charts">{_minutes_chart(survey)}{_lengths_chart(survey)}</div>'
+
+
+def _minutes_chart(survey: Survey) -> str:
+    first, last = min(survey.ticks), max(survey.ticks)
+    wide = -(-(last - first + 1) // MOST_BARS)
+    bars = range(-(-(last - first + 1) // wide))
+    per_minute = 60 / TICK_S / wide
+    series = []
+    for status in STATUSES:
+        values = [0.0] * len(bars)
+        for tick, found in survey.ticks.items():
+            values[(tick - first) // wide] += found[status] * per_minute
+        series.append((status, status, values))
+    ends = (_clock(first), _clock(last))
+    return stacked_bars("Rows per minute (UTC)", series, ends)
+
+
+def _lengths_chart(survey: Survey) -> str:
+    sources = _largest(survey)
+    last = max((max(one.bins, default=0) for one in survey.sources.values()), default=0)
+    series = [
+        (name, f"s{number}", [float(survey.sources[name].bins[at]) for at in range(last + 1)])
+        for number, name in enumerate(sources)
+    ]
+    rest = [
+        float(sum(one.bins[at] for name, one in survey.sources.items() if name not in sources))
+        for at in range(last + 1)
+    ]
+    series += [("others", "s8", rest)] if any(rest) else []
+    return stacked_bars(
+        "Tokens of a caption, by source", series, ("0", f"{(last + 1) * BIN_TOKENS}")
+    )
+
+
+def _sources(survey: Survey) -> str:
+    rows = "".join(
+        f'<tr><td><i class="s{min(number, 8)}"></i>{_safe(name)}</td>'
+        f"<td class=number>{one.rows:,}</td><td class=number>{one.ok:,}</td>"
+        f"<td class=number>{one.tokens / max(one.ok, 1):.0f}</td></tr>"
+        for number, (name, one) in enumerate(
+            sorted(survey.sources.items(), key=lambda item: -item[1].rows)[:50]
+        )
+    )
+    attempts = ", ".join(
+        f"{number:,} after {count}" for count, number in sorted(survey.attempts.items()) if count
+    )
+    head = "<tr><th>source<th class=number>images<th class=number>captions<th class=number>tokens"
+    return f"<h2>Sources</h2><table>{head}{rows}</table><p>Attempts: {_safe(attempts)}.</p>"
+
+
+def _gallery(survey: Survey, shown: str) -> str:
+    kinds = [kind for kind in KINDS if survey.picks.get(kind)]
+    buttons = "".join(
+        f'<button type="button" data-kind="{kind}" aria-pressed="{str(at == 0).lower()}">{kind} '
+        f"({len(survey.picks[kind])})</button>"
+        for at, kind in enumerate(kinds)
+    )
+    options = "".join(f"<option>{_safe(name)}</option>" for name in sorted(survey.sources))
+    return (
+        f'<h2>Gallery</h2><div class="filters" role="group" aria-label="Filters">{buttons}'
+        f'<select aria-label="Source"><option value="">all sources</option>{options}</select>'
+        '<input type="search" placeholder="words" aria-label="Words in the caption">'
+        f'<output></output></div><div class="cards">{shown}</div>'
+    )
+
+
+def _settings(head: plan.PlanHead) -> str:
+    text = _safe(json.dumps(head.settings, indent=2, ensure_ascii=False))
+    return f"<details><summary>Settings</summary><pre>{text}</pre></details>"
+
+
+def _largest(survey: Survey) -> list[str]:
+    by_rows = sorted(survey.sources, key=lambda name: -survey.sources[name].rows)
+    return by_rows[:SHOWN_SOURCES]
+
+
+def _clock(tick: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(TICK_S * tick))
+
+
+def _own(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text("utf-8")
+
+
+def _page(model: str, notice: str, body: str) -> str:
+    warning = f'<p class="notice">{_safe(notice)}</p>' if notice else ""
+    style, script = _own("page.css"), _own("page.js")
+    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        # Captions are untrusted text: nothing of them may run or load.
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+        f"img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{allowed}'\">"
+        f"<title>Captions: {_safe(model)}</title><style>{style}</style></head><body>"
+        f"<h1>Captions</h1><p>{_safe(model)}</p>{warning}{body}<script>{script}</script>"
+        "</body></html>"
+    )
+
+
+def _safe(value: object) -> str:
+    return html.escape(str(value))

@@ -1,0 +1,89 @@
+"""Chromium without a window: what a page shows, and what clicks do."""
+
+import asyncio
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+class Page:
+    """One page; `run` evaluates JavaScript in it and returns JSON values."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse, loop: Any) -> None:
+        self._socket, self._loop = socket, loop
+        self._number = 0
+        self.requests: list[str] = []
+        self.errors: list[str] = []
+
+    def open(self, url: str) -> None:
+        for domain in ("Page", "Network", "Log", "Runtime"):
+            self._call(f"{domain}.enable")
+        self._call("Page.navigate", url=url)
+        while self.run("document.readyState") != "complete":
+            pass
+
+    def run(self, script: str) -> Any:
+        answer = self._call("Runtime.evaluate", expression=script, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    def _call(self, method: str, **params: Any) -> dict[str, Any]:
+        return self._loop.run_until_complete(self._called(method, params))
+
+    async def _called(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        self._number += 1
+        await self._socket.send_json({"id": self._number, "method": method, "params": params})
+        while True:
+            message = json.loads((await self._socket.receive(timeout=60)).data)
+            if message.get("id") == self._number:
+                return message["result"]
+            if message.get("method") == "Network.requestWillBeSent":
+                self.requests.append(message["params"]["request"]["url"])
+            if message.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded"):
+                self.errors.append(json.dumps(message["params"]))
+
+
+@contextmanager
+def browser() -> Iterator[Page]:
+    """A page of a fresh Chromium."""
+    assert CHROMIUM, "who asks has looked"
+    loop = asyncio.new_event_loop()
+    with tempfile.TemporaryDirectory() as profile:
+        flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"]
+        process = subprocess.Popen(
+            [CHROMIUM, *flags, "--remote-debugging-port=0", "about:blank"],
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            port = loop.run_until_complete(_port(Path(profile) / "DevToolsActivePort"))
+            session, socket = loop.run_until_complete(_connected(port))
+            yield Page(socket, loop)
+            loop.run_until_complete(session.close())
+        finally:
+            process.terminate()
+            process.wait()
+            loop.close()
+
+
+async def _port(file: Path) -> int:
+    for _ in range(600):
+        if file.exists() and file.read_text().strip():
+            return int(file.read_text().splitlines()[0])
+        await asyncio.sleep(0.05)
+    raise TimeoutError("Chromium does not start")
+
+
+async def _connected(port: int) -> tuple[aiohttp.ClientSession, aiohttp.ClientWebSocketResponse]:
+    session = aiohttp.ClientSession()
+    async with session.get(f"http://127.0.0.1:{port}/json") as answer:
+        [page] = [one for one in await answer.json() if one["type"] == "page"]
+    return session, await session.ws_connect(page["webSocketDebuggerUrl"], max_msg_size=0)
