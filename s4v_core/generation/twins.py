@@ -22,8 +22,8 @@ WAIT_S = 300.0
 LOOKS = "looks-"
 HASH_BITS = 256
 MOST_BITS = 16
-"""Bits of two hashes that may differ. Of 291 photographs, half their size at JPEG quality 60: 95 % lie
-within 16; no two different ones within 31, no two drawn scenes within 27."""
+"""Bits of two hashes that may differ. Of 291 photographs at half their size and JPEG quality 60,
+95 % lie within 16; no two different ones lie within 30, no two drawn scenes within 26."""
 
 MANY = 100_000
 """Calls that may wait in the actor at the same time."""
