@@ -3,6 +3,7 @@
 Nothing is written before all checks are through.
 """
 
+import logging
 import platform
 import secrets
 import time
@@ -33,6 +34,12 @@ from s4v_core.records.plan import (
     write_plan,
 )
 
+log = logging.getLogger(__name__)
+
+OVERWRITES = (
+    "%s: this store overwrites where it should refuse (If-None-Match); every image still has "
+    "exactly one row, but two runs at once would do some work twice"
+)
 DEMO_NOTICE = "A demo: the captioner knows drawn scenes and nothing else."
 
 
@@ -54,6 +61,8 @@ def run_pass(job: CaptionJob) -> Outcome:
     flow = PassFlow(checked, head, run_id, job.output)
     if todo:
         storage.remove_stale_partials(units.captions_folder(job.output))
+        if not storage.honours_create(job.output):
+            log.warning(OVERWRITES, job.output)
         storage.replace_json(
             storage.join(job.output, "run.json"), _about_run(checked, head, run_id)
         )

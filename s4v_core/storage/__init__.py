@@ -22,6 +22,7 @@ from s4v_core.storage.reading import (
 from s4v_core.storage.writing import (
     PARTIAL,
     create,
+    honours_create,
     remove,
     remove_stale_partials,
     replace,
@@ -41,6 +42,7 @@ __all__ = [
     "create",
     "exists",
     "expand",
+    "honours_create",
     "is_folder",
     "is_local",
     "join",

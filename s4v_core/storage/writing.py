@@ -12,7 +12,10 @@ from fsspec.implementations.local import LocalFileSystem
 
 from s4v_core.failpoints import reach
 from s4v_core.storage.access import call, fresh, locate
-from s4v_core.storage.places import is_local
+from s4v_core.storage.places import is_local, join
+
+PROBE = ".create-only"
+"""File by which a store shows what it can do."""
 
 PARTIAL = ".partial"
 """Ending of files that are being written on local disks; no reader takes them."""
@@ -46,6 +49,18 @@ def create(uri: str, data: bytes) -> bool:
             raise
 
     return call(uri, attempt, writing=True)
+
+
+def honours_create(folder: str) -> bool:
+    """Whether the store of `folder` refuses to create what exists, found out by trying it.
+
+    Leaves a small file there: a store's rights may hold no delete.
+    """
+    if is_local(folder):
+        return True
+    uri = join(folder, PROBE)
+    create(uri, b"first")
+    return not create(uri, b"second")
 
 
 def replace(uri: str, data: bytes) -> None:

@@ -24,6 +24,7 @@ class FaultProxy:
         delay_s: Before each answer.
         bytes_per_s: Of each answer; 0 is as fast as it goes.
         methods: Requests that faults apply to.
+        stripped: Headers, in lower case, that the server never sees.
         down: Nobody is let in at all.
         hurt: Faults so far.
     """
@@ -37,6 +38,7 @@ class FaultProxy:
         self.refused = self.dropped = self.cut = self.delay_s = 0.0
         self.bytes_per_s = 0
         self.methods: tuple[bytes, ...] = (b"GET", b"PUT", b"HEAD", b"POST")
+        self.stripped: tuple[bytes, ...] = ()
         self.down = False
         self.hurt = 0
         threading.Thread(target=self._accept, daemon=True).start()
@@ -88,7 +90,7 @@ class FaultProxy:
         host, port = self._target
         with socket.create_connection((host, int(port))) as server:
             server.settimeout(60)
-            server.sendall(_closing(request))
+            server.sendall(_closing(request, self.stripped))
             while part := server.recv(1 << 16):
                 yield part
 
@@ -101,9 +103,10 @@ class FaultProxy:
             time.sleep(1)
 
 
-def _closing(request: bytes) -> bytes:
+def _closing(request: bytes, stripped: tuple[bytes, ...]) -> bytes:
     head, _, body = request.partition(b"\r\n\r\n")
-    lines = [x for x in head.split(b"\r\n") if not x.lower().startswith(b"connection:")]
+    unwanted = (b"connection", *stripped)
+    lines = [x for x in head.split(b"\r\n") if x.split(b":")[0].lower() not in unwanted]
     return b"\r\n".join([*lines, b"Connection: close"]) + b"\r\n\r\n" + body
 
 

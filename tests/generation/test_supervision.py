@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import signal
 from collections.abc import Sequence
 
 import numpy as np
@@ -92,3 +93,22 @@ def test_too_many_deaths_end_it_with_a_sentence_for_everyone() -> None:
     assert failed
     assert str(failed[0]) == "engine supervised: 4 engines died; gave up"
     assert len(failed) + sum(isinstance(a, Generation) for a in answers) == 64
+
+
+def test_a_stopped_engine_is_killed_and_replaced_and_nobody_is_blamed() -> None:
+    spec = EngineSpec("fake", "none", "none", EngineSettings(fake_faults=True), "cpu")
+    requests = _requests(64, {})
+
+    async def run() -> tuple[list[Generation], int]:
+        first = FakeEngine(spec)
+        assert first._process
+        first._process._child.send_signal(signal.SIGSTOP)
+        engines = iter([first])
+        engine = SupervisedEngine(lambda: next(engines, None) or FakeEngine(spec), 0.5, 10)
+        answers = await asyncio.gather(*(engine.generate(r, SamplingConfig()) for r in requests))
+        engine.close()
+        return answers, engine.starts
+
+    answers, starts = asyncio.run(run())
+    assert [a.text for a in answers] == [fake_caption(request.pixels) for request in requests]
+    assert starts == 2

@@ -1,0 +1,134 @@
+"""Several writers at once: one wins, nobody's rows are doubled, nobody's work is believed lost."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import s3fs
+
+from s4v_core import storage
+from s4v_core.records import units
+from s4v_core.records.schemas import RESULT_SCHEMA, table_of
+from tests.faults.proxy import FaultProxy
+from tests.faults.world import build_world
+from tests.flow.scripts import FAKE, start
+
+pytestmark = pytest.mark.timeout(900)
+
+WRITERS = 16
+NO_LATENCY = ("--unit-size", "16", "--settings.max-num-seqs", "16")
+
+
+def _rows(writer: int) -> pa.Table:
+    row = dict.fromkeys(RESULT_SCHEMA.names) | {
+        "image_id": "a",
+        "uri": "a",
+        "source": "a",
+        "caption": f"by writer {writer}",
+        "status": "ok",
+        "attempts": 1,
+        "prompt": "What?",
+        "model": "none",
+        "model_revision": "1",
+        "engine": "fake",
+        "sampling": "{}",
+        "run_id": f"run-{writer}",
+        "created_at": 0,
+    }
+    return table_of([row], RESULT_SCHEMA, "rows")
+
+
+def _race(output: str, unit: int) -> list[bool]:
+    """Sixteen runs commit the same unit at the same moment; who wrote it."""
+    gate = threading.Barrier(WRITERS)
+
+    def commit(writer: int) -> bool:
+        rows = _rows(writer)
+        gate.wait()
+        account, wrote = units.commit_unit(output, unit, "plan", f"run-{writer}", rows)
+        assert account.rows == 1
+        return wrote
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        return list(pool.map(commit, range(WRITERS)))
+
+
+def _proves_one_winner(output: str, unit: int) -> None:
+    wrote = _race(output, unit)
+    assert wrote.count(True) == 1
+    winner = wrote.index(True)
+    assert units.read_unit(output, unit)["caption"].to_pylist() == [f"by writer {winner}"]
+
+
+@pytest.mark.parametrize("rounds", [15, pytest.param(1000, marks=pytest.mark.faults)])
+def test_one_of_sixteen_writers_wins_on_s3(bucket: str, rounds: int) -> None:
+    assert storage.honours_create(bucket)
+    for unit in range(rounds):
+        _proves_one_winner(bucket, unit)
+
+
+@pytest.mark.parametrize("rounds", [50, pytest.param(1000, marks=pytest.mark.faults)])
+def test_one_of_sixteen_writers_wins_on_a_disk(tmp_path: Path, rounds: int) -> None:
+    for unit in range(rounds):
+        _proves_one_winner(str(tmp_path), unit)
+
+
+@pytest.fixture
+def plain_store(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """A store that does not know conditional writes: it overwrites."""
+    proxy = FaultProxy(s3_server)
+    proxy.stripped = (b"if-none-match",)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.address)
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield proxy
+    proxy.close()
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_a_store_that_overwrites_still_holds_each_row_once(
+    bucket: str, plain_store: FaultProxy
+) -> None:
+    assert not storage.honours_create(bucket)
+    for unit in range(10):
+        _race(bucket, unit)
+        # Whoever was last, readers see one whole file at every moment.
+        assert units.read_unit(bucket, unit).num_rows == 1
+    assert units.done_units(bucket) == set(range(10))
+
+
+@pytest.mark.parametrize("rounds", [1, pytest.param(5, marks=pytest.mark.faults)])
+def test_four_runs_on_one_output_lose_and_double_nothing(tmp_path: Path, rounds: int) -> None:
+    for number in range(rounds):
+        folder = tmp_path / f"{number}"
+        world = build_world(folder / "shards", images=480, shards=4)
+        output = folder / "out"
+        flags = ["--input", str(world.shards), "--output", str(output), *FAKE, *NO_LATENCY]
+        flags += ["--settings.fake-latency-s", "0.3"]
+        runs = [start("caption.py", *flags, cwd=folder) for _ in range(4)]
+        said = [run.communicate(timeout=600) for run in runs]
+        assert [run.returncode for run in runs] == [0, 0, 0, 0], said
+        world.prove(output)
+
+
+def test_a_reader_never_sees_a_row_twice_while_a_unit_is_healed(tmp_path: Path) -> None:
+    output = str(tmp_path)
+    units.commit_unit(output, 0, "plan", "run-0", _rows(0))
+    done = threading.Event()
+    seen: list[int] = []
+
+    def read() -> None:
+        while not done.is_set():
+            files = [file.uri for file in storage.list_files(units.captions_folder(output))]
+            seen.append(sum(pq.read_table(uri).num_rows for uri in files))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for writer in range(200):
+        units.commit_unit(output, 0, "plan", f"run-{writer}", _rows(writer), heal=True)
+    done.set()
+    reader.join()
+    assert set(seen) == {1}

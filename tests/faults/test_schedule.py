@@ -1,0 +1,90 @@
+"""Random histories of commits, heals, lost answers and crashes: the invariants hold in each."""
+
+import random
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import fsspec
+import pyarrow as pa
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from s4v_core import storage
+from s4v_core.errors import StorageError
+from s4v_core.records import units
+from s4v_core.records.schemas import RESULT_SCHEMA, table_of
+
+UNITS = 3
+STEPS = 25
+
+
+class TiredStore(MemoryFileSystem):
+    """Fails before a write, or after it, or not at all."""
+
+    protocol = "tired"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+    chance = random.Random(0)
+    share = 0.3
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
+        draw = self.chance.random()
+        if draw < self.share / 2:
+            raise TimeoutError("nothing was written")
+        super().pipe_file(path, value, mode=mode, **kwargs)
+        if draw < self.share:
+            raise TimeoutError("written, but the answer was lost")
+
+
+@pytest.fixture
+def store() -> Iterator[type[TiredStore]]:
+    fsspec.register_implementation("tired", TiredStore, clobber=True)
+    yield TiredStore
+    TiredStore.store.clear()
+
+
+def _rows(writer: int) -> pa.Table:
+    row = dict.fromkeys(RESULT_SCHEMA.names, "x") | {
+        "status": "ok",
+        "reason": None,
+        "twin_of": None,
+        "attempts": 1,
+        "caption": f"{writer}",
+        "created_at": 0,
+    }
+    numbers = ("prompt_tokens", "output_tokens", "width", "height")
+    return table_of([row | dict.fromkeys(numbers, 1)], RESULT_SCHEMA, "rows")
+
+
+def _history(seed: int, store: type[TiredStore]) -> int:
+    """One random history; returns how many of its commits failed on their way."""
+    store.store.clear()
+    store.chance = chance = random.Random(seed)
+    output = f"tired://run-{seed}"
+    durable: set[int] = set()
+    first: dict[int, str] = {}
+    failed = 0
+    for step in range(STEPS):
+        unit, heal = chance.randrange(UNITS), chance.random() < 0.2
+        if heal and unit not in durable:
+            continue
+        try:
+            units.commit_unit(output, unit, "plan", f"run-{step}", _rows(step), heal=heal)
+            durable.add(unit)
+        except StorageError:
+            failed += 1
+        done = units.done_units(output)
+        assert durable <= done, "a unit that was reported done is not there"
+        durable = done
+        for one in done:
+            [caption] = units.read_unit(output, one)["caption"].to_pylist()
+            if heal and one == unit:
+                first[one] = caption
+            assert first.setdefault(one, caption) == caption, "a first pass overwrote a result"
+    return failed
+
+
+@pytest.mark.parametrize("histories", [100, pytest.param(2000, marks=pytest.mark.faults)])
+def test_no_history_breaks_the_commit_rule(store: type[TiredStore], histories: int) -> None:
+    with storage.patience(0):
+        assert sum(_history(seed, store) for seed in range(histories)) > 0
