@@ -13,6 +13,7 @@ from PIL import Image
 from s4v_core.images.guard import GuardedDecoder
 from s4v_core.images.policy import DecodeConfig, Decoded, Framing, Refused
 from tests.conftest import SHARED_DATA, photo
+from tests.images.corpus import KINDS, corpus
 
 FULL = Framing("fit", 4096)
 
@@ -263,3 +264,25 @@ def test_the_corpus_of_bad_images_gives_the_right_reasons(decoder: GuardedDecode
             assert found.reason.startswith(REASONS[row["category"]]), (row["file"], found)
         else:
             assert row["pillow13_outcome"] == "decodes", row["file"]
+
+
+def test_every_generated_file_ends_as_it_may_and_takes_no_process_with_it(
+    decoder: GuardedDecoder,
+) -> None:
+    assert isinstance(decoder.decode(photo(1)), Decoded)
+    child = decoder._child
+    assert child is not None
+    wrong, slowest = [], 0.0
+    for name, data, ends in corpus():
+        started = time.monotonic()
+        found = decoder.decode(data)
+        slowest = max(slowest, time.monotonic() - started)
+        end = found.reason.split(":")[0] if isinstance(found, Refused) else "ok"
+        if end not in ends:
+            wrong.append((name, found if isinstance(found, Refused) else "ok", ends))
+    assert wrong == []
+    assert len(KINDS) >= 60
+    assert slowest < 5
+    assert decoder._child is child, "the child died"
+    status = Path(f"/proc/{child.pid}/status").read_text()
+    assert int(status.split("VmHWM:")[1].split()[0]) / 1024 < 700
