@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -13,16 +14,27 @@ TERMINATED = 143
 
 @contextmanager
 def draining(
-    drain: Callable[[], object], doing: str = "finishing the units in flight"
+    drain: Callable[[], object],
+    doing: str = "finishing the units in flight",
+    limit_s: float | None = None,
 ) -> Iterator[list[bool]]:
-    """Call `drain` at the first Ctrl-C; the list that is given out then holds True."""
+    """Call `drain` at the first Ctrl-C; the list that is given out then holds True.
+
+    Args:
+        limit_s: So long after the first Ctrl-C, a second one comes by itself.
+    """
     drained: list[bool] = []
+    timers: list[threading.Timer] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if drained:
             raise KeyboardInterrupt
         drained.append(True)
         _say(f"{doing}; Ctrl-C again stops at once")
+        if limit_s is not None:
+            timers.append(threading.Timer(limit_s, os.kill, (os.getpid(), signal.SIGINT)))
+            timers[-1].daemon = True
+            timers[-1].start()
         drain()
 
     def terminate(number: int, frame: FrameType | None) -> None:
@@ -34,6 +46,8 @@ def draining(
     try:
         yield drained
     finally:
+        for timer in timers:
+            timer.cancel()
         signal.signal(signal.SIGINT, old[0])
         signal.signal(signal.SIGTERM, old[1])
 

@@ -12,6 +12,7 @@ from s4v_core import storage
 from s4v_core.captioning.checks import CheckedJob, check_job
 from s4v_core.captioning.job import CaptionJob
 from s4v_core.captioning.pass_flow import PassFlow, index_input
+from s4v_core.captioning.status import duration
 from s4v_core.errors import StorageError
 from s4v_core.records import plan, units
 
@@ -73,8 +74,8 @@ class Forecast:
         cost = f", cost {self.cost:,.2f}" if self.cost is not None else ""
         lines = [
             f"{self.images:,} images at {self.images_per_s:.3g} images/s on {self.engines} "
-            f"engines: {_duration(self.total_s)} in all, {self.engine_days:.2f} engine-days{cost}",
-            f"  of it {_duration(self.index_s)} indexing, {_duration(self.start_s)} engine start",
+            f"engines: {duration(self.total_s)} in all, {self.engine_days:.2f} engine-days{cost}",
+            f"  of it {duration(self.index_s)} indexing, {duration(self.start_s)} engine start",
             f"  captions: {self.output_mb:,.1f} MB; object store: {self.object_store_mb:,.0f} MB; "
             f"{self.decode_cores:.1f} CPU cores to read and decode",
         ]
@@ -93,7 +94,7 @@ class Forecast:
     def _by_engines(self) -> str:
         per_engine = self.images_per_s / self.engines
         hours = (
-            f"{count}: {_duration(self.images / per_engine / count + self.start_s)}"
+            f"{count}: {duration(self.images / per_engine / count + self.start_s)}"
             for count in COUNTS
         )
         return f"by number of engines, where nothing else bounds it: {', '.join(hours)}"
@@ -242,9 +243,3 @@ def _forecast(
 def _mean(rows: list[dict[str, Any]], name: str) -> float:
     values = [row[name] for row in rows if row[name] is not None]
     return statistics.fmean(values) if values else 0.0
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -17,6 +17,9 @@ from s4v_core.interrupts import draining
 from s4v_core.records.plan import PlanHead
 from s4v_core.records.source_names import name_sources
 
+DRAIN_LIMIT_S = 50.0
+"""After Ctrl-C; units that are not through by then stay undone, and nothing is lost."""
+
 
 class PassFlow:
     """The flow of one pass, and what came of it so far.
@@ -68,7 +71,7 @@ class PassFlow:
         first: float | None = None
         rows = sum(self.head.unit_rows[unit] for unit in todo)
         with (
-            draining(brake.pull) as drained,
+            draining(brake.pull, limit_s=DRAIN_LIMIT_S) as drained,
             ImageBar(label, found_done + rows, found_done) as bar,
         ):
             for done in run_units(self.spec, todo, engines, brake):

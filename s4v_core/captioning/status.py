@@ -1,6 +1,7 @@
 """How far a run is, read from its folder alone."""
 
 import json
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,10 @@ from s4v_core import storage
 from s4v_core.captioning.statistics import RunCounts, count_run
 from s4v_core.errors import InputError
 from s4v_core.records import plan, units
+
+WINDOW_S = 600.0
+SILENCE_S = 900.0
+"""Longer than a unit takes anywhere: nobody is at work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +22,14 @@ class RunStatus:
     output: str
     counts: RunCounts
     figures: dict[str, Any]
+    pace: "Pace | None" = None
 
     def as_text(self) -> str:
         """A few lines for people."""
         lines = [f"{self.output}: {counts_text(self.counts)}"]
         lines += reason_lines(self.counts)
+        if self.pace:
+            lines.append(self.pace.as_text())
         if self.figures:
             lines.append(pace_text(self.figures))
         return "\n".join(lines)
@@ -40,7 +48,52 @@ def read_status(output: str) -> RunStatus:
         figures = json.loads(storage.read(storage.join(output, "stats.json")))
     except FileNotFoundError:
         figures = {}
-    return RunStatus(output, count_run(output, head), figures)
+    counts = count_run(output, head)
+    return RunStatus(output, counts, figures, _pace(output, head) if counts.missing else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How a run that is not done moves, from when its files were written.
+
+    Attributes:
+        quiet_s: Since the newest unit.
+        images_per_s: Over the last WINDOW_S seconds in which units came.
+        left: Images without a row.
+    """
+
+    quiet_s: float
+    images_per_s: float
+    left: int
+
+    def as_text(self) -> str:
+        if self.quiet_s > SILENCE_S:
+            return f"no unit came for {duration(self.quiet_s)}: stopped, or waiting for nodes"
+        to_go = duration(self.left / self.images_per_s) if self.images_per_s else "unknown"
+        return (
+            f"{self.images_per_s:.3g} images/s lately, {to_go} to go; "
+            f"the last unit came {duration(self.quiet_s)} ago"
+        )
+
+
+def _pace(output: str, head: plan.PlanHead) -> Pace | None:
+    times = {u: at for u, at in units.commit_times(output).items() if u < len(head.unit_rows)}
+    if not times:
+        return None
+    newest = max(times.values())
+    recent = {unit: at for unit, at in times.items() if at > newest - WINDOW_S}
+    oldest = min(recent.values())
+    rows = sum(head.unit_rows[unit] for unit, at in recent.items() if at > oldest)
+    rate = rows / (newest - oldest) if newest > oldest else 0.0
+    left = head.images - sum(head.unit_rows[unit] for unit in times)
+    return Pace(max(time.time() - newest, 0.0), rate, left)
+
+
+def duration(seconds: float) -> str:
+    """For people: 90 s, 12 min, 3.4 h."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def first_captions(output: str, count: int) -> list[tuple[str, str]]:

@@ -62,7 +62,7 @@ class SupervisedEngine:
         self._waits_since = time.monotonic()
         self._hung = False
         self._recovery: asyncio.Task[None] | None = None
-        self._failure: EngineError | None = None
+        self._failure: Exception | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
@@ -112,11 +112,12 @@ class SupervisedEngine:
 
     async def _recover(self) -> None:
         """Try the suspects apart; nobody else is let in meanwhile."""
+        suspects = await self._buried()
         try:
-            suspects = await self._buried()
             await self._restart()
             await self._isolate(suspects, guilty=True)
-        except EngineError as error:
+        # Whatever keeps engines from starting, everybody who waits must hear of it.
+        except Exception as error:  # noqa: BLE001
             self._failure = error
             for waiting in suspects:
                 if not waiting.answer.done():

@@ -53,10 +53,16 @@ def unit_uri(output: str, unit: int) -> str:
 
 def done_units(output: str) -> set[int]:
     """Units whose file exists: one listing."""
+    return set(commit_times(output))
+
+
+def commit_times(output: str) -> dict[int, float]:
+    """Units whose file exists, and when each was written (seconds since 1970)."""
     folder = captions_folder(output)
     if not storage.is_folder(folder):
-        return set()
-    return {int(m[1]) for f in storage.list_files(folder) if (m := _NAME.search(f.uri))}
+        return {}
+    files = storage.list_files(folder)
+    return {int(m[1]): f.modified_s for f in files if (m := _NAME.search(f.uri))}
 
 
 def commit_unit(

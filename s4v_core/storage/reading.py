@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -34,11 +35,13 @@ class StoredFile:
         uri: Where it is, as `read` takes it.
         size: Bytes.
         etag: Changes when the content does: the store's own tag, else the time of modification.
+        modified_s: When it was written, seconds since 1970; 0 where the store does not say.
     """
 
     uri: str
     size: int
     etag: str
+    modified_s: float = 0.0
 
 
 class SourceChangedError(StorageError):
@@ -217,7 +220,9 @@ def _stored(fs: Any, info: dict[str, Any]) -> StoredFile:
     etag = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("created") or ""
     name = info["name"]
     uri = name if isinstance(fs, LocalFileSystem) else fs.unstrip_protocol(name)
-    return StoredFile(uri, int(info["size"]), str(etag).strip('"'))
+    written = info.get("LastModified") or info.get("mtime") or info.get("created") or 0.0
+    modified_s = written.timestamp() if isinstance(written, datetime) else float(written)
+    return StoredFile(uri, int(info["size"]), str(etag).strip('"'), modified_s)
 
 
 def _check_tag(fs: Any, uri: str, path: str, etag: str | None) -> None:

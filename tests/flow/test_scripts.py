@@ -155,3 +155,21 @@ def test_a_local_cluster_has_room_for_all_engines_or_says_what_is_missing(
     code, _, err = run("caption.py", *flags, *FAKE, cwd=tmp_path)
     assert code == 0, err
     assert len(check_rows(tmp_path / "out")) == 20
+
+
+@pytest.mark.slow
+def test_a_drain_that_takes_too_long_ends_by_itself(many: Path, tmp_path: Path) -> None:
+    flags = ["--input", str(many / "shards"), "--output", str(tmp_path / "out"), *FAKE]
+    process = start("caption.py", *flags, "--settings.fake-latency-s", "300", cwd=tmp_path)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "out" / "run.json").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(15)  # the engines have begun what they will not end
+    os.kill(process.pid, signal.SIGINT)
+    started = time.monotonic()
+    _, err = process.communicate(timeout=90)
+    assert time.monotonic() - started < 60
+    assert process.returncode == 130, err
+    assert "run the same command again to resume" in err
+    assert "Traceback" not in err

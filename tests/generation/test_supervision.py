@@ -112,3 +112,30 @@ def test_a_stopped_engine_is_killed_and_replaced_and_nobody_is_blamed() -> None:
     answers, starts = asyncio.run(run())
     assert [a.text for a in answers] == [fake_caption(request.pixels) for request in requests]
     assert starts == 2
+
+
+def test_an_engine_that_does_not_start_again_is_told_to_everyone() -> None:
+    spec = EngineSpec("fake", "none", "none", EngineSettings(fake_faults=True), "cpu")
+    starts = 0
+
+    def build() -> FakeEngine:
+        nonlocal starts
+        starts += 1
+        if starts > 1:
+            raise RuntimeError("no memory left")
+        return FakeEngine(spec)
+
+    async def run() -> list[BaseException | Generation]:
+        engine = SupervisedEngine(build, 30, 10)
+        requests = _requests(8, {2: Fault.EXIT})
+        first = await asyncio.gather(
+            *(engine.generate(r, SamplingConfig()) for r in requests), return_exceptions=True
+        )
+        later = await asyncio.gather(
+            engine.generate(requests[0], SamplingConfig()), return_exceptions=True
+        )
+        return first + later
+
+    answers = asyncio.run(asyncio.wait_for(run(), 30))
+    assert [str(a) for a in answers if isinstance(a, RuntimeError)][-1] == "no memory left"
+    assert isinstance(answers[-1], RuntimeError)
