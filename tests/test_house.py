@@ -25,7 +25,7 @@ FLAGS = {
     "caption.py": """
         --input --output --model --image-root --engine --prompt --prompts --sources
         --source-column --licences --template --limit --unit-size --engines --accelerator
-        --retry-errors --dedupe --plan --rate --price-per-hour --demo-scenes
+        --retry-errors --captions-per-image --dedupe --plan --rate --price-per-hour --demo-scenes
         --sampling.max-tokens --sampling.temperature --sampling.top-p --sampling.repetition-penalty
         --sampling.stop-at-loops --sampling.seed
         --gate.enabled --gate.min-words --gate.max-words --gate.allow-truncated --gate.script

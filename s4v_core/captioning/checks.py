@@ -62,6 +62,7 @@ def check_job(job: CaptionJob) -> CheckedJob:
         "sampling": job.sampling.model_dump(),
         "gate": job.gate.model_dump(),
         "ladder": job.ladder.model_dump(),
+        "captions_per_image": job.captions_per_image,
         "dedupe": job.dedupe,
         "decode": job.decode.model_dump(),
         "framing": f"{facts.framing.mode} {facts.framing.size_px}",

@@ -60,6 +60,8 @@ class CaptionJob(Config):
     """For --plan: of one engine's machine, in any currency."""
     sampling: SamplingConfig = SamplingConfig()
     """How captions are drawn."""
+    captions_per_image: int = Field(1, ge=1)
+    """Further captions are drawn with a temperature and stand in the column more_captions."""
     dedupe: Dedupe = "off"
     """Caption equal images once: exact looks at bytes, perceptual at a hash of what is seen."""
     gate: Gate = Gate()

@@ -45,6 +45,7 @@ class PassFlow:
             decode=job.decode,
             framing=checked.facts.framing,
             prompts=checked.prompts,
+            captions_per_image=job.captions_per_image,
             dedupe=job.dedupe,
             heal=job.retry_errors,
         )

@@ -16,11 +16,15 @@ from s4v_core.failpoints import reach
 from s4v_core.generation.brake import Brake
 from s4v_core.generation.engine_choice import build_engine
 from s4v_core.generation.pass_spec import PassSpec
-from s4v_core.generation.requests import Request
+from s4v_core.generation.requests import Request, SamplingConfig
 from s4v_core.generation.supervision import SupervisedEngine
 from s4v_core.generation.twins import Ending, Twins
 from s4v_core.records import units
 from s4v_core.records.schemas import RESULT_SCHEMA, table_of
+
+MORE_TEMPERATURE = 0.7
+MORE_SEEDS = 1000
+"""Apart from the seeds of the ladder."""
 
 TIMES = ("read_s", "decode_s", "generate_s", "idle_s")
 _EXTRA: list["pa.Field[Any]"] = [
@@ -107,8 +111,26 @@ class CaptionerActor:
                 return Ending("error", answer.reason, attempt, answer)
             reason = self._spec.gate.judge(answer.text, answer.finish_reason, request.prompt)
             if reason is None:
-                return Ending("ok", None, attempt, answer)
+                more = await self._more(request, sampling)
+                return Ending("ok", None, attempt, answer, more)
         return Ending("rejected", reason, attempt, answer)
+
+    async def _more(self, request: Request, first: SamplingConfig) -> tuple[str, ...]:
+        """Other captions of the same image, drawn warmer; those that the gate lets pass."""
+        warm = max(first.temperature, MORE_TEMPERATURE)
+        samplings = [
+            first.replace(temperature=warm, seed=first.seed + MORE_SEEDS + number)
+            for number in range(self._spec.captions_per_image - 1)
+        ]
+        answers = await asyncio.gather(
+            *(self._engine.generate(request, sampling) for sampling in samplings)
+        )
+        judge = self._spec.gate.judge
+        return tuple(
+            answer.text
+            for answer in answers
+            if answer.text and not judge(answer.text, answer.finish_reason, request.prompt)
+        )
 
     def _new_starts(self) -> int:
         new, self._told_starts = self._engine.starts - self._told_starts, self._engine.starts
@@ -136,6 +158,7 @@ def _result(row: dict[str, Any], end: Ending, spec: PassSpec, engine: str) -> di
         "reason": end.reason,
         "attempts": end.attempts,
         "twin_of": end.twin_of,
+        "more_captions": list(end.more) or None,
         "finish_reason": answer.finish_reason if answer else None,
         "prompt_tokens": answer.prompt_tokens if answer else None,
         "output_tokens": answer.output_tokens if answer else None,

@@ -33,6 +33,7 @@ class PassSpec:
     decode: DecodeConfig
     framing: Framing
     prompts: tuple[Prompt, ...]
+    captions_per_image: int = 1
     dedupe: Dedupe = "off"
     heal: bool = False
 

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ class Ending:
 
     Attributes:
         answer: The last attempt's; None where there was none.
+        more: Further captions.
         twin_of: Id of the image that was captioned instead.
     """
 
@@ -42,6 +43,7 @@ class Ending:
     reason: str | None
     attempts: int
     answer: Generation | None
+    more: tuple[str, ...] = ()
     twin_of: str | None = None
 
 
@@ -137,11 +139,11 @@ class Twins:
 
     async def claim(self, key: str, image_id: str) -> Ending | None:
         """How an equal image ended, or None for who is the first."""
-        found = await self._actor.claim.remote(key, image_id)
+        found: tuple[str, Ending] | None = await self._actor.claim.remote(key, image_id)
         if found is None:
             return None
         twin, ending = found
-        return Ending(ending.status, ending.reason, 0, ending.answer, twin)
+        return replace(ending, attempts=0, twin_of=twin)
 
     async def tell(self, key: str, image_id: str, ending: Ending) -> None:
         """How it ended with the first one."""

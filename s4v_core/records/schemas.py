@@ -32,6 +32,8 @@ _RESULT_FIELDS: list["pa.Field[Any]"] = [
     pa.field("uri", pa.string(), nullable=False),
     pa.field("source", pa.string(), nullable=False),
     pa.field("caption", pa.string()),
+    # Further ones that passed the gate, where more than one was asked for.
+    pa.field("more_captions", pa.list_(pa.string())),
     pa.field("status", pa.string(), nullable=False),
     pa.field("reason", pa.string()),
     # 0: none was needed, for what `reason` says or because of a twin.

@@ -48,6 +48,7 @@ def _rows(writer: int) -> pa.Table:
         "status": "ok",
         "reason": None,
         "twin_of": None,
+        "more_captions": None,
         "attempts": 1,
         "caption": f"{writer}",
         "created_at": 0,

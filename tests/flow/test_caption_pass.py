@@ -340,6 +340,12 @@ def test_equal_images_are_captioned_once_and_say_whose_caption_they_have(
                 assert row["image_sha256"] == rows[row["twin_of"]]["image_sha256"]
 
 
+def test_several_captions_of_an_image_stand_in_one_row(shards: Path, tmp_path: Path) -> None:
+    run_pass(_job(shards, tmp_path / "out", limit=5, captions_per_image=3))
+    for row in check_rows(tmp_path / "out"):
+        assert row["more_captions"] == [row["caption"]] * 2  # the fake engine draws nothing
+
+
 def test_a_run_leaves_a_card_and_compares_itself_with_its_plan(
     shards: Path, tmp_path: Path
 ) -> None:
