@@ -35,7 +35,7 @@ class Gate(Config):
     """Share of letters of other scripts above which a caption is wrong_script: signs in a picture
     may be quoted."""
     max_repeats: int = Field(3, ge=2)
-    """A phrase of three words or more that follows itself oftener is looping; also a sentence that
+    """A phrase of two words or more that follows itself oftener is looping; also a sentence that
     stands oftener in one caption."""
     min_compressed: float = Field(0.22, ge=0, le=1)
     """zlib's size over the text's, below which a text of 400 bytes or more is looping."""
@@ -170,10 +170,10 @@ def _leak(text: str) -> str | None:
 
 
 def _repeated_run(words: list[str], most: int) -> bool:
-    """Whether some phrase follows itself more than `most` times: of three to 24 words, or of one
-    or two words twice as often."""
+    """Whether some phrase of two to 24 words follows itself more than `most` times, or one word
+    twice as often."""
     for size in range(1, 25):
-        allowed = 2 * most if size < 3 else most
+        allowed = 2 * most if size == 1 else most
         same = 0
         for at in range(size, len(words)):
             same = same + 1 if words[at] == words[at - size] else 0

@@ -14,6 +14,7 @@ from s4v_core.captioning.job import CaptionJob
 from s4v_core.captioning.outcome import DONE
 from s4v_core.errors import EngineError
 from s4v_core.generation.requests import EngineSettings, SamplingConfig
+from s4v_core.recipes import CAPTION
 from tests.conftest import SHARED_DATA, write_tar
 from tests.flow.oracle import check_rows
 
@@ -108,3 +109,20 @@ def test_an_engine_killed_in_mid_run_is_replaced_and_costs_no_caption(
         n: row["caption"] for n, row in wanted.items()
     }
     assert {row["reason"] for row in rows.values()} == {None, "not_an_image"}
+
+
+@pytest.mark.slow
+def test_the_ladder_repairs_captions_that_were_made_to_loop(tmp_path: Path) -> None:
+    job = CAPTION["demo"].replace(
+        input=(str(tmp_path / "scenes"),),
+        output=str(tmp_path / "out"),
+        demo_scenes=100,
+        sampling=SamplingConfig(max_tokens=96, repetition_penalty=0.2),  # rewards repetition
+    )
+    outcome = run_pass(job)
+    rows = check_rows(tmp_path / "out")
+    looped = [row for row in rows if row["attempts"] > 1]
+    assert len(looped) >= 20
+    assert sum(row["status"] == "ok" for row in looped) >= len(looped) / 2
+    figures = outcome.as_dict()
+    assert figures["goodput_per_s"] < figures["attempts_per_s"]
