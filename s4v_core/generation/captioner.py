@@ -108,12 +108,12 @@ class CaptionerActor:
         for attempt, sampling in enumerate(self._spec.samplings, 1):
             answer = await self._engine.generate(request, sampling)
             if answer.text is None:
-                return Ending("error", answer.reason, attempt, answer)
+                return Ending("error", answer.reason, attempt, answer, attempt)
             reason = self._spec.gate.judge(answer.text, answer.finish_reason, request.prompt)
             if reason is None:
                 more = await self._more(request, sampling)
-                return Ending("ok", None, attempt, answer, more)
-        return Ending("rejected", reason, attempt, answer)
+                return Ending("ok", None, attempt, answer, attempt, more)
+        return Ending("rejected", reason, attempt, answer, attempt)
 
     async def _more(self, request: Request, first: SamplingConfig) -> tuple[str, ...]:
         """Other captions of the same image, drawn warmer; those that the gate lets pass."""
@@ -151,7 +151,7 @@ def failed_rows(prepared: pa.Table, reason: str, spec: PassSpec) -> pa.Table:
 
 def _result(row: dict[str, Any], end: Ending, spec: PassSpec, engine: str) -> dict[str, Any]:
     answer = end.answer
-    sampling = spec.samplings[max(end.attempts, 1) - 1]
+    sampling = spec.samplings[end.rung - 1]
     return {name: row[name] for name in GENERATED_SCHEMA.names if name in row} | {
         "caption": answer.text if answer else None,
         "status": end.status,

@@ -35,6 +35,7 @@ class Ending:
 
     Attributes:
         answer: The last attempt's; None where there was none.
+        rung: Which of the samplings the answer was drawn with, from 1.
         more: Further captions.
         twin_of: Id of the image that was captioned instead.
     """
@@ -43,6 +44,7 @@ class Ending:
     reason: str | None
     attempts: int
     answer: Generation | None
+    rung: int = 1
     more: tuple[str, ...] = ()
     twin_of: str | None = None
 
