@@ -15,7 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import write_tar
+from s4v_core.demo.shards import write_scenes
+from s4v_core.demo.shipped import CAPTIONER
 from tests.flow.oracle import check_rows
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -31,16 +32,11 @@ def _free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def root(
-    tmp_path_factory: pytest.TempPathFactory, photos: dict[str, bytes], checkpoint: Path
-) -> Path:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A storage root as the paper's recipe expects it."""
     folder = tmp_path_factory.mktemp("root")
-    names = list(photos)
-    for shard in range(2):
-        members = {name: photos[name] for name in names[shard * 6 : shard * 6 + 6]}
-        write_tar(folder / "images" / f"{shard:04d}.tar", members)
-    shutil.copytree(checkpoint, folder / "models" / "share-captioner")
+    write_scenes(folder / "images", 12, per_shard=6)
+    shutil.copytree(CAPTIONER, folder / "models" / "share-captioner")
     return folder
 
 
