@@ -84,16 +84,14 @@ def commit_unit(
     uri = unit_uri(output, unit)
     check_schema(rows, RESULT_SCHEMA, uri)
     account = _account(unit, plan_digest, run_id, rows)
-    about = {_KEY: json.dumps(asdict(account)).encode()}
-    sink = io.BytesIO()
-    pq.write_table(rows.replace_schema_metadata(about), sink, compression="zstd")
+    data = _encoded(rows, account)
     if heal:
         reach("before_heal_put")
-        storage.replace(uri, sink.getvalue())
+        storage.replace(uri, data)
         reach("after_heal_put")
         return account, True
     reach("before_unit_put")
-    wrote = storage.create(uri, sink.getvalue())
+    wrote = storage.create(uri, data)
     reach("after_unit_put")
     if wrote:
         return account, True
@@ -101,6 +99,11 @@ def commit_unit(
     if (found.plan, found.rows) != (plan_digest, rows.num_rows):
         raise StorageError(uri, "holds rows of another plan; nothing was overwritten")
     return found, found.run_id == run_id  # a write of our own whose answer was lost
+
+
+def file_bytes(rows: pa.Table) -> int:
+    """Size of the file that these rows (RESULT_SCHEMA) would make as a unit."""
+    return len(_encoded(rows, _account(0, "0" * 64, "run", rows)))
 
 
 def read_unit(output: str, unit: int) -> pa.Table:
@@ -128,6 +131,13 @@ def _parquet(uri: str) -> pq.ParquetFile:
         return pq.ParquetFile(io.BytesIO(storage.read(uri)))
     except pa.ArrowInvalid as error:
         raise StorageError(uri, f"is no complete Parquet file: {error}") from None
+
+
+def _encoded(rows: pa.Table, account: UnitAccount) -> bytes:
+    about = {_KEY: json.dumps(asdict(account)).encode()}
+    sink = io.BytesIO()
+    pq.write_table(rows.replace_schema_metadata(about), sink, compression="zstd")
+    return sink.getvalue()
 
 
 def _account(unit: int, plan_digest: str, run_id: str, rows: pa.Table) -> UnitAccount:
