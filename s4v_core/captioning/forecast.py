@@ -113,11 +113,10 @@ def forecast(job: CaptionJob) -> Forecast:
     started = time.monotonic()
     tables, _ = index_input(checked)
     index_s = time.monotonic() - started
-    rows = pa.concat_tables(tables)
     found = (
-        _given(checked, rows.num_rows, index_s, job.rate)
+        _given(checked, tables, index_s, job.rate)
         if job.rate
-        else _sampled(checked, rows, index_s)
+        else _sampled(checked, tables, index_s)
     )
     storage.replace_json(storage.join(job.output, FORECAST_NAME), asdict(found))
     return found
@@ -132,9 +131,9 @@ def read_forecast(output: str) -> dict[str, Any] | None:
     return found
 
 
-def _sampled(checked: CheckedJob, rows: pa.Table, index_s: float) -> Forecast:
+def _sampled(checked: CheckedJob, tables: list[pa.Table], index_s: float) -> Forecast:
     job = checked.job
-    sample = _spread(rows, _sample_size(checked))
+    sample = _spread(pa.concat_tables(tables), _sample_size(checked))
     folder = storage.join(job.output, f".forecast-{time.time_ns()}")
     unit_size = max(-(-sample.num_rows // SAMPLE_UNITS), 1)
     head, table = plan.build_plan(
@@ -142,7 +141,7 @@ def _sampled(checked: CheckedJob, rows: pa.Table, index_s: float) -> Forecast:
     )
     head = plan.write_plan(folder, head, table)
     try:
-        return _measured(checked, job.replace(output=folder), head, rows.num_rows, index_s)
+        return _measured(checked, job.replace(output=folder), head, tables, index_s)
     finally:
         storage.remove(folder)
 
@@ -161,7 +160,11 @@ def _spread(rows: pa.Table, count: int) -> pa.Table:
 
 
 def _measured(
-    checked: CheckedJob, job: CaptionJob, head: plan.PlanHead, images: int, index_s: float
+    checked: CheckedJob,
+    job: CaptionJob,
+    head: plan.PlanHead,
+    tables: list[pa.Table],
+    index_s: float,
 ) -> Forecast:
     started = time.monotonic()
     arrivals: list[tuple[float, int]] = []
@@ -177,17 +180,15 @@ def _measured(
     results = pa.concat_tables(
         units.read_unit(job.output, unit) for unit in sorted(units.done_units(job.output))
     )
-    # The sample's own files are small, and most of them is footer.
-    whole = results.slice(0, job.unit_size)
     ms = flow.times.ms_per_image()
     return _forecast(
         checked,
-        images,
+        _images(tables),
         rate,
         index_s,
         start_s=max(first - started - arrivals[0][1] / rate, 0.0),
         sampled=head.images,
-        row_bytes=units.file_bytes(whole) / whole.num_rows,
+        output_bytes=_output_bytes(results, tables, job.unit_size),
         decode_cores=rate * (ms["read"] + ms["decode"]) / 1000,
         results=results.to_pylist(),
         bound_by=flow.bound_by,
@@ -195,8 +196,23 @@ def _measured(
     )
 
 
-def _given(checked: CheckedJob, images: int, index_s: float, rate: float) -> Forecast:
-    return _forecast(checked, images, rate * checked.job.engines, index_s)
+def _images(tables: list[pa.Table]) -> int:
+    return sum(table.num_rows for table in tables)
+
+
+def _output_bytes(results: pa.Table, tables: list[pa.Table], unit_size: int) -> float:
+    """Of all units' files. Each is a footer and its rows; two sizes of the same rows tell both."""
+    whole = results.slice(0, unit_size)
+    half = max(whole.num_rows // 2, 1)
+    sizes = units.file_bytes(whole), units.file_bytes(whole.slice(0, half))
+    per_row = (sizes[0] - sizes[1]) / max(whole.num_rows - half, 1)
+    footer = max(sizes[0] - per_row * whole.num_rows, 0.0)
+    files = sum(-(-table.num_rows // unit_size) for table in tables)
+    return footer * files + per_row * _images(tables)
+
+
+def _given(checked: CheckedJob, tables: list[pa.Table], index_s: float, rate: float) -> Forecast:
+    return _forecast(checked, _images(tables), rate * checked.job.engines, index_s)
 
 
 def _forecast(
@@ -206,14 +222,14 @@ def _forecast(
     index_s: float,
     start_s: float = 0.0,
     sampled: int = 0,
-    row_bytes: float = ROW_BYTES,
+    output_bytes: float | None = None,
     decode_cores: float = 0.0,
     results: list[dict[str, Any]] | None = None,
     bound_by: str = "engine",
     ms_per_image: dict[str, float] | None = None,
 ) -> Forecast:
     job, results = checked.job, results or []
-    images = min(images, job.limit or images)
+    whole, images = images, min(images, job.limit or images)
     total_s = index_s + start_s + images / rate
     engine_hours = (start_s + images / rate) * job.engines / 3600
     in_flight = job.engines * (job.settings.units_in_flight + 2) * job.unit_size
@@ -227,7 +243,10 @@ def _forecast(
         start_s=start_s,
         total_s=total_s,
         engine_days=engine_hours / 24,
-        output_mb=row_bytes * images / 1e6,
+        output_mb=(ROW_BYTES * whole if output_bytes is None else output_bytes)
+        * images
+        / whole
+        / 1e6,
         object_store_mb=min(in_flight, images) * pixels / 1e6,
         decode_cores=decode_cores,
         prompt_tokens=_mean(results, "prompt_tokens"),
