@@ -40,7 +40,8 @@ def main(argv: list[str]) -> int:
     from s4v_core.captioning.outcome import Outcome
     from s4v_core.captioning.status import first_captions
 
-    print(job.model_dump_json(indent=2))
+    # run.json holds all of it; the patterns of the gate would fill the screen.
+    print(job.model_dump_json(indent=2, exclude={"gate": {"refusals", "boilerplate"}}))
     if job.plan:
         print(forecast(job).as_text())
         return 0
