@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ J = TypeVar("J", bound=Config)
 
 BAD_INPUT = 2
 INTERRUPTED = 130
+READER_GONE = 141
 
 
 def parse(
@@ -103,16 +105,19 @@ def run_main(main: Callable[[list[str]], int]) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         code = main(sys.argv[1:])
+        sys.stdout.flush()
     except (ConfigError, InputError) as error:
         complain(error)
         code = BAD_INPUT
     except S4VError as error:
         complain(error)
         code = 1
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = READER_GONE
     except KeyboardInterrupt:
         print("\nstopped; run the same command again to resume", file=sys.stderr)
         code = INTERRUPTED
-    sys.stdout.flush()
     sys.exit(code)
 
 
