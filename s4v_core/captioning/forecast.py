@@ -14,6 +14,7 @@ from s4v_core.captioning.job import CaptionJob
 from s4v_core.captioning.pass_flow import PassFlow, index_input
 from s4v_core.captioning.status import duration
 from s4v_core.errors import StorageError
+from s4v_core.generation.requests import CPU_SEQUENCES
 from s4v_core.records import plan, units
 
 FORECAST_NAME = "plan.json"
@@ -26,7 +27,6 @@ LEAST_SAMPLE = 256
 COUNTS = (1, 4, 8, 16, 32, 64)
 """Numbers of engines that hours are told for."""
 
-CPU_SLOTS = 32
 ROW_BYTES = 700
 """Of a result row in its file, where no sample was captioned (256 rows: 0.1 to 0.15 MB)."""
 
@@ -148,7 +148,7 @@ def _sampled(checked: CheckedJob, tables: list[pa.Table], index_s: float) -> For
 
 def _sample_size(checked: CheckedJob) -> int:
     slots = checked.job.settings.max_num_seqs
-    slots = min(slots, CPU_SLOTS) if checked.engine.device == "cpu" else slots
+    slots = min(slots, CPU_SEQUENCES) if checked.engine.device == "cpu" else slots
     return max(LEAST_SAMPLE, SAMPLE_PER_SLOT * slots * checked.job.engines)
 
 

@@ -1,4 +1,4 @@
-"""The gate: is this text a caption at all? Pure text rules, the same in the pass and in serving.
+"""The gate: is this text a caption at all? Pure text rules, no engine.
 
 A rule names what it found. It judges form, never taste: good captions of any style must pass.
 """

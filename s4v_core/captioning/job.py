@@ -73,7 +73,7 @@ class CaptionJob(Config):
     decode: DecodeConfig = DecodeConfig()
     """Which images are let in."""
     demo_scenes: int = Field(0, ge=0)
-    """Draw this many scenes into the input first, and build the demo captioner: the demo's own."""
+    """Draw this many scenes into the input first: the demo's own."""
 
     @property
     def samplings(self) -> tuple[SamplingConfig, ...]:

@@ -14,7 +14,7 @@ import ray
 
 from s4v_core import storage
 from s4v_core.generation.brake import Brake
-from s4v_core.generation.captioner import CaptionerActor, failed_rows
+from s4v_core.generation.captioner import GENERATED_SCHEMA, CaptionerActor, failed_rows
 from s4v_core.generation.flow import commit, engine_resources, run_flow
 from s4v_core.generation.pass_spec import Engines, PassSpec, UnitDone
 from s4v_core.generation.preparation import prepare_unit
@@ -62,17 +62,20 @@ def _by_hand(
 ) -> Iterator[UnitDone]:
     worker = _Worker(spec, engines, brake)
     prepare = ray.remote(num_cpus=1)(prepare_unit)
-    for unit in unit_numbers:
-        if brake.is_pulled():
-            break
-        try:
+    try:
+        for unit in unit_numbers:
+            if brake.is_pulled():
+                return
             prepared = ray.get(prepare.remote(pa.table({"unit": [unit]}), spec, brake))
             rows = worker.captioned(prepared)
-        except ray.exceptions.RayError as error:
-            raise (brake.first_failure() or error) from error
-        if rows.num_rows:
-            yield commit(rows, spec)
-    worker.close()
+            if rows.num_rows:
+                with storage.patience(storage.UNIT_PATIENCE_S):
+                    done = commit(rows, spec)
+                yield done
+    except ray.exceptions.RayError as error:
+        raise (brake.first_failure() or error) from error
+    finally:
+        worker.close()
 
 
 @dataclass
@@ -87,7 +90,7 @@ class _Worker:
     def captioned(self, prepared: pa.Table) -> pa.Table:
         """PREPARED_SCHEMA in, GENERATED_SCHEMA out, by as many workers as it takes."""
         if not prepared.num_rows:
-            return failed_rows(prepared, WORKER_DIED, self.spec)
+            return GENERATED_SCHEMA.empty_table()
         try:
             found: pa.Table = ray.get(self._running().__call__.remote(prepared))
             return found

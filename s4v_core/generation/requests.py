@@ -39,6 +39,10 @@ class SamplingConfig(Config):
         return int.from_bytes(whole[:4], "big")
 
 
+CPU_SEQUENCES = 32
+"""Captions at the same time on a CPU: more only lengthen each step."""
+
+
 class Ladder(Config):
     """Samplings that are tried in turn where the gate turns a caption down."""
 

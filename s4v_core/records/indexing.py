@@ -65,6 +65,7 @@ def index_shard(shard: Shard) -> ShardIndex:
 
     Raises:
         InputError: A Parquet or JSON without a column or field that names images.
+        UnreachableError: The store did not answer for as long as anybody would wait.
     """
     indexers = {
         "files": _index_files,

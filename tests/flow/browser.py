@@ -28,7 +28,9 @@ class Page:
         for domain in ("Page", "Network", "Log", "Runtime"):
             self._call(f"{domain}.enable")
         self._call("Page.navigate", url=url)
-        while self.run("document.readyState") != "complete":
+        # The blank page before it is complete as well.
+        there = f"location.href === {json.dumps(url)} && document.readyState === 'complete'"
+        while not self.run(there):
             pass
 
     def run(self, script: str) -> Any:
@@ -57,7 +59,8 @@ def browser() -> Iterator[Page]:
     """A page of a fresh Chromium."""
     assert CHROMIUM, "who asks has looked"
     loop = asyncio.new_event_loop()
-    with tempfile.TemporaryDirectory() as profile:
+    # Its children may write a moment longer than it lives.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"]
         process = subprocess.Popen(
             [CHROMIUM, *flags, "--remote-debugging-port=0", "about:blank"],

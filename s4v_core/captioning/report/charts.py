@@ -32,17 +32,17 @@ def stacked_bars(
             parts.append(
                 f'<rect class="{kind}" x="{_LEFT + at * step:.1f}" y="{floor:.1f}" '
                 f'width="{max(step - 1, 0.6):.1f}" height="{tall:.1f}">'
-                f"<title>{_safe(name)}: {values[at]:g}</title></rect>"
+                f"<title>{escaped(name)}: {values[at]:g}</title></rect>"
             )
     return _framed(title, "".join(parts), top, labels)
 
 
 def _framed(title: str, drawing: str, top: float, labels: tuple[str, str]) -> str:
     low = HEIGHT - _BOTTOM
-    first, last = (_safe(label) for label in labels)
+    first, last = (escaped(label) for label in labels)
     return (
-        f'<figure><figcaption>{_safe(title)}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" '
-        f'role="img" aria-label="{_safe(title)}">'
+        f'<figure><figcaption>{escaped(title)}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" '
+        f'role="img" aria-label="{escaped(title)}">'
         f'<line class="axis" x1="{_LEFT}" y1="{low}" x2="{WIDTH}" y2="{low}"/>'
         f'<text x="{_LEFT - 6}" y="{_TOP + 8}" text-anchor="end">{top:,.0f}</text>'
         f'<text x="{_LEFT - 6}" y="{low}" text-anchor="end">0</text>{drawing}'
@@ -51,5 +51,6 @@ def _framed(title: str, drawing: str, top: float, labels: tuple[str, str]) -> st
     )
 
 
-def _safe(value: object) -> str:
+def escaped(value: object) -> str:
+    """A value as text of a page, whatever it spells."""
     return html.escape(str(value))

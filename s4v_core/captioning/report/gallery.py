@@ -1,7 +1,6 @@
 """Cards with a picture and what was said of it."""
 
 import base64
-import html
 import io
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +8,7 @@ from typing import Any
 
 from PIL import Image
 
+from s4v_core.captioning.report.charts import escaped
 from s4v_core.captioning.report.survey import Pick, Survey, read_picks
 from s4v_core.captioning.status import said
 from s4v_core.errors import StorageError
@@ -49,13 +49,13 @@ def _card(row: dict[str, Any], kinds: list[str], picture: str) -> str:
     image = (
         f'<img src="{picture}" alt="" loading="lazy">' if picture else '<div class="none"></div>'
     )
-    reason = "" if row["status"] == "ok" else f'<b class="{row["status"]}">{_safe(said(row))}</b>'
+    reason = "" if row["status"] == "ok" else f'<b class="{row["status"]}">{escaped(said(row))}</b>'
     facts = [row["source"], f"{row['output_tokens'] or 0} tokens"]
     facts += [f"{row['attempts']} attempts"] if row["attempts"] > 1 else []
     return (
-        f'<article data-kinds="{" ".join(kinds)}" data-source="{_safe(row["source"])}">{image}'
-        f'<div class="text">{reason}<p>{_safe(row["caption"] or "")}</p>'
-        f"<small>{_safe(row['image_id'])}<br>{_safe(' · '.join(facts))}</small></div></article>"
+        f'<article data-kinds="{" ".join(kinds)}" data-source="{escaped(row["source"])}">{image}'
+        f'<div class="text">{reason}<p>{escaped(row["caption"] or "")}</p>'
+        f"<small>{escaped(row['image_id'])}<br>{escaped(' · '.join(facts))}</small></div></article>"
     )
 
 
@@ -67,7 +67,3 @@ def _thumbnail(decoder: GuardedDecoder, image: bytes | str) -> str:
     sink = io.BytesIO()
     Image.frombytes("RGB", size, decoded.pixels).save(sink, "JPEG", quality=75)
     return "data:image/jpeg;base64," + base64.b64encode(sink.getvalue()).decode()
-
-
-def _safe(value: object) -> str:
-    return html.escape(str(value))

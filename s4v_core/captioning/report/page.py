@@ -2,14 +2,13 @@
 
 import base64
 import hashlib
-import html
 import json
 import time
 from importlib import resources
 from typing import Any
 
 from s4v_core import storage
-from s4v_core.captioning.report.charts import stacked_bars
+from s4v_core.captioning.report.charts import escaped, stacked_bars
 from s4v_core.captioning.report.gallery import cards
 from s4v_core.captioning.report.survey import BIN_TOKENS, KINDS, TICK_S, Survey, survey_run
 from s4v_core.captioning.statistics import RunCounts
@@ -54,12 +53,12 @@ def _summary(counts: RunCounts, figures: dict[str, Any]) -> str:
         "generated a second": f"{figures['attempts_per_s']:g}",
         "bound by": figures["bound_by"],
     }
-    items = "".join(f"<li><b>{_safe(v)}</b>{_safe(k)}</li>" for k, v in numbers.items())
+    items = "".join(f"<li><b>{escaped(v)}</b>{escaped(k)}</li>" for k, v in numbers.items())
     left = counts.images - counts.done
     missing = f'<p class="notice">{left:,} images have no row yet.</p>' if left else ""
     damaged = "".join(
-        f'<p class="notice">damaged shard {_safe(shard["uri"])}: '
-        f"{_safe(', '.join(d['kind'] for d in shard['damages']))}</p>"
+        f'<p class="notice">damaged shard {escaped(shard["uri"])}: '
+        f"{escaped(', '.join(d['kind'] for d in shard['damages']))}</p>"
         for shard in counts.damaged[:20]
     )
     return f'<ul class="figures">{items}</ul>{missing}{damaged}'
@@ -70,7 +69,7 @@ def _reasons(counts: RunCounts) -> str:
         return ""
     most = max(counts.reasons.values())
     rows = "".join(
-        f"<tr><td>{_safe(reason)}</td><td class=number>{number:,}</td>"
+        f"<tr><td>{escaped(reason)}</td><td class=number>{number:,}</td>"
         f'<td class="bar"><i style="width:{100 * number / most:.1f}%"></i></td></tr>'
         for reason, number in counts.reasons.items()
     )
@@ -117,7 +116,7 @@ def _lengths_chart(survey: Survey) -> str:
 
 def _sources(survey: Survey) -> str:
     rows = "".join(
-        f'<tr><td><i class="s{min(number, 8)}"></i>{_safe(name)}</td>'
+        f'<tr><td><i class="s{min(number, 8)}"></i>{escaped(name)}</td>'
         f"<td class=number>{one.rows:,}</td><td class=number>{one.ok:,}</td>"
         f"<td class=number>{one.tokens / max(one.ok, 1):.0f}</td></tr>"
         for number, (name, one) in enumerate(
@@ -128,7 +127,7 @@ def _sources(survey: Survey) -> str:
         f"{number:,} after {count}" for count, number in sorted(survey.attempts.items()) if count
     )
     head = "<tr><th>source<th class=number>images<th class=number>captions<th class=number>tokens"
-    return f"<h2>Sources</h2><table>{head}{rows}</table><p>Attempts: {_safe(attempts)}.</p>"
+    return f"<h2>Sources</h2><table>{head}{rows}</table><p>Attempts: {escaped(attempts)}.</p>"
 
 
 def _gallery(survey: Survey, shown: str) -> str:
@@ -138,7 +137,7 @@ def _gallery(survey: Survey, shown: str) -> str:
         f"({len(survey.picks[kind])})</button>"
         for at, kind in enumerate(kinds)
     )
-    options = "".join(f"<option>{_safe(name)}</option>" for name in sorted(survey.sources))
+    options = "".join(f"<option>{escaped(name)}</option>" for name in sorted(survey.sources))
     return (
         f'<h2>Gallery</h2><div class="filters" role="group" aria-label="Filters">{buttons}'
         f'<select aria-label="Source"><option value="">all sources</option>{options}</select>'
@@ -148,7 +147,7 @@ def _gallery(survey: Survey, shown: str) -> str:
 
 
 def _settings(head: plan.PlanHead) -> str:
-    text = _safe(json.dumps(head.settings, indent=2, ensure_ascii=False))
+    text = escaped(json.dumps(head.settings, indent=2, ensure_ascii=False))
     return f"<details><summary>Settings</summary><pre>{text}</pre></details>"
 
 
@@ -166,7 +165,7 @@ def _own(name: str) -> str:
 
 
 def _page(model: str, notice: str, body: str) -> str:
-    warning = f'<p class="notice">{_safe(notice)}</p>' if notice else ""
+    warning = f'<p class="notice">{escaped(notice)}</p>' if notice else ""
     style, script = _own("page.css"), _own("page.js")
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
@@ -175,11 +174,7 @@ def _page(model: str, notice: str, body: str) -> str:
         # Captions are untrusted text: nothing of them may run or load.
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
         f"img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{allowed}'\">"
-        f"<title>Captions: {_safe(model)}</title><style>{style}</style></head><body>"
-        f"<h1>Captions</h1><p>{_safe(model)}</p>{warning}{body}<script>{script}</script>"
+        f"<title>Captions: {escaped(model)}</title><style>{style}</style></head><body>"
+        f"<h1>Captions</h1><p>{escaped(model)}</p>{warning}{body}<script>{script}</script>"
         "</body></html>"
     )
-
-
-def _safe(value: object) -> str:
-    return html.escape(str(value))

@@ -70,10 +70,10 @@ class TransformersEngine:
                 found = await asyncio.to_thread(self._generate, requests, sampling)
             # Border to foreign code: whatever it is, the ones who wait must hear of it.
             except Exception as error:  # noqa: BLE001
+                told = EngineError("transformers", f"{type(error).__name__}: {error}")
                 for waiting in batch:
-                    waiting.answer.set_exception(
-                        EngineError("transformers", f"{type(error).__name__}: {error}")
-                    )
+                    if not waiting.answer.done():
+                        waiting.answer.set_exception(told)
                 continue
             self.last_sign = time.monotonic()
             for waiting, answer in zip(batch, found, strict=True):

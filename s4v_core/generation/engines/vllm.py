@@ -13,6 +13,7 @@ from PIL import Image
 from s4v_core.errors import EngineError
 from s4v_core.generation.engines.prompting import PromptRenderer
 from s4v_core.generation.requests import (
+    CPU_SEQUENCES,
     EngineDiedError,
     EngineSpec,
     Generation,
@@ -20,9 +21,6 @@ from s4v_core.generation.requests import (
     SamplingConfig,
     refused,
 )
-
-CPU_SEQUENCES = 32
-"""More at a time only lengthen each step on a CPU."""
 
 FLOAT32_BYTES = 4
 MAX_CPU_KV_CACHE = 4 << 30
