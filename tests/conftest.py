@@ -73,6 +73,7 @@ def s3_server() -> Iterator[str]:
     """A moto S3 on a port of its own; returns its address. Credentials are in the environment."""
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line per request buries the rest
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     host, port = server.get_host_and_port()

@@ -14,7 +14,7 @@ import pytest
 
 from tests.faults.world import World, build_world
 from tests.flow.oracle import check_rows
-from tests.flow.scripts import FAKE, run, start, wait_for_units
+from tests.flow.scripts import FAKE, engine_actors, run, start, wait_for_units
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -109,17 +109,6 @@ def test_killed_while_healing(tmp_path: Path, point: str, nth: int) -> None:
 SLOW = ("--settings.fake-latency-s", "0.3")
 
 
-def _engine_actors(driver: subprocess.Popen[str]) -> list[psutil.Process]:
-    found = []
-    for process in psutil.Process(driver.pid).children(recursive=True):
-        try:
-            if "CaptionerActor" in " ".join(process.cmdline()):
-                found.append(process)
-        except psutil.NoSuchProcess:
-            continue
-    return found
-
-
 def _kill_actors_at_random(
     driver: subprocess.Popen[str], count: int, pause: Callable[[], float]
 ) -> int:
@@ -127,7 +116,7 @@ def _kill_actors_at_random(
     while killed < count and driver.poll() is None:
         time.sleep(pause())
         try:
-            actors = _engine_actors(driver)
+            actors = engine_actors(driver)
         except psutil.NoSuchProcess:
             break
         if actors:

@@ -62,7 +62,7 @@ def build_world(
         members = {}
         for number in range(shard * per_shard, min((shard + 1) * per_shard, images)):
             key = f"{number:06d}.png"
-            members[key] = _fault(faults[number]) if number in faults else _picture(number)
+            members[key] = fault_picture(faults[number]) if number in faults else picture(number)
             image_id = f"{shard:04d}/{number:06d}"
             made[image_id] = members[key]
             if number in faults:
@@ -71,12 +71,14 @@ def build_world(
     return World(folder, made, broken)
 
 
-def _picture(number: int) -> bytes:
+def picture(number: int) -> bytes:
+    """A small PNG unlike any other number's."""
     pixels = np.random.default_rng(number).integers(0, 250, (3, 4, 3), dtype=np.uint8)
     return _png(Image.fromarray(pixels).resize(SIZE, Image.Resampling.BILINEAR))
 
 
-def _fault(fault: Fault) -> bytes:
+def fault_picture(fault: Fault) -> bytes:
+    """A PNG that breaks something wherever `fake_faults` are on."""
     return _png(Image.new("RGB", SIZE, (255, 0, int(fault))))
 
 

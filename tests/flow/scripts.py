@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = ["--model", "none", "--engine", "fake"]
 
@@ -34,3 +36,15 @@ def wait_for_units(output: Path, count: int, process: subprocess.Popen[str]) -> 
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def engine_actors(driver: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Processes that hold an engine in the Ray that this driver started."""
+    found = []
+    for process in psutil.Process(driver.pid).children(recursive=True):
+        try:
+            if "CaptionerActor" in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return found
