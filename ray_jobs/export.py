@@ -1,9 +1,10 @@
-"""Captions of a run in a format that others read; the ending of the file says which.
+"""Captions of a run in a format that others read; the ending of the name says which.
 
 python ray_jobs/export.py s3://bucket/run --to captions.json      ShareGPT4V JSON, for training
 python ray_jobs/export.py s3://bucket/run --to captions.jsonl     all rows and columns
 python ray_jobs/export.py s3://bucket/run --to captions.parquet   the same in one file
 python ray_jobs/export.py s3://bucket/run --to captions.tar       WebDataset sidecars
+python ray_jobs/export.py s3://bucket/run --to sidecars/          the same, a tar beside each shard
 """
 
 import sys
@@ -29,7 +30,8 @@ class ExportJob(Config):
     output: Annotated[str, tyro.conf.Positional]
     """Folder of the run."""
     to: str
-    """File to write: .json (ShareGPT4V), .jsonl, .parquet or .tar."""
+    """File to write: .json (ShareGPT4V), .jsonl, .parquet or .tar; or a folder ending in /, for one
+    .tar per input shard, of its name."""
 
 
 def main(argv: list[str]) -> int:

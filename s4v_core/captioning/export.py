@@ -7,6 +7,8 @@ import json
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import groupby
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
@@ -23,30 +25,52 @@ Writer = Callable[[Iterator[pa.Table], BinaryIO], int]
 
 
 def export_run(output: str, to: str) -> int:
-    """Write the captions of a run to one file; its ending says the format.
+    """Write the captions of a run; the ending of `to` says the format.
 
     `.json`: ShareGPT4V JSON (ok rows). `.jsonl`, `.parquet`: all rows with all columns.
-    `.tar`: WebDataset sidecars, `<image_id>.txt` and `<image_id>.json` (ok rows).
+    `.tar`: WebDataset sidecars of the ok rows, `<image_id>.txt` and `<image_id>.json`.
+    `/`: a folder with one tar of sidecars for each tar of the input, of the same name and with
+    the same keys in the same order, so that both can be read side by side; an image without a
+    caption has its `.json` alone.
 
     Returns:
         Rows written.
 
     Raises:
-        ConfigError: The ending is none of these.
+        ConfigError: The ending is none of these, or a folder of sidecars is asked for and the
+            input was no tars.
         InputError: `output` holds no run.
     """
-    ending = next((e for e in _WRITERS if to.endswith(e)), None)
-    if ending is None:
-        raise ConfigError(f"to: found {to!r}, allowed names ending in {', '.join(_WRITERS)}")
     head = plan.read_plan_head(output)
     if head is None:
         raise InputError(output, "holds no caption run (there is no plan.parquet)")
     done = units.done_units(output)
     tables = (units.read_unit(output, u) for u in range(len(head.unit_rows)) if u in done)
+    if to.endswith("/"):
+        return _export_by_shard(head, tables, to)
+    ending = next((e for e in _WRITERS if to.endswith(e)), None)
+    if ending is None:
+        raise ConfigError(f"to: found {to!r}, allowed names ending in {', '.join(_WRITERS)}, /")
+    return _upload(_WRITERS[ending], tables, to)
+
+
+def _upload(write: Writer, tables: Iterator[pa.Table], to: str) -> int:
     with tempfile.TemporaryFile() as file:
-        count = _WRITERS[ending](tables, file)
+        count = write(tables, file)
         file.seek(0)
         storage.upload(file, to)
+    return count
+
+
+def _export_by_shard(head: plan.PlanHead, tables: Iterator[pa.Table], folder: str) -> int:
+    names = {s["uri"]: s["name"] for s in head.shards if s["kind"] in ("tar", "targz")}
+    if other := next((s["uri"] for s in head.shards if s["uri"] not in names), None):
+        raise ConfigError(f"to: found a folder, but {other} is no tar; name a file.tar instead")
+    count = 0
+    for uri, units_of_shard in groupby(tables, key=lambda table: table["uri"][0].as_py()):
+        name = names[uri]
+        write = partial(_write_shard_sidecars, name)
+        count += _upload(write, units_of_shard, storage.join(folder, f"{name}.tar"))
     return count
 
 
@@ -93,16 +117,31 @@ def _write_parquet(tables: Iterator[pa.Table], sink: BinaryIO) -> int:
 
 
 def _write_sidecars(tables: Iterator[pa.Table], sink: BinaryIO) -> int:
+    columns = ("caption", "prompt", "model", "model_revision", "sampling")
+    return _write_samples(((row["image_id"], row) for row in _ok_rows(tables)), columns, sink)
+
+
+def _write_shard_sidecars(name: str, tables: Iterator[pa.Table], sink: BinaryIO) -> int:
+    columns = ("status", "reason", "caption", "prompt", "model", "model_revision", "sampling")
+    rows = (row for table in tables for row in table.to_pylist())
+    samples = ((row["image_id"].removeprefix(f"{name}/"), row) for row in rows)
+    return _write_samples(samples, columns, sink)
+
+
+def _write_samples(
+    samples: Iterator[tuple[str, dict[str, Any]]], columns: tuple[str, ...], sink: BinaryIO
+) -> int:
+    """Args:
+    samples: Key and row of each.
+    columns: What the `.json` holds.
+    """
     count = 0
     with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for row in _ok_rows(tables):
-            about = {
-                n: row[n] for n in ("caption", "prompt", "model", "model_revision", "sampling")
-            }
-            add_member(tar, f"{row['image_id']}.txt", row["caption"].encode())
-            add_member(
-                tar, f"{row['image_id']}.json", json.dumps(about, ensure_ascii=False).encode()
-            )
+        for key, row in samples:
+            if row["status"] == "ok":
+                add_member(tar, f"{key}.txt", row["caption"].encode())
+            about = json.dumps({name: row[name] for name in columns}, ensure_ascii=False)
+            add_member(tar, f"{key}.json", about.encode())
             count += 1
     return count
 

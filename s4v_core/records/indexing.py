@@ -50,6 +50,7 @@ class ShardIndex:
         """The shard's line in the plan's metadata."""
         return {
             "uri": shard.uri,
+            "name": shard.name,
             "kind": shard.kind,
             "images": len(self.rows),
             "skipped": self.skipped,

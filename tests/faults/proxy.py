@@ -12,6 +12,7 @@ SLOW_DOWN = (
     b"Content-Length: %d\r\n\r\n%s"
 )
 SLOW_DOWN_BODY = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
+FAILED = b"HTTP/1.1 500 Internal Server Error\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 class FaultProxy:
@@ -19,6 +20,7 @@ class FaultProxy:
 
     Attributes:
         refused: Share of requests answered with 503 SlowDown, never forwarded.
+        failed: Share of requests answered with a bare 500, never forwarded.
         dropped: Share of requests that are forwarded and whose answer is thrown away.
         cut: Share of answers that end in the middle.
         delay_s: Before each answer.
@@ -35,7 +37,7 @@ class FaultProxy:
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self.refused = self.dropped = self.cut = self.delay_s = 0.0
+        self.refused = self.failed = self.dropped = self.cut = self.delay_s = 0.0
         self.bytes_per_s = 0
         self.methods: tuple[bytes, ...] = (b"GET", b"PUT", b"HEAD", b"POST")
         self.stripped: tuple[bytes, ...] = ()
@@ -65,6 +67,9 @@ class FaultProxy:
             if fault == "refused":
                 client.sendall(SLOW_DOWN % (len(SLOW_DOWN_BODY), SLOW_DOWN_BODY))
                 return
+            if fault == "failed":
+                client.sendall(FAILED)
+                return
             answer = b"".join(self._forwarded(request))
             time.sleep(self.delay_s)
             if fault == "dropped":
@@ -78,7 +83,7 @@ class FaultProxy:
             return None
         with self._lock:
             draw = self._chance.random()
-            for name in ("refused", "dropped", "cut"):
+            for name in ("refused", "failed", "dropped", "cut"):
                 share = getattr(self, name)
                 if draw < share:
                     self.hurt += 1

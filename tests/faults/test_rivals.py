@@ -2,79 +2,35 @@
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import s3fs
 
 from s4v_core import storage
 from s4v_core.records import units
-from s4v_core.records.schemas import RESULT_SCHEMA, table_of
 from tests.faults.proxy import FaultProxy
+from tests.faults.race import prove_one_winner, race, rows_of_writer
 from tests.faults.world import build_world
 from tests.flow.scripts import FAKE, start
 
 pytestmark = pytest.mark.timeout(900)
 
-WRITERS = 16
 NO_LATENCY = ("--unit-size", "16", "--settings.max-num-seqs", "16")
-
-
-def _rows(writer: int) -> pa.Table:
-    row = dict.fromkeys(RESULT_SCHEMA.names) | {
-        "image_id": "a",
-        "uri": "a",
-        "source": "a",
-        "caption": f"by writer {writer}",
-        "status": "ok",
-        "attempts": 1,
-        "prompt": "What?",
-        "model": "none",
-        "model_revision": "1",
-        "engine": "fake",
-        "sampling": "{}",
-        "run_id": f"run-{writer}",
-        "created_at": 0,
-    }
-    return table_of([row], RESULT_SCHEMA, "rows")
-
-
-def _race(output: str, unit: int) -> list[bool]:
-    """Sixteen runs commit the same unit at the same moment; who wrote it."""
-    gate = threading.Barrier(WRITERS)
-
-    def commit(writer: int) -> bool:
-        rows = _rows(writer)
-        gate.wait()
-        account, wrote = units.commit_unit(output, unit, "plan", f"run-{writer}", rows)
-        assert account.rows == 1
-        return wrote
-
-    with ThreadPoolExecutor(WRITERS) as pool:
-        return list(pool.map(commit, range(WRITERS)))
-
-
-def _proves_one_winner(output: str, unit: int) -> None:
-    wrote = _race(output, unit)
-    assert wrote.count(True) == 1
-    winner = wrote.index(True)
-    assert units.read_unit(output, unit)["caption"].to_pylist() == [f"by writer {winner}"]
 
 
 @pytest.mark.parametrize("rounds", [15, pytest.param(1000, marks=pytest.mark.faults)])
 def test_one_of_sixteen_writers_wins_on_s3(bucket: str, rounds: int) -> None:
     assert storage.honours_create(bucket)
     for unit in range(rounds):
-        _proves_one_winner(bucket, unit)
+        prove_one_winner(bucket, unit)
 
 
 @pytest.mark.parametrize("rounds", [50, pytest.param(1000, marks=pytest.mark.faults)])
 def test_one_of_sixteen_writers_wins_on_a_disk(tmp_path: Path, rounds: int) -> None:
     for unit in range(rounds):
-        _proves_one_winner(str(tmp_path), unit)
+        prove_one_winner(str(tmp_path), unit)
 
 
 @pytest.fixture
@@ -94,7 +50,7 @@ def test_a_store_that_overwrites_still_holds_each_row_once(
 ) -> None:
     assert not storage.honours_create(bucket)
     for unit in range(10):
-        _race(bucket, unit)
+        race(bucket, unit)
         # Whoever was last, readers see one whole file at every moment.
         assert units.read_unit(bucket, unit).num_rows == 1
     assert units.done_units(bucket) == set(range(10))
@@ -116,7 +72,7 @@ def test_four_runs_on_one_output_lose_and_double_nothing(tmp_path: Path, rounds:
 
 def test_a_reader_never_sees_a_row_twice_while_a_unit_is_healed(tmp_path: Path) -> None:
     output = str(tmp_path)
-    units.commit_unit(output, 0, "plan", "run-0", _rows(0))
+    units.commit_unit(output, 0, "plan", "run-0", rows_of_writer(0))
     done = threading.Event()
     seen: list[int] = []
 
@@ -128,7 +84,7 @@ def test_a_reader_never_sees_a_row_twice_while_a_unit_is_healed(tmp_path: Path) 
     reader = threading.Thread(target=read)
     reader.start()
     for writer in range(200):
-        units.commit_unit(output, 0, "plan", f"run-{writer}", _rows(writer), heal=True)
+        units.commit_unit(output, 0, "plan", f"run-{writer}", rows_of_writer(writer), heal=True)
     done.set()
     reader.join()
     assert set(seen) == {1}

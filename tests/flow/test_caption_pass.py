@@ -2,6 +2,7 @@
 
 import json
 import os
+import tarfile
 import time
 from pathlib import Path
 
@@ -251,6 +252,28 @@ def test_exports_hold_every_caption_and_are_the_same_bytes_every_time(
     assert pq.read_table(tmp_path / "1.parquet").num_rows == 40
     with pytest.raises(ConfigError, match=r"allowed names ending in"):
         export_run(str(tmp_path / "out"), str(tmp_path / "x.csv"))
+
+
+def test_sidecars_lie_beside_their_shards_under_the_same_names_keys_and_order(
+    shards: Path, tmp_path: Path, captions: dict[str, str]
+) -> None:
+    run_pass(_job(shards, tmp_path / "out"))
+    assert export_run(str(tmp_path / "out"), f"{tmp_path}/sidecars/") == 40
+    for shard in shards.glob("*.tar"):
+        with tarfile.open(shard) as images, tarfile.open(tmp_path / "sidecars" / shard.name) as own:
+            keys = [Path(name).stem for name in images.getnames()]
+            assert [Path(n).stem for n in own.getnames() if n.endswith(".json")] == keys
+            for key in keys:
+                assert own.extractfile(f"{key}.txt").read().decode() == captions[key]
+                assert json.load(own.extractfile(f"{key}.json"))["status"] == "ok"
+
+
+def test_sidecars_by_shard_of_images_that_lie_in_no_shard_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "one.jpg").write_bytes(photo(1))
+    run_pass(_job(tmp_path / "images", tmp_path / "out"))
+    with pytest.raises(ConfigError, match=r"is no tar; name a file\.tar instead"):
+        export_run(str(tmp_path / "out"), f"{tmp_path}/sidecars/")
 
 
 def test_a_forecast_measures_a_sample_and_leaves_the_run_to_come_untouched(

@@ -1,0 +1,54 @@
+"""Sixteen writers who commit the same unit at the same moment, on any store."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow as pa
+
+from s4v_core.records import units
+from s4v_core.records.schemas import RESULT_SCHEMA, table_of
+
+WRITERS = 16
+
+
+def rows_of_writer(writer: int) -> pa.Table:
+    """A unit of one row that says who wrote it."""
+    row = dict.fromkeys(RESULT_SCHEMA.names) | {
+        "image_id": "a",
+        "uri": "a",
+        "source": "a",
+        "caption": f"by writer {writer}",
+        "status": "ok",
+        "attempts": 1,
+        "prompt": "What?",
+        "model": "none",
+        "model_revision": "1",
+        "engine": "fake",
+        "sampling": "{}",
+        "run_id": f"run-{writer}",
+        "created_at": 0,
+    }
+    return table_of([row], RESULT_SCHEMA, "rows")
+
+
+def race(output: str, unit: int) -> list[bool]:
+    """Sixteen runs commit the same unit at the same moment; who wrote it."""
+    gate = threading.Barrier(WRITERS)
+
+    def commit(writer: int) -> bool:
+        rows = rows_of_writer(writer)
+        gate.wait()
+        account, wrote = units.commit_unit(output, unit, "plan", f"run-{writer}", rows)
+        assert account.rows == 1
+        return wrote
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        return list(pool.map(commit, range(WRITERS)))
+
+
+def prove_one_winner(output: str, unit: int) -> None:
+    """One of sixteen wrote, and what readers see is that writer's row."""
+    wrote = race(output, unit)
+    assert wrote.count(True) == 1
+    winner = wrote.index(True)
+    assert units.read_unit(output, unit)["caption"].to_pylist() == [f"by writer {winner}"]

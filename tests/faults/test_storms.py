@@ -1,0 +1,145 @@
+"""Whole passes over a store in bad weather: later, perhaps, but with every row as on a fine day."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import s3fs
+
+from tests.faults.proxy import FaultProxy
+from tests.faults.world import World, build_world
+from tests.flow.oracle import check_rows
+from tests.flow.scripts import FAKE, start
+
+pytestmark = pytest.mark.timeout(1800)
+
+UNIT = 16
+
+
+class Store:
+    """A bucket with a world's shards in it, which the runs reach through the proxy alone."""
+
+    def __init__(self, bucket: str, world: World, proxy: FaultProxy, direct: str) -> None:
+        self.bucket, self.world, self.proxy = bucket, world, proxy
+        self.files = s3fs.S3FileSystem(endpoint_url=direct, skip_instance_cache=True)
+        self.files.put(f"{world.shards}/", f"{bucket}/shards/", recursive=True)
+
+    def caption(self, folder: Path, *more: str, meanwhile: Callable[[str], None] = str) -> float:
+        """Runs the pass, proves its rows; seconds."""
+        output = f"{self.bucket}/{folder.name}"
+        settings = ("--unit-size", str(UNIT), "--settings.max-num-seqs", str(UNIT))
+        flags = ["--input", f"{self.bucket}/shards", "--output", output, *FAKE, *settings, *more]
+        started = time.monotonic()
+        driver = start("caption.py", *flags, cwd=folder.parent)
+        meanwhile(output)
+        _, err = driver.communicate(timeout=900)
+        seconds = time.monotonic() - started
+        assert driver.returncode == 0, err[-3000:]
+        self.files.invalidate_cache()
+        self.files.get(f"{output}/plan.parquet", f"{folder}/plan.parquet")
+        self.files.get(f"{output}/captions/", f"{folder}/captions/", recursive=True)
+        return seconds
+
+    def wait_for(self, path: str, count: int) -> None:
+        """Until a file is there, or a folder with as many files."""
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline:
+            self.files.invalidate_cache()
+            if self.files.exists(path) and len(self.files.ls(path)) >= count:
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"{path}: not there in time")
+
+
+@pytest.fixture
+def proxy(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    found = FaultProxy(s3_server)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", found.address)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def store(bucket: str, proxy: FaultProxy, s3_server: str, tmp_path: Path) -> Store:
+    world = build_world(tmp_path / "shards", images=UNIT * 200, shards=8)
+    return Store(bucket, world, proxy, s3_server)
+
+
+def _folder(tmp_path: Path, name: str) -> Path:
+    folder = tmp_path / name
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.faults
+def test_a_tired_store_slows_a_pass_and_changes_nothing(store: Store, tmp_path: Path) -> None:
+    seconds = {}
+    for share in (0.0, 0.01, 0.1, 0.5):
+        store.proxy.refused = share
+        folder = _folder(tmp_path, f"refused-{share}")
+        seconds[share] = round(store.caption(folder), 1)
+        rows = store.world.prove(folder)
+        assert all(row["status"] == "ok" for row in rows.values())
+    print("seconds by share of calls refused:", seconds)  # noqa: T201
+
+
+@pytest.mark.faults
+def test_an_outage_of_half_a_minute_is_waited_for(store: Store, tmp_path: Path) -> None:
+    def cut_off(output: str) -> None:
+        store.wait_for_units(output, 5)
+        store.proxy.down = True
+        threading.Timer(30, lambda: setattr(store.proxy, "down", False)).start()
+
+    store.caption(_folder(tmp_path, "out"), meanwhile=cut_off)
+    store.world.prove(tmp_path / "out")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("fault", ["dropped", "cut", "failed"])
+def test_one_answer_in_ten_is_lost_or_cut_or_a_failure(
+    store: Store, tmp_path: Path, fault: str
+) -> None:
+    setattr(store.proxy, fault, 0.1)
+    store.caption(_folder(tmp_path, "out"))
+    assert store.proxy.hurt >= 30
+    store.world.prove(tmp_path / "out")
+
+
+@pytest.mark.faults
+def test_two_seconds_of_latency_cost_time_and_nothing_else(store: Store, tmp_path: Path) -> None:
+    store.proxy.delay_s = 2
+    store.caption(_folder(tmp_path, "out"), "--unit-size", "256")
+    store.world.prove(tmp_path / "out")
+
+
+@pytest.mark.parametrize("rounds", [1, pytest.param(10, marks=pytest.mark.faults)])
+def test_shards_replaced_in_mid_run_give_no_caption_of_the_new_bytes(
+    bucket: str, proxy: FaultProxy, s3_server: str, tmp_path: Path, rounds: int
+) -> None:
+    world = build_world(tmp_path / "shards", images=UNIT * 64, shards=4)
+    turned = build_world(tmp_path / "turned", images=UNIT * 80, shards=5)
+    for number in range(rounds):
+        store = Store(bucket, world, proxy, s3_server)
+
+        def replace(output: str, store: Store = store) -> None:
+            store.wait_for(f"{output}/plan.parquet", 0)
+            proxy.delay_s = 0.3  # or everything has been read before the first unit is done
+            store.wait_for(f"{output}/captions", 2)
+            for at in range(4):  # other pictures, under other numbers, in objects of the same name
+                new = turned.shards / f"{at + 1:04d}.tar"
+                store.files.put_file(str(new), f"{bucket}/shards/{at:04d}.tar")
+
+        folder = _folder(tmp_path, f"round-{number}")
+        store.caption(folder, meanwhile=replace)
+        _proves_no_mixture(world, folder)
+
+
+def _proves_no_mixture(world: World, folder: Path) -> None:
+    rows = check_rows(folder)
+    ends = {(row["status"], row["reason"]) for row in rows}
+    assert ends == {("ok", None), ("error", "source_changed")}
+    for row in rows:
+        if row["status"] == "ok":
+            assert row["caption"] == world.captions[row["image_id"]]
