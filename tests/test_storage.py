@@ -111,3 +111,16 @@ def test_a_place_that_takes_nothing_is_an_error_of_the_store(
 ) -> None:
     with pytest.raises(StorageError, match="/proc/nowhere"):
         write("/proc/nowhere/x", b"data")
+
+
+def test_a_bucket_that_is_not_there_is_refused_before_work_begins(bucket: str) -> None:
+    assert storage.refusal(storage.join(bucket, "run")) is None
+    reason = storage.refusal("s3://no-such-bucket-of-ours/run")
+    assert reason
+    assert "NoSuchBucket" in reason
+
+
+def test_an_absent_file_is_named(folder: str) -> None:
+    uri = storage.join(folder, "nothing")
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        storage.read(uri)

@@ -68,6 +68,8 @@ def check_job(job: CaptionJob) -> CheckedJob:
         "framing": f"{facts.framing.mode} {facts.framing.size_px}",
         "limit": job.limit,
     }
+    if reason := storage.refusal(job.output):
+        raise ConfigError(f"output: {job.output} cannot be listed ({reason})")
     head = read_plan_head(job.output)
     if head is not None:
         refuse_other_settings(job.output, head.settings, settings)

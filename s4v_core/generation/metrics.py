@@ -40,8 +40,11 @@ class PassMetrics:
         )
         self._stages = self._counter("s4v_stage_seconds_total", "Work by stage", "stage")
         self._bound = self._gauge("s4v_bound_by", "1 for what sets the pace", "stage")
-        self._gauge("s4v_images_planned", "Images of the plan").set(planned, self._run)
-        self._gauge("s4v_engines", "Engine actors asked for").set(engines, self._run)
+        self._steady = (
+            (self._gauge("s4v_images_planned", "Images of the plan"), planned),
+            (self._gauge("s4v_engines", "Engine actors asked for"), engines),
+        )
+        self._renew()
         if done:
             self._done.inc(done, self._run)
 
@@ -64,6 +67,12 @@ class PassMetrics:
                 self._stages.inc(seconds, self._run | {"stage": stage})
         for stage in BOUNDS:
             self._bound.set(float(stage == bound_by), self._run | {"stage": stage})
+        self._renew()
+
+    def _renew(self) -> None:
+        """Ray's agent forgets a gauge that nobody has set since its last report."""
+        for gauge, value in self._steady:
+            gauge.set(value, self._run)
 
     def _counter(self, name: str, about: str, *tags: str) -> Counter:
         return Counter(_registered(name), about, tag_keys=("run", *tags))

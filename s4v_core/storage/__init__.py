@@ -17,6 +17,7 @@ from s4v_core.storage.reading import (
     read,
     read_range,
     read_tail,
+    refusal,
     stat,
 )
 from s4v_core.storage.writing import (
@@ -54,6 +55,7 @@ __all__ = [
     "read",
     "read_range",
     "read_tail",
+    "refusal",
     "remove",
     "remove_stale_partials",
     "replace",

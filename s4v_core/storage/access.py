@@ -103,13 +103,13 @@ def call(uri: str, attempt: Callable[[], T], writing: bool = False) -> T:
             raise
         except FileNotFoundError as error:
             if not writing:
-                raise
+                raise FileNotFoundError(errno.ENOENT, "no such file", uri) from error
             raise _told(uri, error) from error
         except Exception as error:
             if not remote or not is_weather(error):
                 raise _told(uri, error) from error
             if time.monotonic() > deadline:
-                raise UnreachableError(uri, f"{type(error).__name__}: {error}") from error
+                raise UnreachableError(uri, _words(error)) from error
         time.sleep(random.uniform(0, wait_s))
         wait_s = min(2 * wait_s, LONGEST_WAIT_S)
 
@@ -137,7 +137,13 @@ def is_weather(error: Exception) -> bool:
 
 
 def _told(uri: str, error: Exception) -> StorageError:
-    return StorageError(uri, f"{type(error).__name__}: {error}")
+    return StorageError(uri, _words(error))
+
+
+def _words(error: Exception) -> str:
+    """The client's own words where its translation by the file system may hold none."""
+    cause = error.__cause__ or error
+    return f"{type(cause).__name__}: {cause}"
 
 
 class _Pace:

@@ -15,7 +15,7 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from s4v_core.errors import StorageError
-from s4v_core.storage.access import awaited, call, fresh, locate
+from s4v_core.storage.access import UnreachableError, awaited, call, fresh, locate
 from s4v_core.storage.places import base_name
 from s4v_core.storage.writing import PARTIAL
 
@@ -58,6 +58,28 @@ def is_folder(uri: str) -> bool:
     """Whether `uri` is a folder (on object stores: a prefix with something below it)."""
     fs, path = fresh(uri)
     return call(uri, lambda: bool(fs.isdir(path)))
+
+
+def refusal(folder: str) -> str | None:
+    """Why nothing can be kept in `folder`, as far as one listing shows: no such bucket, no right.
+
+    A folder that is not there yet is no reason, nor is a local one.
+
+    Raises:
+        UnreachableError: The store does not answer.
+    """
+    fs, path = fresh(folder)
+    if not hasattr(fs, "call_s3"):
+        return None
+    bucket, key, _ = fs.split_path(path)
+    about = {"Bucket": bucket, "Prefix": key, "MaxKeys": 1}
+    try:
+        call(folder, lambda: fs.call_s3("list_objects_v2", **about), writing=True)
+    except UnreachableError:
+        raise
+    except StorageError as error:
+        return error.problem
+    return None
 
 
 def stat(uri: str) -> StoredFile | None:
@@ -251,6 +273,6 @@ def _get_s3(
     except FileNotFoundError:
         raise
     except OSError as error:
-        if error.errno == errno.EINVAL and etag:  # s3fs's translation of 412
+        if error.errno == errno.EINVAL and (etag or span):  # s3fs's translation of 412 and 416
             raise SourceChangedError(uri, "changed since it was indexed") from None
         raise

@@ -17,6 +17,9 @@ from s4v_core.storage.places import is_local, join
 PROBE = ".create-only"
 """File by which a store shows what it can do."""
 
+ONE_PUT_BYTES = 5 << 30
+"""What S3 takes in one request. Written in parts, Ceph's radosgw lets a second writer win."""
+
 PARTIAL = ".partial"
 """Ending of files that are being written on local disks; no reader takes them."""
 
@@ -34,10 +37,11 @@ def create(uri: str, data: bytes) -> bool:
     fs, path = locate(uri)
     if isinstance(fs, LocalFileSystem):
         return call(uri, lambda: _create_local(Path(path), data), writing=True)
+    whole = {"chunksize": ONE_PUT_BYTES} if hasattr(fs, "call_s3") else {}
 
     def attempt() -> bool:
         try:
-            fs.pipe_file(path, data, mode="create")
+            fs.pipe_file(path, data, mode="create", **whole)
             return True
         except FileExistsError:
             return False

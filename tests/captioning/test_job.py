@@ -3,11 +3,14 @@ from pathlib import Path
 import pytest
 
 from ray_jobs.command_line import parse
+from s4v_core.captioning.checks import check_job
+from s4v_core.captioning.job import CaptionJob
 from s4v_core.captioning.statistics import Times
 from s4v_core.errors import ConfigError
 from s4v_core.generation.pass_spec import UnitDone
 from s4v_core.generation.requests import SamplingConfig
 from s4v_core.recipes import CAPTION
+from tests.conftest import photo
 
 
 def test_without_arguments_the_recipe_is_the_papers_below_the_root(
@@ -92,3 +95,13 @@ def test_the_demo_needs_nothing_but_the_checkout() -> None:
     job = CAPTION["demo"]
     assert not any("$" in place or "://" in place for place in (*job.input, job.output, job.model))
     assert not Path(job.output).is_absolute()
+
+
+def test_an_output_in_no_bucket_is_refused_before_the_input_is_indexed(
+    s3_server: str, tmp_path: Path
+) -> None:
+    (tmp_path / "one.jpg").write_bytes(photo(1))
+    output = "s3://no-such-bucket-of-ours/run"
+    job = CaptionJob(input=(str(tmp_path),), output=output, model="none", engine="fake")
+    with pytest.raises(ConfigError, match=r"output: s3://no-such-bucket-of-ours/run cannot be"):
+        check_job(job)

@@ -1,34 +1,18 @@
 """The literal command of the README on a cluster that `ray start --head` made."""
 
-import contextlib
-import os
-import secrets
 import shutil
-import socket
 import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from s4v_core.demo.shards import write_scenes
 from s4v_core.demo.shipped import CAPTIONER
+from tests.cluster.head import BIN, head_node
 from tests.flow.oracle import check_rows
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
-
-ROOT = Path(__file__).resolve().parents[2]
-BIN = Path(sys.executable).parent
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -42,45 +26,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster(root: Path) -> Iterator[dict[str, str]]:
-    """A head with a token, on ports of its own; gives the environment for talking to it."""
-    port, dashboard = _free_port(), _free_port()
-    folder = tempfile.mkdtemp(prefix="s4v")  # short: the sockets' paths have a limit
-    variables = os.environ | {
-        "PATH": f"{BIN}:{os.environ['PATH']}",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "S4V_ROOT": str(root),
-    }
-    variables.pop("RAY_ADDRESS", None)
-    head = subprocess.Popen(
-        [
-            *(BIN / "ray", "start", "--head", "--block", "--num-cpus=8", "--temp-dir", folder),
-            *(f"--port={port}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"),
-            *("--include-dashboard=true", f"--dashboard-agent-listen-port={_free_port()}"),
-            *(f"--ray-client-server-port={_free_port()}", "--disable-usage-stats"),
-        ],
-        cwd=ROOT,
-        env=variables,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    variables["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{dashboard}"
-    deadline = time.monotonic() + 120
-    while subprocess.run(
-        [BIN / "ray", "job", "list"], env=variables, capture_output=True, check=False
-    ).returncode:
-        assert head.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(1)
-    yield variables
-    # --block waits for its children, which do not all heed SIGTERM.
-    family = [*psutil.Process(head.pid).children(recursive=True), psutil.Process(head.pid)]
-    for process in family:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(family, 30)
-    shutil.rmtree(folder, ignore_errors=True)
+    with head_node(S4V_ROOT=str(root)) as variables:
+        yield variables
 
 
 def _submit(variables: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:

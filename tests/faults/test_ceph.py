@@ -68,7 +68,6 @@ def test_what_was_created_stays_and_is_read_back(ceph: str) -> None:
 
 
 @pytest.mark.faults
-@pytest.mark.xfail(strict=True, reason="s3fs sends 100 MiB in parts, which radosgw lets overwrite")
 def test_a_plan_of_over_100_mib_stays_too(ceph: str) -> None:
     uri = storage.join(ceph, "plan.parquet")
     assert storage.create(uri, b"1" * LARGE_PLAN_BYTES)

@@ -1,0 +1,80 @@
+"""A cluster as `ray start --head` makes it, with a token, on ports of its own."""
+
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+
+
+@contextlib.contextmanager
+def head_node(**more: str) -> Iterator[dict[str, str]]:
+    """Gives the environment for talking to it.
+
+    `RAY_API_SERVER_ADDRESS` is where jobs are submitted, `METRICS` where Prometheus scrapes,
+    `GCS` what a driver connects to.
+
+    Args:
+        more: Variables of its own and its jobs' environment.
+    """
+    port, dashboard, metrics = _free_port(), _free_port(), _free_port()
+    folder = tempfile.mkdtemp(prefix="s4v")  # short: the sockets' paths have a limit
+    variables = os.environ | {
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_metrics_report_interval_ms": "1000",
+        **more,
+    }
+    variables.pop("RAY_ADDRESS", None)
+    head = subprocess.Popen(
+        [
+            *(BIN / "ray", "start", "--head", "--block", "--num-cpus=8", "--temp-dir", folder),
+            *(f"--port={port}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"),
+            *("--include-dashboard=true", f"--dashboard-agent-listen-port={_free_port()}"),
+            *(f"--ray-client-server-port={_free_port()}", "--disable-usage-stats"),
+            f"--metrics-export-port={metrics}",
+        ],
+        cwd=ROOT,
+        env=variables,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    variables["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{dashboard}"
+    variables["METRICS"] = f"http://127.0.0.1:{metrics}/metrics"
+    variables["GCS"] = f"127.0.0.1:{port}"
+    deadline = time.monotonic() + 120
+    try:
+        while subprocess.run(
+            [BIN / "ray", "job", "list"], env=variables, capture_output=True, check=False
+        ).returncode:
+            assert head.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(1)
+        yield variables
+    finally:
+        # --block waits for its children, which do not all heed SIGTERM.
+        family = [*psutil.Process(head.pid).children(recursive=True), psutil.Process(head.pid)]
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(family, 30)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

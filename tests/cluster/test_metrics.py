@@ -1,0 +1,54 @@
+"""What a running pass exports, scraped from Ray's own agent under the names that are promised."""
+
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from s4v_core.generation.engines.fake_faults import Fault
+from s4v_core.generation.metrics import NAMES
+from tests.cluster.head import head_node
+from tests.faults.world import build_world
+from tests.flow.scripts import FAKE, start
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(400)]
+
+
+def _scraped(address: str) -> dict[str, float]:
+    """Sums of this project's series by name, and by name and reason."""
+    with urllib.request.urlopen(address, timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    found: dict[str, float] = {}
+    for line in lines:
+        if line.startswith("ray_s4v_"):
+            name, _, value = line.rpartition(" ")
+            name, _, tags = name.partition("{")
+            found[name] = found.get(name, 0) + float(value)
+            if reason := [tag for tag in tags.split(",") if tag.startswith("reason=")]:
+                found[reason[0]] = found.get(reason[0], 0) + float(value)
+    return found
+
+
+def test_every_promised_name_is_in_the_scrape_of_a_running_pass(tmp_path: Path) -> None:
+    faults = {5: Fault.EXIT, 40: Fault.REFUSAL}
+    world = build_world(tmp_path / "shards", images=960, shards=2, faults=faults)
+    flags = [*FAKE, "--settings.fake-faults", "--settings.fake-latency-s", "0.5"]
+    flags += ["--unit-size", "16", "--settings.max-num-seqs", "16"]
+    flags += ["--input", str(world.shards), "--output", str(tmp_path / "out")]
+    with head_node() as variables:
+        driver = start(
+            "caption.py", *flags, cwd=tmp_path, **variables | {"RAY_ADDRESS": variables["GCS"]}
+        )
+        wanted = {f"ray_{name}" for name in NAMES} | {'reason="refusal"', 'reason="engine_died"'}
+        found: dict[str, float] = {}
+        while wanted - found.keys() and driver.poll() is None:
+            time.sleep(0.5)
+            found = _scraped(variables["METRICS"])
+        _, said = driver.communicate(timeout=300)
+        assert driver.returncode == 0, said[-3000:]
+        assert not wanted - found.keys()
+        assert found["ray_s4v_images_planned"] == 960
+        assert found["ray_s4v_images_done_total"] >= 16
+        assert found["ray_s4v_engine_starts_total"] >= 1
+    world.prove(tmp_path / "out")
