@@ -54,6 +54,8 @@ def _answer(request: Request, sampling: SamplingConfig, fault: Fault | None) -> 
     text, finish = fake_caption(request.pixels), "stop"
     if fault is Fault.WORKER:
         os._exit(1)
+    if fault is Fault.GREED:
+        len(b"1" * (3 << 30))
     if fault is Fault.REFUSAL or (fault is Fault.LOOP and sampling.temperature == 0):
         refusal = "I'm sorry, but I cannot describe this image."
         text = refusal if fault is Fault.REFUSAL else "The sky is blue. " * 40

@@ -27,6 +27,8 @@ class Fault(enum.IntEnum):
     """It never answers again."""
     WORKER = 60
     """The process around the engine leaves."""
+    GREED = 65
+    """That process takes 3 GiB, and goes on if it gets them."""
     LOOP = 70
     """The caption loops unless it is drawn with a temperature."""
     REFUSAL = 80
