@@ -143,7 +143,7 @@ def test_what_is_absent_or_forbidden_is_told_at_once(
         storage.create("s3://no-such-bucket/new", b"")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     s3fs.S3FileSystem.clear_instance_cache()
-    with pytest.raises(StorageError, match="PermissionError"):
+    with pytest.raises(StorageError, match="Forbidden"):
         storage.stat(storage.join(ceph, "absent"))
 
 
