@@ -1,8 +1,12 @@
-"""Conversation templates as pure text, with the parts that are learnt. Knows no tokenizer."""
+"""Conversation templates as pure text, with the parts that are learnt, and their token ids.
+
+Imports no tokenizer; who has one brings it.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import groupby
+from typing import Any, Literal
 
 from s4v_core.errors import ConfigError
 
@@ -50,14 +54,18 @@ class Template:
     asks: bool = True
 
     def pieces(
-        self, turns: Sequence[tuple[str, str | None]], image_turn: int | None = 0
+        self,
+        turns: Sequence[tuple[str, str | None]],
+        image_turn: int | None = 0,
+        system: str | None = None,
     ) -> list[Piece]:
         """(question, answer) turns in order; an answer of None is still to be given.
 
         Args:
             image_turn: Which question the image stands in front of; None without an image.
+            system: Said first in place of the template's own.
         """
-        found = [Piece(self.system)]
+        found = [Piece(self.system if system is None else f"{system} ")]
         for number, (question, answer) in enumerate(turns):
             found.append(Piece(self.user))
             if number == image_turn:
@@ -125,3 +133,43 @@ def template(name: str) -> Template:
     if name not in TEMPLATES:
         raise ConfigError(f"template: found {name!r}, allowed {', '.join(sorted(TEMPLATES))}")
     return TEMPLATES[name]
+
+
+def encode(
+    pieces: Sequence[Piece], tokenizer: Any, image_id: int | None
+) -> tuple[list[int], list[bool]]:
+    """Token ids, BOS first, and of each whether it is learnt. Words that spell a special token
+    stay words.
+
+    Args:
+        tokenizer: A fast one of transformers (it knows where in the text a token stands).
+        image_id: The id that stands for an image, however many tokens it takes.
+    """
+    ids, learnt = [tokenizer.bos_token_id], [False]
+    for kind, group in groupby(pieces, key=lambda piece: piece.kind):
+        for part in [list(group)] if kind == "text" else [[piece] for piece in group]:
+            more_ids, more_learnt = _encoded(part, tokenizer, image_id)
+            ids += more_ids
+            learnt += more_learnt
+    return ids, learnt
+
+
+def _encoded(
+    part: list[Piece], tokenizer: Any, image_id: int | None
+) -> tuple[list[int], list[bool]]:
+    if part[0].kind == "image":
+        assert image_id is not None, "the model has no image token"
+        return [image_id], [False]
+    if part[0].kind == "end":
+        return [tokenizer.eos_token_id], [part[0].learnt]
+    # What lies between two single tokens is encoded as one text, as the original does: the tokens
+    # at the seams of its pieces are those that inference sees.
+    found = tokenizer(
+        "".join(piece.text for piece in part),
+        add_special_tokens=False,
+        return_offsets_mapping=True,
+        split_special_tokens=True,
+    )
+    flags = [piece.learnt for piece in part for _ in piece.text]
+    starts = [min(start, len(flags) - 1) for start, _ in found.offset_mapping]
+    return list(found.input_ids), [flags[start] for start in starts]

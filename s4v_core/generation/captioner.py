@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -13,12 +14,13 @@ import pyarrow as pa
 from s4v_core import storage
 from s4v_core.errors import S4VError
 from s4v_core.failpoints import reach
+from s4v_core.generation.attempts import Ending, attempted
 from s4v_core.generation.brake import Brake
 from s4v_core.generation.engine_choice import build_engine
 from s4v_core.generation.pass_spec import PassSpec
 from s4v_core.generation.requests import Request, SamplingConfig
 from s4v_core.generation.supervision import SupervisedEngine
-from s4v_core.generation.twins import Ending, Twins
+from s4v_core.generation.twins import Twins
 from s4v_core.records import units
 from s4v_core.records.schemas import RESULT_SCHEMA, table_of
 
@@ -104,16 +106,10 @@ class CaptionerActor:
         if row["reason"] is not None:
             return Ending("error", row["reason"], 0, None)
         request = _request(row, pixels)
-        reason = None
-        for attempt, sampling in enumerate(self._spec.samplings, 1):
-            answer = await self._engine.generate(request, sampling)
-            if answer.text is None:
-                return Ending("error", answer.reason, attempt, answer, attempt)
-            reason = self._spec.gate.judge(answer.text, answer.finish_reason, request.prompt)
-            if reason is None:
-                more = await self._more(request, sampling)
-                return Ending("ok", None, attempt, answer, attempt, more)
-        return Ending("rejected", reason, attempt, answer, attempt)
+        end = await attempted(self._engine, request, self._spec.samplings, self._spec.gate)
+        if end.status != "ok":
+            return end
+        return replace(end, more=await self._more(request, self._spec.samplings[end.rung - 1]))
 
     async def _more(self, request: Request, first: SamplingConfig) -> tuple[str, ...]:
         """Other captions of the same image, drawn warmer; those that the gate lets pass."""

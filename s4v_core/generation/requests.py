@@ -1,11 +1,13 @@
 """What engines take and give: settings, requests, generations, and the interface of an engine."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 from pydantic import Field
 
 from s4v_core.config import Config
@@ -118,12 +120,33 @@ class EngineSpec:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One image and what is asked about it. `pixels`: uint8 RGB of shape (height, width, 3)."""
+    """One image and what is asked about it; in a conversation, what was said before.
+
+    Attributes:
+        image_sha256: With a sampling's seed it fixes the draw.
+        pixels: uint8 RGB of shape (height, width, 3); None: no image.
+        prompt: What is asked now.
+        earlier: (question, answer) turns before it; the image stands before the first question.
+        system: Said first, in place of the template's own words.
+    """
 
     image_id: str
     image_sha256: str
-    pixels: npt.NDArray[np.uint8]
+    pixels: npt.NDArray[np.uint8] | None
     prompt: str
+    earlier: tuple[tuple[str, str], ...] = ()
+    system: str | None = None
+
+    @property
+    def picture(self) -> Image.Image:
+        """The pixels as Pillow has them."""
+        assert self.pixels is not None, "a request about an image"
+        return Image.fromarray(self.pixels)
+
+    @property
+    def is_caption(self) -> bool:
+        """Whether it is one question about one image, which every engine understands."""
+        return self.pixels is not None and not self.earlier and self.system is None
 
 
 class Judge(Protocol):
@@ -151,6 +174,9 @@ class Generation:
     reason: str | None = None
 
 
+Tell = Callable[[str], None]
+
+
 class Engine(Protocol):
     """A captioner in this process. `generate` runs many times at once on one event loop."""
 
@@ -161,8 +187,13 @@ class Engine(Protocol):
     slots: int
     """Requests that it can use at the same time; more would only hold pixels in memory."""
 
-    async def generate(self, request: Request, sampling: SamplingConfig) -> Generation:
-        """Caption one image.
+    async def generate(
+        self, request: Request, sampling: SamplingConfig, tell: Tell | None = None
+    ) -> Generation:
+        """Caption one image. Cancelled, it gives up the request's place in the engine.
+
+        Args:
+            tell: Hears each piece of the text as it comes, where the engine knows it.
 
         Raises:
             EngineDiedError: The engine is gone, and all that it was working on with it.

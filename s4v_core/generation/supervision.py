@@ -17,6 +17,7 @@ from s4v_core.generation.requests import (
     Generation,
     Request,
     SamplingConfig,
+    Tell,
 )
 
 DIED, HANG = "engine_died", "hang"
@@ -33,6 +34,7 @@ class _Waiting:
     request: Request
     sampling: SamplingConfig
     answer: "asyncio.Future[Generation]"
+    tell: Tell | None = None
     task: "asyncio.Task[None] | None" = None
 
 
@@ -67,8 +69,13 @@ class SupervisedEngine:
         self._closed = threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
 
-    async def generate(self, request: Request, sampling: SamplingConfig) -> Generation:
+    async def generate(
+        self, request: Request, sampling: SamplingConfig, tell: Tell | None = None
+    ) -> Generation:
         """One image's caption, or the reason why no engine survives it.
+
+        Args:
+            tell: As of an engine. Where one died, the pieces end, and only the answer is whole.
 
         Raises:
             EngineError: Engines do not start any more, or too many died.
@@ -79,9 +86,14 @@ class SupervisedEngine:
             if self._failure:
                 raise self._failure
             self._loop = asyncio.get_running_loop()
-            waiting = _Waiting(request, sampling, self._loop.create_future())
+            waiting = _Waiting(request, sampling, self._loop.create_future(), tell)
             self._begin(waiting)
-            return await waiting.answer
+            try:
+                return await waiting.answer
+            except asyncio.CancelledError:
+                if waiting.task:
+                    waiting.task.cancel()
+                raise
 
     def close(self) -> None:
         self._closed.set()
@@ -95,8 +107,12 @@ class SupervisedEngine:
 
     async def _work(self, waiting: _Waiting) -> None:
         try:
-            answer = await self._engine.generate(waiting.request, waiting.sampling)
-        except (EngineDiedError, asyncio.CancelledError):  # the latter: see _give_up_later
+            tell, waiting.tell = waiting.tell, None  # a second try would tell the beginning twice
+            answer = await self._engine.generate(waiting.request, waiting.sampling, tell)
+        except (EngineDiedError, asyncio.CancelledError) as error:  # the latter: _give_up_later
+            if isinstance(error, asyncio.CancelledError) and waiting.answer.cancelled():
+                self._working.discard(waiting)  # nobody waits any more
+                return
             if not self._recovery:
                 self._recovery = asyncio.create_task(self._recover())
             return  # still in `_working`: a suspect

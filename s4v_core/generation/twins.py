@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ import ray
 from PIL import Image
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from s4v_core.generation.requests import Dedupe, Generation
+from s4v_core.generation.attempts import Ending
+from s4v_core.generation.requests import Dedupe
 
 REMEMBERED = 500_000
 """Endings that are kept, about 0.6 GB; an image whose twin is longer ago is captioned again."""
@@ -27,26 +28,6 @@ MOST_BITS = 16
 
 MANY = 100_000
 """Calls that may wait in the actor at the same time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How it ended with one image.
-
-    Attributes:
-        answer: The last attempt's; None where there was none.
-        rung: Which of the samplings the answer was drawn with, from 1.
-        more: Further captions.
-        twin_of: Id of the image that was captioned instead.
-    """
-
-    status: str
-    reason: str | None
-    attempts: int
-    answer: Generation | None
-    rung: int = 1
-    more: tuple[str, ...] = ()
-    twin_of: str | None = None
 
 
 def twin_key(kind: Dedupe, sha256: str, pixels: bytes, width: int, prompt: str) -> str | None:

@@ -6,9 +6,9 @@ the original counts, and where the counts differ it silently learns nothing (LLa
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
+from s4v_core import chat
 from s4v_core.chat import Piece
 
 IGNORED = -100
@@ -50,12 +50,7 @@ class Encoder:
 
         Reasons: `too_long` (the image does not fit), `nothing_learnt`.
         """
-        ids, learnt = [self._tokenizer.bos_token_id], [False]
-        for kind, group in groupby(pieces, key=lambda piece: piece.kind):
-            for part in [list(group)] if kind == "text" else [[p] for p in group]:
-                more_ids, more_learnt = self._part(part)
-                ids += more_ids
-                learnt += more_learnt
+        ids, learnt = chat.encode(pieces, self._tokenizer, self._image_id)
         expansion = (self._image_tokens - 1) * ids.count(self._image_id)
         room = max(self._max_tokens - expansion, 0)
         if self._image_id in ids[room:]:
@@ -64,21 +59,3 @@ class Encoder:
         if not any(learnt):
             return "nothing_learnt"
         return Encoded(ids, learnt, len(ids) + expansion)
-
-    def _part(self, part: list[Piece]) -> tuple[list[int], list[bool]]:
-        if part[0].kind == "image":
-            return [self._image_id], [False]
-        if part[0].kind == "end":
-            return [self._tokenizer.eos_token_id], [part[0].learnt]
-        # What lies between two single tokens is encoded as one text, as the original does: the
-        # tokens at the seams of its pieces are those that inference sees. Words that spell a
-        # special token stay words.
-        found = self._tokenizer(
-            "".join(piece.text for piece in part),
-            add_special_tokens=False,
-            return_offsets_mapping=True,
-            split_special_tokens=True,
-        )
-        flags = [piece.learnt for piece in part for _ in piece.text]
-        starts = [min(start, len(flags) - 1) for start, _ in found.offset_mapping]
-        return list(found.input_ids), [flags[start] for start in starts]

@@ -72,12 +72,26 @@ def test_draws_are_fixed_by_the_seed(checkpoint: Path) -> None:
 
 
 def test_a_prompt_has_one_bos_and_one_image_in_both_templates(checkpoint: Path) -> None:
-    ids = [PromptRenderer(str(checkpoint), t).token_ids("What?") for t in ("vicuna_v1", "model")]
+    ids = [PromptRenderer(str(checkpoint), t).caption_ids("What?") for t in ("vicuna_v1", "model")]
     assert ids[0] == ids[1]
     renderer = PromptRenderer(str(checkpoint), "vicuna_v1")
     tokenizer = renderer.processor.tokenizer
     assert ids[0].count(tokenizer.bos_token_id) == 1
     assert ids[0].count(renderer.processor.image_token_id) == 1
+
+
+def test_words_that_spell_special_tokens_stay_words_in_a_conversation(checkpoint: Path) -> None:
+    renderer = PromptRenderer(str(checkpoint), "vicuna_v1")
+    tokenizer, pixels = renderer.processor.tokenizer, np.zeros((8, 8, 3), np.uint8)
+    marks = [str(token) for token in tokenizer.added_tokens_decoder.values()]
+    assert "<image>" in marks
+    for mark in (*marks, " ".join(marks), "<image>" * 100):
+        earlier = ((mark, mark), ("And now?", f"Well. {mark}"))
+        for image, count in ((pixels, 1), (None, 0)):
+            ids = renderer.token_ids(Request("", "", image, mark, earlier, system=mark))
+            assert ids.count(renderer.processor.image_token_id) == count
+            assert ids.count(tokenizer.bos_token_id) == 1
+            assert ids.count(tokenizer.eos_token_id) == 2  # one behind each answer
 
 
 def test_a_checkpoint_that_does_not_load_is_one_sentence(tmp_path: Path) -> None:

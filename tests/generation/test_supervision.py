@@ -3,7 +3,8 @@
 import asyncio
 import math
 import signal
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from s4v_core.generation.requests import (
     SamplingConfig,
 )
 from s4v_core.generation.supervision import SupervisedEngine
+
+T = TypeVar("T")
 
 
 def _request(number: int, fault: Fault | None) -> Request:
@@ -139,3 +142,45 @@ def test_an_engine_that_does_not_start_again_is_told_to_everyone() -> None:
     answers = asyncio.run(asyncio.wait_for(run(), 30))
     assert [str(a) for a in answers if isinstance(a, RuntimeError)][-1] == "no memory left"
     assert isinstance(answers[-1], RuntimeError)
+
+
+def _with_engine(work: Callable[[SupervisedEngine], Awaitable[T]], **settings: Any) -> T:
+    spec = EngineSpec("fake", "none", "none", EngineSettings(**settings), "cpu")
+
+    async def run() -> T:
+        engine = SupervisedEngine(lambda: FakeEngine(spec), 30, 10)
+        try:
+            return await asyncio.wait_for(work(engine), timeout=60)
+        finally:
+            engine.close()
+
+    return asyncio.run(run())
+
+
+def test_the_pieces_that_are_told_are_the_answer() -> None:
+    pieces: list[str] = []
+
+    async def work(engine: SupervisedEngine) -> Generation:
+        return await engine.generate(_request(1, None), SamplingConfig(), pieces.append)
+
+    answer = _with_engine(work)
+    assert len(pieces) > 5
+    assert "".join(pieces) == answer.text
+
+
+def test_who_is_cancelled_leaves_its_place_to_the_next_and_blames_nobody() -> None:
+    async def work(engine: SupervisedEngine) -> tuple[Generation, int]:
+        tasks = [
+            asyncio.create_task(engine.generate(_request(n, None), SamplingConfig()))
+            for n in range(4)
+        ]
+        await asyncio.sleep(0.2)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        answer = await engine.generate(_request(9, None), SamplingConfig())
+        return answer, engine.starts
+
+    answer, starts = _with_engine(work, max_num_seqs=4, fake_latency_s=2.0)
+    assert answer.text == fake_caption(_request(9, None).pixels)
+    assert starts == 1

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from s4v_core.generation.engines.fake_faults import Fault, FaultyProcess, fault_of
-from s4v_core.generation.requests import EngineSpec, Generation, Request, SamplingConfig
+from s4v_core.generation.requests import EngineSpec, Generation, Request, SamplingConfig, Tell
 
 
 def fake_caption(pixels: npt.NDArray[np.uint8]) -> str:
@@ -32,15 +32,27 @@ class FakeEngine:
         self.slots = spec.settings.max_num_seqs
         self._process = FaultyProcess() if spec.settings.fake_faults else None
 
-    async def generate(self, request: Request, sampling: SamplingConfig) -> Generation:
+    async def generate(
+        self, request: Request, sampling: SamplingConfig, tell: Tell | None = None
+    ) -> Generation:
         fault = None
-        if self._latency_s:
-            await asyncio.sleep(self._latency_s)
-        if self._process:
+        if self._process and request.pixels is not None:
             fault = fault_of(request.pixels)
             await self._process.work(fault)
+        answer = _answer(request, sampling, fault)
+        if tell is None:
+            await asyncio.sleep(self._latency_s)
+        else:
+            await self._told(answer.text or "", tell)
         self.last_sign = time.monotonic()
-        return _answer(request, sampling, fault)
+        return answer
+
+    async def _told(self, text: str, tell: Tell) -> None:
+        """Word by word, over the time that a caption takes."""
+        words = text.split(" ")
+        for number, word in enumerate(words):
+            await asyncio.sleep(self._latency_s / len(words))
+            tell(f" {word}" if number else word)
 
     def kill(self) -> None:
         if self._process:
@@ -51,7 +63,10 @@ class FakeEngine:
 
 
 def _answer(request: Request, sampling: SamplingConfig, fault: Fault | None) -> Generation:
-    text, finish = fake_caption(request.pixels), "stop"
+    if request.pixels is None:
+        text, finish = f"A fake answer to {request.prompt!r}.", "stop"
+    else:
+        text, finish = fake_caption(request.pixels), "stop"
     if fault is Fault.WORKER:
         os._exit(1)
     if fault is Fault.GREED:

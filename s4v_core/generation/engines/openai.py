@@ -7,7 +7,6 @@ import os
 import time
 
 import openai
-from PIL import Image
 
 from s4v_core.errors import EngineError
 from s4v_core.generation.requests import (
@@ -15,6 +14,7 @@ from s4v_core.generation.requests import (
     Generation,
     Request,
     SamplingConfig,
+    Tell,
     refused,
 )
 
@@ -36,7 +36,11 @@ class OpenAIEngine:
             max_retries=MAX_RETRIES,
         )
 
-    async def generate(self, request: Request, sampling: SamplingConfig) -> Generation:
+    async def generate(
+        self, request: Request, sampling: SamplingConfig, tell: Tell | None = None
+    ) -> Generation:
+        if not request.is_caption:
+            return refused("conversation")
         picture = await asyncio.to_thread(_data_uri, request)
         content = [
             {"type": "image_url", "image_url": {"url": picture}},
@@ -75,5 +79,5 @@ class OpenAIEngine:
 
 def _data_uri(request: Request) -> str:
     sink = io.BytesIO()
-    Image.fromarray(request.pixels).save(sink, "PNG", compress_level=1)
+    request.picture.save(sink, "PNG", compress_level=1)
     return "data:image/png;base64," + base64.b64encode(sink.getvalue()).decode()

@@ -3,13 +3,18 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from transformers import AutoConfig, AutoProcessor
 
 from s4v_core import chat
 from s4v_core.errors import ConfigError
+from s4v_core.generation.requests import Request
 
 OWN_TEMPLATE = "model"
 """Template name that stands for the checkpoint's own chat template."""
+
+
+_NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
 
 
 class PromptRenderer:
@@ -41,22 +46,34 @@ class PromptRenderer:
         text: str = self.processor.apply_chat_template(messages, add_generation_prompt=True)
         return text
 
-    def token_ids(self, prompt: str) -> list[int]:
+    def token_ids(self, request: Request) -> list[int]:
         """Ids with one placeholder per image and exactly one BOS, as vLLM expands them.
 
         Raises:
-            ConfigError: The prompt brings image tokens of its own.
+            ConfigError: The checkpoint's own template takes an image, and no conversation; or the
+                prompt brings image tokens that it cannot tell from the image's.
         """
-        text = self.rendered(prompt)
+        image = getattr(self.processor, "image_token_id", None)
+        if self._template != OWN_TEMPLATE:
+            turns = [*request.earlier, (request.prompt, None)]
+            image_turn = None if request.pixels is None else 0
+            pieces = chat.template(self._template).pieces(turns, image_turn, request.system)
+            return chat.encode(pieces, self._tokenizer, image)[0]
+        if not request.is_caption:
+            raise ConfigError("template: found model, which is for captions; choose vicuna_v1")
+        text = self.rendered(request.prompt)
         bos = self._tokenizer.bos_token
         has_bos = bool(bos) and text.startswith(bos)  # a checkpoint's own template writes it
         ids: list[int] = self._tokenizer(text, add_special_tokens=not has_bos).input_ids
-        image = getattr(self.processor, "image_token_id", None)
         if image is not None and ids.count(image) != 1:
             raise ConfigError(
-                f"prompt: found {ids.count(image)} image tokens, allowed 1: {prompt!r}"
+                f"prompt: found {ids.count(image)} image tokens, allowed 1: {request.prompt!r}"
             )
         return ids
+
+    def caption_ids(self, prompt: str) -> list[int]:
+        """`token_ids` of one question about one image."""
+        return self.token_ids(Request("", "", _NO_PIXELS, prompt))
 
     def text(self, ids: Sequence[int]) -> str:
         """The caption that generated ids spell."""

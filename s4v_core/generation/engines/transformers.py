@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 import transformers
-from PIL import Image
 
 from s4v_core.errors import EngineError
 from s4v_core.generation.engines.prompting import PromptRenderer
@@ -22,6 +21,7 @@ from s4v_core.generation.requests import (
     Generation,
     Request,
     SamplingConfig,
+    Tell,
     refused,
 )
 
@@ -46,7 +46,11 @@ class TransformersEngine:
         ).eval()
         self._model.to("cuda" if spec.device == "gpu" else "cpu")
 
-    async def generate(self, request: Request, sampling: SamplingConfig) -> Generation:
+    async def generate(
+        self, request: Request, sampling: SamplingConfig, tell: Tell | None = None
+    ) -> Generation:
+        if not request.is_caption:
+            return refused("conversation")
         answer = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(request, sampling, answer))
         if self._batches is None or self._batches.done():
@@ -81,7 +85,7 @@ class TransformersEngine:
                     waiting.answer.set_result(answer)
 
     def _generate(self, batch: Sequence[Request], sampling: SamplingConfig) -> list[Generation]:
-        images = [Image.fromarray(request.pixels) for request in batch]
+        images = [request.picture for request in batch]
         try:
             inputs = self._prompts.batch([request.prompt for request in batch], images)
         except ValueError as error:  # the processor's word for what it cannot take

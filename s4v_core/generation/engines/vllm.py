@@ -8,7 +8,6 @@ from functools import lru_cache
 from typing import Any
 
 import psutil
-from PIL import Image
 
 from s4v_core.errors import EngineError
 from s4v_core.generation.engines.prompting import PromptRenderer
@@ -19,6 +18,7 @@ from s4v_core.generation.requests import (
     Generation,
     Request,
     SamplingConfig,
+    Tell,
     refused,
 )
 
@@ -47,7 +47,7 @@ class VllmEngine:
         self.slots = int(_sequences(spec) * ADMITTED_PER_SLOT) + 1
         self._numbers = itertools.count()
         self._prompts = PromptRenderer(spec.model, spec.template)
-        self._token_ids = lru_cache(maxsize=1024)(self._prompts.token_ids)
+        self._caption_ids = lru_cache(maxsize=1024)(self._prompts.caption_ids)
         before = set(psutil.Process().children(recursive=True))
         self._engine = AsyncLLM.from_engine_args(
             _engine_args(spec, self._prompts), stat_loggers=[lambda *_: self]
@@ -55,32 +55,39 @@ class VllmEngine:
         self._children = set(psutil.Process().children(recursive=True)) - before
         self.last_sign = time.monotonic()
 
-    async def generate(self, request: Request, sampling: SamplingConfig) -> Generation:
+    async def generate(
+        self, request: Request, sampling: SamplingConfig, tell: Tell | None = None
+    ) -> Generation:
         from vllm.exceptions import VLLMClientError
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-        prompt = {
-            "prompt_token_ids": self._token_ids(request.prompt),
-            "multi_modal_data": {"image": Image.fromarray(request.pixels)},
-        }
+        prompt: dict[str, Any] = {"prompt_token_ids": self._ids_of(request)}
+        if request.pixels is not None:
+            prompt["multi_modal_data"] = {"image": request.picture}
         number = f"{next(self._numbers)}"
-        parameters = _parameters(request, sampling)
-        last = None
+        parameters = _parameters(request, sampling, streams=tell is not None)
+        last, ids = None, list[int]()
         try:
-            async for output in self._engine.generate(prompt, parameters, number):
-                last = output
+            async for last in self._engine.generate(prompt, parameters, number):
+                ids += last.outputs[0].token_ids
+                if tell:
+                    tell(last.outputs[0].text)
         except EngineDeadError as error:
             raise EngineDiedError("vllm", "the engine died; see its log above") from error
         except (VLLMClientError, EngineGenerateError, ValueError) as error:
             return refused(error)  # this request's fault; the engine lives
         assert last is not None, "a request that did not fail has an output"
-        answer = last.outputs[0]
         return Generation(
-            self._prompts.text(answer.token_ids),
-            answer.finish_reason,
+            self._prompts.text(ids),
+            last.outputs[0].finish_reason,
             len(last.prompt_token_ids or ()),
-            len(answer.token_ids),
+            len(ids),
         )
+
+    def _ids_of(self, request: Request) -> list[int]:
+        if request.is_caption:  # a pass asks the same again and again
+            return self._caption_ids(request.prompt)
+        return self._prompts.token_ids(request)
 
     def record(self, *_: Any, **__: Any) -> None:
         """A step of the engine is done (vLLM's StatLoggerBase)."""
@@ -102,7 +109,7 @@ class VllmEngine:
         self.kill()  # what a shutdown leaves behind after a crash
 
 
-def _parameters(request: Request, sampling: SamplingConfig) -> Any:
+def _parameters(request: Request, sampling: SamplingConfig, streams: bool) -> Any:
     from vllm import SamplingParams
     from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind
 
@@ -114,8 +121,8 @@ def _parameters(request: Request, sampling: SamplingConfig) -> Any:
         seed=sampling.seed_of(request.image_sha256),
         repetition_detection=RepetitionDetectionParams(**LOOP) if sampling.stop_at_loops else None,
         # One answer per request, and its text from the ids in one go, is the least CPU time.
-        output_kind=RequestOutputKind.FINAL_ONLY,
-        detokenize=False,
+        output_kind=RequestOutputKind.DELTA if streams else RequestOutputKind.FINAL_ONLY,
+        detokenize=streams,
     )
 
 
