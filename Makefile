@@ -3,10 +3,13 @@ PY := .venv/bin/python
 # Ray would report usage statistics; tests and demo keep to themselves.
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: demo test test-faults test-slow check setup lock clean
+.PHONY: demo serve test test-faults test-slow check setup lock clean
 
 demo: setup  ## caption drawn scenes with the demo captioner: no GPU, no download
 	$(PY) ray_jobs/caption.py demo
+
+serve: setup  ## both endpoints with the demo captioner on http://127.0.0.1:8000, and a key for them
+	$(PY) -m serve
 
 test: check  ## everything but the suites marked slow, cluster, perf, gpu and faults
 	$(PY) -m pytest -m "not slow and not cluster and not perf and not gpu and not faults"

@@ -4,6 +4,8 @@ No exception's text, address, path or host name ever goes into one.
 """
 
 import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 TYPES = {
     401: "authentication_error",
@@ -51,3 +53,9 @@ class Refusal(Exception):
         if self.retry_after_s is not None:
             found["retry-after"] = str(max(1, round(self.retry_after_s)))
         return found
+
+
+def invalid(errors: Sequence[Mapping[str, Any]]) -> Refusal:
+    """The first of pydantic's errors about a body, without the value that it found."""
+    place = ".".join(str(part) for part in errors[0]["loc"] if part != "body")[:80]
+    return Refusal(400, "bad_request", f"{place or 'body'}: {errors[0]['msg'][:120]}.")

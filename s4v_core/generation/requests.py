@@ -126,8 +126,10 @@ class Request:
         image_sha256: With a sampling's seed it fixes the draw.
         pixels: uint8 RGB of shape (height, width, 3); None: no image.
         prompt: What is asked now.
-        earlier: (question, answer) turns before it; the image stands before the first question.
+        earlier: (question, answer) turns before it.
         system: Said first, in place of the template's own words.
+        image_turn: Which question the image stands before, from 0.
+        raw: `prompt` is the whole text, which no template is put around.
     """
 
     image_id: str
@@ -136,6 +138,8 @@ class Request:
     prompt: str
     earlier: tuple[tuple[str, str], ...] = ()
     system: str | None = None
+    image_turn: int = 0
+    raw: bool = False
 
     @property
     def picture(self) -> Image.Image:
@@ -146,7 +150,7 @@ class Request:
     @property
     def is_caption(self) -> bool:
         """Whether it is one question about one image, which every engine understands."""
-        return self.pixels is not None and not self.earlier and self.system is None
+        return self.pixels is not None and not (self.earlier or self.system or self.raw)
 
 
 class Judge(Protocol):

@@ -43,6 +43,7 @@ class SupervisedEngine:
 
     Attributes:
         starts: How often an engine was started, the first time included.
+        failure: Why no engine runs any more, for good.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class SupervisedEngine:
         self._waits_since = time.monotonic()
         self._hung = False
         self._recovery: asyncio.Task[None] | None = None
-        self._failure: Exception | None = None
+        self.failure: Exception | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
@@ -83,8 +84,8 @@ class SupervisedEngine:
         async with self._slots:
             while self._recovery:
                 await asyncio.shield(self._recovery)
-            if self._failure:
-                raise self._failure
+            if self.failure:
+                raise self.failure
             self._loop = asyncio.get_running_loop()
             waiting = _Waiting(request, sampling, self._loop.create_future(), tell)
             self._begin(waiting)
@@ -134,7 +135,7 @@ class SupervisedEngine:
             await self._isolate(suspects, guilty=True)
         # Whatever keeps engines from starting, everybody who waits must hear of it.
         except Exception as error:  # noqa: BLE001
-            self._failure = error
+            self.failure = error
             for waiting in suspects:
                 if not waiting.answer.done():
                     waiting.answer.set_exception(error)

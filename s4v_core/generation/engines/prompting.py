@@ -54,9 +54,11 @@ class PromptRenderer:
                 prompt brings image tokens that it cannot tell from the image's.
         """
         image = getattr(self.processor, "image_token_id", None)
+        if request.raw:
+            return chat.encode([chat.Piece(request.prompt)], self._tokenizer, image)[0]
         if self._template != OWN_TEMPLATE:
             turns = [*request.earlier, (request.prompt, None)]
-            image_turn = None if request.pixels is None else 0
+            image_turn = None if request.pixels is None else request.image_turn
             pieces = chat.template(self._template).pieces(turns, image_turn, request.system)
             return chat.encode(pieces, self._tokenizer, image)[0]
         if not request.is_caption:

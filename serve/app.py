@@ -1,0 +1,100 @@
+"""The one application: an ingress before one group of engine replicas per model.
+
+serve run serve/config.yaml          the same file: serve deploy, or a KubeRay RayService
+serve run serve.app:build            both models are the demo captioner
+"""
+
+from pathlib import Path
+from typing import Any
+
+from serve.keys import Keyring, read_keys
+from serve.models import Model, look_at_all
+from serve.routes import ROUTES, make_app
+from serve.settings import ModelConfig, Scaling, ServeConfig
+
+DEMO = (
+    ModelConfig(id="share-captioner", path="demo"),
+    ModelConfig(id="sharegpt4v-7b", path="demo"),
+)
+"""Both endpoints on a machine without a GPU and without a download."""
+
+HEALTH_PERIOD_S, HEALTH_TIMEOUT_S = 10.0, 30.0
+DRAIN_S = 60.0
+"""A replica that goes finishes what it has begun: as long as a caption and its ladder take."""
+
+RETRY_AFTER_S = 2.0
+
+
+def build(args: dict[str, Any]) -> Any:
+    """The application (ray.serve.Application) of a configuration (ServeConfig's fields).
+
+    Raises:
+        ConfigError: A setting, a checkpoint or a keys file that cannot be used; nothing is
+            deployed.
+    """
+    config = ServeConfig.model_validate({"models": DEMO} | args)
+    models = look_at_all(config.models)
+    keyring = Keyring(read_keys(Path(config.guard.keys_file)) if config.guard.keys_file else ())
+    return _application(config, models, keyring)
+
+
+def _application(config: ServeConfig, models: tuple[Model, ...], keyring: Keyring) -> Any:
+    # Both load vLLM, which takes its time: what is wrong with a configuration is said before.
+    from ray import serve
+    from ray.serve.llm import build_llm_deployment
+    from ray.serve.llm.ingress import make_fastapi_ingress
+
+    from serve.ingress import Ingress
+    from serve.replica import CaptionServer
+
+    engines = [
+        build_llm_deployment(
+            _llm_config(model), deployment_cls=CaptionServer, bind_kwargs={"model": model}
+        )
+        for model in models
+    ]
+    app = make_app(config, keyring)
+    ingress = make_fastapi_ingress(Ingress, endpoint_map=ROUTES, app=app)
+    options = _deployment_options(config.ingress)
+    options["ray_actor_options"] = {"num_cpus": config.ingress_cpus}
+    return serve.deployment(ingress, name="Ingress", **options).bind(config, models, *engines)
+
+
+def _llm_config(model: Model) -> Any:
+    from ray.serve.llm import LLMConfig
+
+    config, spec = model.config, model.spec
+    cpus = config.settings.cpus
+    on_gpu = spec.device == "gpu" and spec.name != "fake"
+    bundle = {"CPU": cpus, "GPU": 1} if on_gpu else {"CPU": cpus}
+    options = _deployment_options(config.scaling)
+    # The replica is the engine's own process; the bundle beside it holds what it needs.
+    options["ray_actor_options"] = {"num_cpus": 0}
+    return LLMConfig(
+        model_loading_config={"model_id": config.id, "model_source": spec.model},
+        accelerator_type=config.accelerator if on_gpu else None,
+        placement_group_config={"bundles": [bundle]},
+        deployment_config=options,
+        log_engine_metrics=False,
+    )
+
+
+def _deployment_options(scaling: Scaling) -> dict[str, Any]:
+    return {
+        "autoscaling_config": {
+            "min_replicas": scaling.min_replicas,
+            "initial_replicas": max(scaling.min_replicas, 1),
+            "max_replicas": scaling.max_replicas,
+            "target_ongoing_requests": scaling.target_ongoing_requests,
+            "upscale_delay_s": scaling.upscale_delay_s,
+            "downscale_delay_s": scaling.downscale_delay_s,
+            "metrics_interval_s": min(10.0, max(scaling.upscale_delay_s / 3, 0.5)),
+            "look_back_period_s": max(scaling.upscale_delay_s, 2.0),
+        },
+        "max_ongoing_requests": scaling.max_ongoing_requests,
+        "max_queued_requests": scaling.max_queued_requests,
+        "backpressure_config": {"status_code": 429, "retry_after_s": RETRY_AFTER_S},
+        "health_check_period_s": HEALTH_PERIOD_S,
+        "health_check_timeout_s": HEALTH_TIMEOUT_S,
+        "graceful_shutdown_timeout_s": DRAIN_S,
+    }

@@ -1,0 +1,87 @@
+"""Asking a model's replicas: queues that are full and replicas that die, in fixed answers."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from ray.exceptions import RayActorError, RayTaskError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.handle import DeploymentHandle
+
+from s4v_core.generation.attempts import Ending
+from s4v_core.generation.requests import Generation, Request, SamplingConfig
+from serve.models import Model
+from serve.refusals import Refusal
+
+TRIES = 3
+"""Of a request whose replica dies: it asks the same of another one."""
+
+RETRY_AFTER_S = 2.0
+
+REFUSED = {
+    "engine_died": Refusal(422, "engine_died", "No engine survives this request."),
+    "hang": Refusal(422, "hang", "The engine never came back from this request."),
+}
+TOO_LONG = Refusal(
+    400, "engine_refused", "The engine does not take this request; it may be too long."
+)
+
+
+class Asked:
+    """One model's replicas behind their handle."""
+
+    def __init__(self, model: Model, handle: DeploymentHandle) -> None:
+        self.model = model
+        self._handle = handle
+        self._streaming = handle.options(stream=True)
+
+    async def caption(self, request: Request) -> Ending:
+        """Raises Refusal: Nobody can answer now."""
+        model = self.model
+        found: Ending = await self._retried("caption", request, model.samplings, model.config.gate)
+        return found
+
+    async def complete(self, request: Request, sampling: SamplingConfig) -> Generation:
+        """Raises Refusal: Nobody can answer now, or ever."""
+        found: Generation = await self._retried("complete", request, sampling)
+        return checked(found)
+
+    async def stream(
+        self, request: Request, sampling: SamplingConfig
+    ) -> AsyncIterator[str | Generation]:
+        """Pieces of text, then the answer. Raises Refusal: Nobody can answer now, or ever."""
+        async with _in_fixed_words():
+            async for piece in self._streaming.stream.remote(request, sampling):
+                yield checked(piece) if isinstance(piece, Generation) else piece
+
+    async def _retried(self, method: str, *args: Any) -> Any:
+        for attempt in range(1, TRIES + 1):
+            async with _in_fixed_words():
+                try:
+                    return await getattr(self._handle, method).remote(*args)
+                except RayActorError:
+                    if attempt == TRIES:
+                        raise
+            await asyncio.sleep(0.1 * attempt)
+
+
+def checked(answer: Generation) -> Generation:
+    """Raises Refusal: It holds no text."""
+    if answer.text is None:
+        raise REFUSED.get(answer.reason or "", TOO_LONG)
+    return answer
+
+
+@asynccontextmanager
+async def _in_fixed_words() -> AsyncIterator[None]:
+    try:
+        yield
+    except BackPressureError:
+        raise Refusal(
+            429, "overloaded", "All engines are busy and their queue is full.", RETRY_AFTER_S
+        ) from None
+    except (RayActorError, DeploymentUnavailableError, RayTaskError):
+        raise Refusal(
+            503, "engine_unavailable", "No engine can answer now.", RETRY_AFTER_S
+        ) from None

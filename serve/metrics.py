@@ -1,0 +1,44 @@
+"""What an ingress replica exports in Prometheus's terms, through Ray's own agents."""
+
+from ray.util.metrics import Counter, Histogram
+
+NAMES = (
+    "s4v_http_requests_total",
+    "s4v_http_seconds",
+    "s4v_served_captions_total",
+    "s4v_served_tokens_total",
+    "s4v_refusals_total",
+)
+"""Everything that is exported; dashboards may use no other name."""
+
+SECONDS = [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120]
+
+
+class ServeMetrics:
+    """Counts of one ingress replica."""
+
+    def __init__(self) -> None:
+        self._requests = Counter(NAMES[0], "Answered requests", ("route", "status"))
+        self._seconds = Histogram(NAMES[1], "From arrival to the answer's end", SECONDS, ("route",))
+        self._captions = Counter(NAMES[2], "Captions by result", ("model", "status", "reason"))
+        self._tokens = Counter(NAMES[3], "Tokens of prompts and answers", ("model", "kind"))
+        self._refusals = Counter(NAMES[4], "Refused requests by code", ("code",))
+
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        """A request is over."""
+        self._requests.inc(1, {"route": route, "status": str(status)})
+        self._seconds.observe(seconds, {"route": route})
+
+    def refused(self, code: str) -> None:
+        """A request was refused with this code."""
+        self._refusals.inc(1, {"code": code})
+
+    def captioned(self, model: str, status: str, reason: str | None) -> None:
+        """A caption was made, or none."""
+        self._captions.inc(1, {"model": model, "status": status, "reason": reason or ""})
+
+    def generated(self, model: str, prompt_tokens: int | None, output_tokens: int | None) -> None:
+        """An engine read and wrote tokens."""
+        for kind, count in (("prompt", prompt_tokens), ("output", output_tokens)):
+            if count:
+                self._tokens.inc(count, {"model": model, "kind": kind})

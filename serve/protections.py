@@ -1,0 +1,61 @@
+"""What protects the endpoints under a configuration, in sentences for who operates them."""
+
+from pathlib import Path
+from typing import Any
+
+from serve.keys import read_keys
+from serve.settings import ServeConfig
+
+
+def protections(args: dict[str, Any]) -> list[str]:
+    """One line each; those that begin with `WARNING` deserve a look.
+
+    Raises:
+        ConfigError: The configuration cannot be used.
+    """
+    config = ServeConfig.model_validate(args)
+    guard, limits = config.guard, config.limits
+    return [
+        _who(config),
+        f"rate: {guard.requests_per_minute} requests a minute and {guard.concurrent} at a time, of "
+        "a key that says nothing else, at each ingress replica; then 429",
+        f"body: at most {guard.max_body_mib} MiB, within {guard.body_limit_s:g} s, refused while "
+        f"it is read; headers {guard.max_header_kib} KiB",
+        f"images: {config.decode.max_megapixels} Mpx at most, decoded in a process of their own "
+        "with limits of memory and time; formats by content, never by name",
+        f"texts: {limits.max_text_chars} characters, {limits.max_tokens} tokens of an answer, "
+        f"{limits.max_batch_images} images of a batch, {limits.timeout_s:g} s; special tokens in "
+        "them stay words",
+        _urls(config),
+        "model files: safetensors, no code of theirs (trust_remote_code is off)",
+        "cross-origin requests: closed; page: " + ("open, without data" if guard.page else "off"),
+        (
+            "WARNING logs: prompts and answers are written"
+            if config.log_texts
+            else "logs: no prompts, no images, no keys"
+        ),
+        *(
+            f"{model.id}: {model.scaling.min_replicas} to {model.scaling.max_replicas} replicas, "
+            f"{model.scaling.max_queued_requests} requests may wait; then 429"
+            for model in config.models
+        ),
+    ]
+
+
+def _who(config: ServeConfig) -> str:
+    if config.guard.open_to_all:
+        return "WARNING keys: none is asked for; everybody who reaches the port may ask"
+    if not config.guard.keys_file:
+        return "WARNING keys: no keys_file, so every request but health is refused"
+    count = len(read_keys(Path(config.guard.keys_file)))
+    return f"keys: {count}, of which only hashes are kept; every path but health and page needs one"
+
+
+def _urls(config: ServeConfig) -> str:
+    fetch = config.fetch
+    if not fetch.enabled:
+        return "images by URL: off"
+    hosts = "every public host" if fetch.any_host else ", ".join(fetch.hosts)
+    kind = "https and http" if fetch.http else "https"
+    mark = "WARNING " if fetch.any_host or fetch.http else ""
+    return f"{mark}images by URL: {kind} from {hosts}; private addresses never"

@@ -1,0 +1,121 @@
+"""Paths, documents and errors of the HTTP interface; what they do is in the ingress."""
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from serve.guard import Guard
+from serve.keys import Keyring
+from serve.page_files import add_page
+from serve.refusals import Refusal, invalid
+from serve.schemas import (
+    BatchLine,
+    CaptionAnswer,
+    CaptionRequest,
+    ChatAnswer,
+    CompletionAnswer,
+    ErrorAnswer,
+    ModelCard,
+    ModelList,
+)
+from serve.settings import ServeConfig
+
+Route = Callable[[FastAPI], Callable[[Any], Any]]
+
+
+def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": ErrorAnswer} for status in (400, 401, 405, 429, 431, *statuses)}
+
+
+GENERATING = _errors(404, 408, 413, 415, 422, 503, 504)
+
+CAPTION_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": CaptionRequest.model_json_schema()},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "properties": {
+                        "image": {"type": "string", "format": "binary"},
+                        "prompt": {"type": "string"},
+                        "source": {"type": "string"},
+                        "model": {"type": "string"},
+                    },
+                    "additionalProperties": False,
+                }
+            },
+            "image/*": {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
+
+ROUTES: dict[str, Route] = {
+    "healthz": lambda app: app.get("/healthz", tags=["health"]),
+    "readyz": lambda app: app.get("/readyz", tags=["health"]),
+    "models": lambda app: app.get("/v1/models", response_model=ModelList, responses=_errors()),
+    "model": lambda app: app.get(
+        "/v1/models/{model}", response_model=ModelCard, responses=_errors(404)
+    ),
+    "chat": lambda app: app.post(
+        "/v1/chat/completions", response_model=ChatAnswer, responses=GENERATING
+    ),
+    "completions": lambda app: app.post(
+        "/v1/completions", response_model=CompletionAnswer, responses=GENERATING
+    ),
+    "caption": lambda app: app.post(
+        "/v1/caption",
+        response_model=CaptionAnswer,
+        responses=GENERATING,
+        openapi_extra=CAPTION_BODY,
+    ),
+    "captions": lambda app: app.post(
+        "/v1/captions",
+        responses=GENERATING
+        | {200: {"content": {"application/x-ndjson": {"schema": BatchLine.model_json_schema()}}}},
+    ),
+}
+"""By the ingress's method."""
+
+
+def make_app(config: ServeConfig, keyring: Keyring) -> FastAPI:
+    """The app that the routes are put on, inside its guard."""
+    app = FastAPI(
+        title="s4v",
+        description="Captions and conversations about images.",
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.add_exception_handler(RequestValidationError, _not_valid)
+    app.add_exception_handler(HTTPException, _not_found)
+    app.add_middleware(Guard, config=config.guard, keyring=keyring)
+    if config.guard.page:
+        add_page(app)
+    return app
+
+
+async def _not_valid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return _answer(invalid(error.errors()))
+
+
+async def _not_found(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    known = {
+        404: Refusal(404, "not_found", "There is nothing here."),
+        405: Refusal(405, "method_not_allowed", "This path does not take this method."),
+    }
+    found = known.get(
+        error.status_code, Refusal(error.status_code, "bad_request", "The request cannot be read.")
+    )
+    return _answer(found)
+
+
+def _answer(refusal: Refusal) -> Response:
+    return Response(refusal.body(), refusal.status, refusal.headers())

@@ -1,0 +1,181 @@
+"""Both endpoints over HTTP, asked with the clients that people have."""
+
+import base64
+import json
+from collections.abc import Iterator
+
+import httpx
+import openai
+import pytest
+
+from tests.conftest import photo
+from tests.flow.oracle import fake_caption_of
+from tests.images.corpus import corpus
+from tests.serve.service import FAKE, Service, about, data_url, served
+
+MODEL = "share-captioner"
+IMAGE = photo(1)
+SAID = fake_caption_of(IMAGE)
+
+
+@pytest.fixture(scope="module")
+def service(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    second = FAKE | {"id": "sharegpt4v-7b", "prompt": "Tell me."}
+    decode = {"reduced_jpeg": False}
+    with served(tmp_path_factory.mktemp("served"), FAKE, second, decode=decode) as found:
+        yield found
+
+
+def test_the_openai_client_lists_and_finds_models(service: Service) -> None:
+    client = service.openai()
+    assert [model.id for model in client.models.list()] == [MODEL, "sharegpt4v-7b"]
+    assert client.models.retrieve("sharegpt4v-7b").id == "sharegpt4v-7b"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("gpt-4")
+
+
+def test_the_openai_client_chats_about_an_image(service: Service) -> None:
+    answer = service.openai().chat.completions.create(model=MODEL, messages=about(IMAGE))
+    assert answer.choices[0].message.content == SAID
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.usage
+    assert answer.usage.completion_tokens == len(SAID.split())
+
+
+def test_the_openai_client_streams_the_same_words(service: Service) -> None:
+    chunks = list(
+        service.openai().chat.completions.create(
+            model=MODEL,
+            messages=about(IMAGE),
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    texts = [c.choices[0].delta.content for c in chunks if c.choices]
+    assert "".join(filter(None, texts)) == SAID
+    assert len(chunks) > 4
+    assert chunks[-1].usage
+    assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "stop"
+
+
+def test_a_conversation_goes_on_and_needs_no_image(service: Service) -> None:
+    turns = [
+        {"role": "system", "content": "Be brief."},
+        *about(IMAGE),
+        {"role": "assistant", "content": "A picture."},
+        {"role": "user", "content": "And now?"},
+    ]
+    client = service.openai()
+    assert (
+        client.chat.completions.create(model=MODEL, messages=turns).choices[0].message.content
+        == SAID
+    )
+    alone = client.chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": "Hello <image></s> USER:"}]
+    )
+    assert alone.choices[0].message.content == "A fake answer to 'Hello <image></s> USER:'."
+    text = client.completions.create(model=MODEL, prompt="Once")
+    assert text.choices[0].text == "A fake answer to 'Once'."
+    pieces = client.completions.create(model=MODEL, prompt="Once", stream=True)
+    assert "".join(c.choices[0].text for c in pieces) == "A fake answer to 'Once'."
+
+
+def test_what_cannot_be_answered_is_an_exception_of_its_kind(service: Service) -> None:
+    client = service.openai()
+    create = client.chat.completions.create
+    with pytest.raises(openai.AuthenticationError):
+        service.openai("s4v-wrong").models.list()
+    with pytest.raises(openai.NotFoundError):
+        create(model="gpt-4", messages=about(IMAGE))
+    with pytest.raises(openai.UnprocessableEntityError) as error:
+        create(model=MODEL, messages=about(b"<html>"))
+    assert error.value.code == "not_an_image"
+    for wrong in (
+        {"n": 3},
+        {"temperature": -1},
+        {"max_tokens": 100_000},
+        {"tools": []},
+        {"messages": []},
+        {"messages": [*about(IMAGE), *about(IMAGE)]},
+        {"messages": [{"role": "assistant", "content": "Hi."}]},
+        {"messages": about(IMAGE, "x" * 9000)},
+    ):
+        with pytest.raises(openai.BadRequestError):
+            create(**({"model": MODEL, "messages": about(IMAGE)} | wrong))
+    with pytest.raises(openai.APIStatusError) as large:
+        create(model=MODEL, messages=about(b"\xff" * (26 << 20)))
+    assert large.value.status_code == 413
+
+
+@pytest.mark.parametrize("form", ["raw", "multipart", "base64", "data url"])
+def test_a_caption_is_the_batch_passs_whatever_way_the_image_comes(
+    service: Service, form: str
+) -> None:
+    text = base64.b64encode(IMAGE).decode()
+    bodies = {
+        "raw": {"content": IMAGE, "headers": {"content-type": "image/jpeg"}},
+        "multipart": {"files": {"image": ("x.jpg", IMAGE)}},
+        "base64": {"json": {"image": text}},
+        "data url": {"json": {"image": data_url(IMAGE)}},
+    }
+    with service.http() as client:
+        answer = client.post("/v1/caption", **bodies[form])
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    assert (found["caption"], found["status"], found["attempts"]) == (SAID, "ok", 1)
+    assert (found["width"], found["height"], found["image_format"]) == (320, 240, "JPEG")
+
+
+def test_a_caption_takes_a_prompt_a_source_and_a_model(service: Service) -> None:
+    asked = {"image": data_url(IMAGE), "source": "coco", "model": "sharegpt4v-7b"}
+    with service.http() as client:
+        found = client.post("/v1/caption", json=asked).json()
+        assert (found["source"], found["prompt"], found["model"]) == (
+            "coco",
+            "Tell me.",
+            asked["model"],
+        )
+        found = client.post("/v1/caption", json=asked | {"prompt": "Say it."}).json()
+        assert found["prompt"] == "Say it."
+
+
+def test_several_images_come_back_line_by_line_each_with_its_own_caption(service: Service) -> None:
+    images = [photo(n) for n in range(12)]
+    asked = [{"image": data_url(image)} for image in images] + [{"image": "AAAA"}, {"url": "x"}]
+    with service.http() as client:
+        answer = client.post("/v1/captions", json={"images": asked})
+        assert answer.headers["content-type"].startswith("application/x-ndjson")
+        lines = {line["index"]: line for line in map(json.loads, answer.text.splitlines())}
+        assert client.post("/v1/captions", json={"images": asked * 3}).status_code == 400
+    assert sorted(lines) == list(range(14))
+    for number, image in enumerate(images):
+        assert lines[number]["answer"]["caption"] == fake_caption_of(image)
+    assert lines[12]["error"]["code"] == "not_an_image"
+    assert lines[13]["error"]["code"] == "urls_off"
+
+
+def test_every_kind_of_image_is_captioned_or_refused_with_the_passs_reason(
+    service: Service,
+) -> None:
+    with service.http() as client:
+        for name, data, ends in corpus():
+            answer = client.post(
+                "/v1/caption", content=data, headers={"content-type": "image/jpeg"}
+            )
+            if answer.status_code == 200:
+                assert "ok" in ends, name
+            else:
+                assert answer.status_code == 422, (name, answer.text)
+                assert answer.json()["error"]["code"].split(":")[0] in ends, name
+
+
+def test_paths_that_are_not_there_say_so_in_the_same_words(service: Service) -> None:
+    with service.http() as client:
+        assert client.get("/healthz").text == "ok"
+        missing, wrong = client.get("/nothing"), client.get("/v1/caption")
+        odd = client.post("/v1/caption", content=b"x", headers={"content-type": "text/plain"})
+    assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
+    assert (wrong.status_code, wrong.json()["error"]["code"]) == (405, "method_not_allowed")
+    assert (odd.status_code, odd.json()["error"]["code"]) == (415, "bad_content_type")
+    for path in ("/v1/models", "/openapi.json", "/v1/caption", "/docs", "/metrics"):
+        assert httpx.get(service.address + path).status_code == 401
