@@ -4,10 +4,9 @@ serve run serve/config.yaml          the same file: serve deploy, or a KubeRay R
 serve run serve.app:build            both models are the demo captioner
 """
 
-from pathlib import Path
 from typing import Any
 
-from serve.keys import Keyring, read_keys
+from serve.keys import Keyring, open_keyring
 from serve.models import Model, look_at_all
 from serve.routes import ROUTES, make_app
 from serve.settings import ModelConfig, Scaling, ServeConfig
@@ -34,8 +33,7 @@ def build(args: dict[str, Any]) -> Any:
     """
     config = ServeConfig.model_validate({"models": DEMO} | args)
     models = look_at_all(config.models)
-    keyring = Keyring(read_keys(Path(config.guard.keys_file)) if config.guard.keys_file else ())
-    return _application(config, models, keyring)
+    return _application(config, models, open_keyring(config.guard.keys_file))
 
 
 def _application(config: ServeConfig, models: tuple[Model, ...], keyring: Keyring) -> Any:

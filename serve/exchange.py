@@ -143,6 +143,7 @@ class Exchange:
             "method": _printable(self.scope.get("method", "WEBSOCKET")),
             "path": _printable(self.scope["path"]),
             "status": self.status,
+            "code": self.code,
             "key": self.key,
             "bytes_in": self.body.seen if self.body else 0,
             "ms": round(1000 * (time.monotonic() - self._since)),

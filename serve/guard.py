@@ -7,7 +7,8 @@ address put together from the Host header, and knows nothing of the routes behin
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from pydantic import Field
 
@@ -48,7 +49,7 @@ class GuardConfig(Config):
     """Whether the static page at "/" and its files under "/page/" are open."""
 
 
-def _untold(key: str, code: str, status: int) -> None:
+def _untold(report: Mapping[str, Any]) -> None:
     """Nobody counts."""
 
 
@@ -58,8 +59,7 @@ class Guard:
     Args:
         app: What is behind it; sees `key` and `request_id` in `scope["state"]`.
         keyring: The keys that are known.
-        told: Hears of every request when it has ended: key ("" without one), code of the refusal
-            ("" if the app answered), status.
+        told: Hears of every request when it has ended (`Exchange.report`).
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Guard:
         app: App,
         config: GuardConfig,
         keyring: Keyring,
-        told: Callable[[str, str, int], None] = _untold,
+        told: Callable[[Mapping[str, Any]], None] = _untold,
     ) -> None:
         self._app, self._config, self._keyring, self._told = app, config, keyring, told
         self._turnstile = Turnstile()
@@ -132,9 +132,9 @@ class Guard:
         return key
 
     def _tell(self, exchange: Exchange) -> None:
-        self._told(exchange.key, exchange.code, exchange.status)
-        if access.isEnabledFor(logging.INFO):
-            access.info(json.dumps(exchange.report()))
+        report = exchange.report()
+        self._told(report)
+        access.info(json.dumps(report))
 
 
 def is_page(scope: Scope) -> bool:

@@ -23,7 +23,7 @@ from serve.answers import (
 from serve.asking import Asked
 from serve.conversations import check_length, read_conversation, read_sampling
 from serve.fetching import Fetcher
-from serve.metrics import ServeMetrics
+from serve.metrics import serve_metrics
 from serve.models import Model
 from serve.pictures import Picture, Pictures, read_base64
 from serve.refusals import Refusal
@@ -63,7 +63,7 @@ class Ingress:
             for model, handle in zip(models, handles, strict=True)
         }
         self._pictures = Pictures(config.decode, config.decoders, Fetcher(config.fetch))
-        self._metrics = ServeMetrics()
+        self._metrics = serve_metrics()
 
     async def healthz(self) -> Response:
         """The process lives."""

@@ -1,5 +1,9 @@
 """What an ingress replica exports in Prometheus's terms, through Ray's own agents."""
 
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
 from ray.util.metrics import Counter, Histogram
 
 NAMES = (
@@ -12,6 +16,27 @@ NAMES = (
 """Everything that is exported; dashboards may use no other name."""
 
 SECONDS = [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120]
+
+
+ROUTES = frozenset(
+    ("/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/caption", "/v1/captions")
+)
+
+
+def count_request(report: Mapping[str, Any]) -> None:
+    """A request is over: the guard's report of it."""
+    metrics = serve_metrics()
+    # Paths are the client's words: one series for each of them would fill the store.
+    route = report["path"] if report["path"] in ROUTES else "other"
+    metrics.answered(route, report["status"], report["ms"] / 1000)
+    if report["code"]:
+        metrics.refused(report["code"])
+
+
+@lru_cache(maxsize=1)
+def serve_metrics() -> "ServeMetrics":
+    """This process's."""
+    return ServeMetrics()
 
 
 class ServeMetrics:

@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 
 from serve.guard import Guard
 from serve.keys import Keyring
+from serve.metrics import count_request
 from serve.page_files import add_page
 from serve.refusals import Refusal, invalid
 from serve.schemas import (
@@ -94,7 +95,7 @@ def make_app(config: ServeConfig, keyring: Keyring) -> FastAPI:
     )
     app.add_exception_handler(RequestValidationError, _not_valid)
     app.add_exception_handler(HTTPException, _not_found)
-    app.add_middleware(Guard, config=config.guard, keyring=keyring)
+    app.add_middleware(Guard, config=config.guard, keyring=keyring, told=count_request)
     if config.guard.page:
         add_page(app)
     return app

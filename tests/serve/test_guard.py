@@ -623,7 +623,12 @@ def test_the_access_log_is_a_line_of_json_without_secrets(
 ) -> None:
     caplog.set_level(logging.INFO, "s4v.access")
     told: list[tuple[str, str, int]] = []
-    guard = Guard(scripted, GuardConfig(), ring(), lambda *what: told.append(what))
+    guard = Guard(
+        scripted,
+        GuardConfig(),
+        ring(),
+        lambda what: told.append((what["key"], what["code"], what["status"])),
+    )
     ask(
         guard,
         "/v1/" + "é\n\x1b" + "x" * 200,
@@ -635,6 +640,7 @@ def test_the_access_log_is_a_line_of_json_without_secrets(
     ask(guard, "/v1/wait", bearer(), body=[*pieces(), {"type": "http.disconnect"}])
     lines = [json.loads(record.message) for record in caplog.records]
     assert all(line.pop("ms") >= 0 and line.pop("request_id") for line in lines)
+    assert [line.pop("code") for line in lines] == ["", "invalid_api_key", ""]
     assert lines == [
         {
             "method": "POST",
@@ -702,7 +708,12 @@ def head(method: str, target: str, *lines: str, host: str = "x", secret: str = "
 def served(request: pytest.FixtureRequest) -> Iterator[Served]:
     """uvicorn as it comes, with either of its parsers; `?hasty` asks for a limit of a second."""
     told: list[tuple[str, str, int]] = []
-    guard = Guard(scripted, GuardConfig(), ring(), lambda *what: told.append(what))
+    guard = Guard(
+        scripted,
+        GuardConfig(),
+        ring(),
+        lambda what: told.append((what["key"], what["code"], what["status"])),
+    )
     hasty = guarded(body_limit_s=1.0)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
