@@ -1,0 +1,308 @@
+"""Hosts on one machine, and a Ray cluster on them: each has an address, processes and folders of
+its own, and a cable that can be cut.
+
+A host is a network namespace on a bridge and a PID namespace in it. Its first process waits for
+the tests: when they end, however they do, it ends, and the kernel takes all others with it.
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+
+TOOLS = {"ip": "iproute2", "nft": "nftables", "unshare": "util-linux", "nsenter": "util-linux"}
+FIRST_PROCESS = """
+hostname "$0"
+mount --bind "$1/hosts" /etc/hosts
+mount --bind "$1/resolv.conf" /etc/resolv.conf
+echo up
+read -r _
+"""
+"""A shell's: it also buries what others leave behind. Names that nobody knows must be told so at
+once: Ray looks up its own and waits for an answer."""
+
+RAY_PORT = 6379
+WATCH = """
+import sys, time, ray
+ray.init(log_to_driver=False)
+while True:
+    alive = [node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]]
+    print(*alive, file=open(sys.argv[1], "a"))
+    time.sleep(0.5)
+"""
+STORE_BYTES = 512 << 20
+UP_LIMIT_S = 900.0
+"""Ten seconds on a machine that has nothing else to do."""
+
+
+def why_not() -> str | None:
+    """What keeps hosts from being made here, if anything does."""
+    if os.geteuid():
+        return "needs root: network namespaces"
+    for tool, package in TOOLS.items():
+        if shutil.which(tool) is None:
+            return f"needs {tool}: install {package}"
+    name = f"s4v{secrets.token_hex(3)}"
+    if (tried := _called("ip", "netns", "add", name, check=False)).returncode:
+        return f"needs network namespaces: {tried.stderr.strip()}"
+    _called("ip", "netns", "del", name)
+    return None
+
+
+def wait_until(true: Callable[[], object], what: str, limit_s: float = UP_LIMIT_S) -> None:
+    deadline = time.monotonic() + limit_s
+    while not true():
+        assert time.monotonic() < deadline, f"not within {limit_s:g} s: {what}"
+        time.sleep(0.1)
+
+
+class Host:
+    """Attributes:
+    name: Of its namespace (`ip netns`).
+    folder: Its own, for temporary files and logs; removed with it. All else on disk is shared.
+    """
+
+    def __init__(self, name: str, address: str) -> None:
+        self.name, self.address = name, address
+        self.folder = Path(tempfile.mkdtemp(prefix="s4v"))  # short: sockets' paths have a limit
+        self._first = self._boot()
+        self._space = os.readlink(f"/proc/{self._first.pid}/ns/pid")
+
+    def start(
+        self, *command: str | Path, log: Path | None = None, **variables: str
+    ) -> subprocess.Popen[str]:
+        """A process in a session of its own.
+
+        Args:
+            log: Takes what it says; without, it can be read from the process.
+        """
+        with log.open("a") if log else contextlib.nullcontext(subprocess.PIPE) as sink:
+            return subprocess.Popen(
+                ["nsenter", *self._entrance(), "--", *map(str, command)],
+                cwd=ROOT,
+                env=os.environ | variables,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT if log else sink,
+                text=True,
+                start_new_session=True,
+            )
+
+    def run(self, *command: str | Path, limit_s: float = 60, **variables: str) -> str:
+        """What the command says; it must succeed."""
+        process = self.start(*command, **variables)
+        out, err = process.communicate(timeout=limit_s)
+        assert process.returncode == 0, f"{self.name}: {command}: {out}{err}"
+        return out
+
+    def processes(self, named: str = "") -> list[psutil.Process]:
+        """Those alive on this host whose command line holds `named`."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(OSError, psutil.Error):
+                theirs = os.readlink(f"/proc/{process.pid}/ns/pid")
+                if theirs == self._space and named in " ".join(process.cmdline()):
+                    found.append(process)
+        return found
+
+    def kill_all(self) -> None:
+        """With -9, all but the host itself."""
+        alive = [process for process in self.processes() if process != self._first]
+        for process in alive:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(alive, 30)
+
+    def cut_off(self, *peers: str) -> None:
+        """Drop all packets from and to these addresses, without a word to anybody."""
+        addresses = ", ".join(peers)
+        rules = f"""table ip cut {{
+            chain out {{ type filter hook output priority 0; ip daddr {{ {addresses} }} drop; }}
+            chain in {{ type filter hook input priority 0; ip saddr {{ {addresses} }} drop; }}
+        }}"""
+        _called("ip", "netns", "exec", self.name, "nft", rules)
+
+    def reconnect(self) -> None:
+        _called("ip", "netns", "exec", self.name, "nft", "delete", "table", "ip", "cut")
+
+    def close(self) -> None:
+        gone = self.processes()
+        self._door.communicate(timeout=30)
+        psutil.wait_procs(gone, 30)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _boot(self) -> psutil.Process:
+        (self.folder / "hosts").write_text(f"127.0.0.1 localhost\n{self.address} {self.name}\n")
+        (self.folder / "resolv.conf").touch()
+        self._door = subprocess.Popen(
+            [
+                *("ip", "netns", "exec", self.name),
+                *("unshare", "--pid", "--mount", "--uts", "--fork", "--mount-proc"),
+                *("bash", "-c", FIRST_PROCESS, self.name, str(self.folder)),
+            ],
+            stdin=subprocess.PIPE,  # closes with whoever made it
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert self._door.stdout
+        assert self._door.stdout.readline(), f"{self.name} did not come up"
+        return psutil.Process(self._door.pid).children()[0]
+
+    def _entrance(self) -> list[str]:
+        return [f"--target={self._first.pid}", "--net", "--pid", "--mount", "--uts"]
+
+
+class Network:
+    """A bridge with hosts on it, on a free private network of this machine.
+
+    Attributes:
+        gateway: This machine's own address there: what listens on it can be reached by all hosts.
+    """
+
+    def __init__(self) -> None:
+        self._suffix = secrets.token_hex(3)  # runs of several people share a machine
+        self._bridge = f"s4v{self._suffix}"
+        self._prefix = _free_prefix()
+        self.gateway = f"{self._prefix}.1"
+        self.hosts: list[Host] = []
+        self._names: list[str] = []
+        _called("ip", "link", "add", self._bridge, "type", "bridge")
+        _called("ip", "address", "add", f"{self.gateway}/24", "dev", self._bridge)
+        _called("ip", "link", "set", self._bridge, "up")
+
+    def add_host(self) -> Host:
+        number = len(self.hosts) + 1
+        name, cable = f"s4v-{self._suffix}-{number}", f"v{self._suffix}-{number}"
+        address = f"{self._prefix}.{number + 1}"
+        self._names.append(name)
+        _called("ip", "netns", "add", name)
+        self.hosts.append(Host(name, address))
+        plug = ("type", "veth", "peer", "name", "eth0", "netns", name)
+        _called("ip", "link", "add", cable, *plug)
+        _called("ip", "link", "set", cable, "master", self._bridge, "up")
+        for settings in (
+            ("address", "add", f"{address}/24", "dev", "eth0"),
+            ("link", "set", "eth0", "up"),
+            ("link", "set", "lo", "up"),
+            # Ray finds out its address from the way to the internet; nothing is sent there.
+            ("route", "add", "default", "via", self.gateway),
+        ):
+            _called("ip", "-n", name, *settings)
+        return self.hosts[-1]
+
+    def close(self) -> None:
+        with contextlib.ExitStack() as last:
+            last.callback(_called, "ip", "link", "del", self._bridge, check=False)
+            for name in self._names:
+                last.callback(_called, "ip", "netns", "del", name, check=False)
+            for host in self.hosts:
+                last.callback(host.close)
+
+
+class RayCluster:
+    """A head and workers, each a host of its own, with a token.
+
+    Attributes:
+        variables: Environment of whoever talks to it.
+    """
+
+    def __init__(self, network: Network, workers: int, cpus: int, **variables: str) -> None:
+        """Args:
+        cpus: Of each worker; the head has none, so that all work is on hosts that may die.
+        """
+        self._cpus = cpus
+        self.head, *self.workers = [network.add_host() for _ in range(1 + workers)]
+        self.variables = variables | {
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "RAY_ADDRESS": f"{self.head.address}:{RAY_PORT}",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
+        self._start(self.head, "--head", f"--port={RAY_PORT}", "--include-dashboard=false", cpus=0)
+        wait_until(self._head_answers, "the head is up")
+        self._watched = self.head.folder / "nodes.txt"
+        self.head.start(
+            sys.executable,
+            "-c",
+            WATCH,
+            self._watched,
+            log=self.head.folder / "watch.log",
+            **self.variables,
+        )
+        for worker in self.workers:
+            self.start_worker(worker)
+
+    def start_worker(self, host: Host) -> None:
+        """Bring up Ray on a worker, the first time or again."""
+        address = self.variables["RAY_ADDRESS"]
+        started = self._start(host, f"--address={address}", cpus=self._cpus)
+
+        def is_up() -> bool:
+            nonlocal started
+            if started.poll() is not None:  # Ray itself gives up on a tired machine
+                started = self._start(host, f"--address={address}", cpus=self._cpus)
+            return host.address in self.nodes_alive()
+
+        wait_until(is_up, f"Ray on {host.name}")
+
+    def kill_raylet(self, host: Host) -> None:
+        """With -9; `ray start --block` takes the rest of the node with it."""
+        [raylet] = host.processes("/raylet/raylet ")
+        raylet.kill()
+
+    def engines(self) -> dict[int, Host]:
+        """Where engine actors live, by process."""
+        named = "CaptionerActor"
+        return {it.pid: host for host in self.workers for it in host.processes(named)}
+
+    def nodes_alive(self) -> list[str]:
+        """Addresses of the nodes that the head believes to be alive."""
+        lines = self._watched.read_text().splitlines() if self._watched.exists() else []
+        return lines[-1].split() if lines else []
+
+    def _start(self, host: Host, *flags: str, cpus: int) -> subprocess.Popen[str]:
+        host.kill_all()  # what a dead raylet left behind
+        return host.start(
+            *(BIN / "ray", "start", "--block", *flags, f"--node-ip-address={host.address}"),
+            *(f"--num-cpus={cpus}", f"--object-store-memory={STORE_BYTES}"),
+            f"--temp-dir={host.folder / 'ray'}",
+            log=host.folder / "ray.log",
+            **self.variables_of(host),
+        )
+
+    def _head_answers(self) -> bool:
+        with contextlib.suppress(OSError):
+            socket.create_connection((self.head.address, RAY_PORT), 1).close()
+            return True
+        return False
+
+    def variables_of(self, host: Host) -> Mapping[str, str]:
+        # Also where `ray start` notes its address: others must not find it.
+        return self.variables | {"RAY_TMPDIR": str(host.folder)}
+
+
+def _free_prefix() -> str:
+    while True:
+        prefix = f"10.{secrets.randbelow(256)}.{secrets.randbelow(256)}"
+        if not _called("ip", "route", "show", "root", f"{prefix}.0/24").stdout:
+            return prefix
+
+
+def _called(*command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 or not check, f"{' '.join(command)}: {done.stderr}"
+    return done

@@ -1,0 +1,268 @@
+"""Hosts of a real cluster that die or cannot be reached: the run goes on, and no row is doubled."""
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow.parquet as pq
+import pytest
+import s3fs
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+
+from tests.cluster.hosts import ROOT, Host, Network, RayCluster, wait_until, why_not
+from tests.faults.world import World, build_world
+from tests.flow.scripts import FAKE
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(2400)]
+
+log = logging.getLogger(__name__)
+
+KILLS = CUTS = 5
+CUT_S = 60.0
+RECOVERY_LIMIT_S = 300.0
+"""On two cores that others use, too; the goal for a machine of one's own is 30 s."""
+
+IMAGES, SHARDS, UNIT = 10_000, 8, 64
+WORKER_CPUS = 6
+PROBES = {
+    "RAY_grpc_client_keepalive_time_ms": "10000",
+    "RAY_grpc_client_keepalive_timeout_ms": "10000",
+}
+"""Without them Ray probes its connections every five minutes: what was under way on a host that is
+silently gone is tried again after seven, and until then its CPUs count as used."""
+
+DERIVED = {"plan.parquet", "run.json", "stats.json", "report.html", "README.md", ".create-only"}
+"""All that a run may leave beside its units."""
+
+
+class Commit(NamedTuple):
+    host: str
+    unit: str
+    status: int
+
+
+class Store:
+    """S3 that all hosts reach. It knows who wrote which unit, and can keep a writer waiting.
+
+    Attributes:
+        commits: Answers to writes of units, in order.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.commits: list[Commit] = []
+        self._app = DomainDispatcherApplication(create_backend_app)
+        self._lock = threading.Lock()
+        self._holding, self._held, self._open = False, Commit("", "", 0), threading.Event()
+        self._server = make_server(address, 0, self._serve, threaded=True)
+        self.variables = {
+            "AWS_ENDPOINT_URL": f"http://{address}:{self._server.server_port}",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self.release()
+        self._server.shutdown()
+
+    def files(self) -> s3fs.S3FileSystem:
+        url = self.variables["AWS_ENDPOINT_URL"]
+        return s3fs.S3FileSystem(
+            endpoint_url=url, key="test", secret="test", skip_instance_cache=True
+        )
+
+    def hold_one(self) -> Commit:
+        """Let the next writer of a unit wait, and all else that its host writes, until `release`.
+
+        Returns:
+            The one that waits.
+        """
+        self._held, self._holding = Commit("", "", 0), True
+        self._open.clear()
+        wait_until(lambda: self._held.unit, "somebody commits", 300)
+        return self._held
+
+    def release(self) -> None:
+        self._holding = False
+        self._open.set()
+
+    def answers(self, unit: str) -> dict[str, int]:
+        """By host."""
+        return {commit.host: commit.status for commit in self.commits if commit.unit == unit}
+
+    def _serve(self, request: dict[str, Any], respond: Callable[..., Any]) -> Iterable[bytes]:
+        folder, _, name = request["PATH_INFO"].rpartition("/")
+        if request["REQUEST_METHOD"] != "PUT" or not folder.endswith("/captions"):
+            return self._app(request, respond)
+        host = request["REMOTE_ADDR"]
+        if self._must_wait(host, name):
+            self._open.wait()
+
+        def noted(status: str, *more: Any) -> Any:
+            self.commits.append(Commit(host, name, int(status.split()[0])))
+            return respond(status, *more)
+
+        return self._app(request, noted)
+
+    def _must_wait(self, host: str, unit: str) -> bool:
+        with self._lock:
+            if self._holding and not self._held.host:
+                self._held = Commit(host, unit, 0)
+            return self._holding and self._held.host == host
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    if reason := why_not():
+        pytest.skip(reason)
+    network = Network()
+    yield network
+    network.close()
+
+
+@pytest.fixture
+def store(network: Network) -> Iterator[Store]:
+    store = Store(network.gateway)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def cluster(network: Network, store: Store) -> RayCluster:
+    return RayCluster(network, workers=2, cpus=WORKER_CPUS, **store.variables, **PROBES)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return build_world(tmp_path_factory.mktemp("world") / "shards", IMAGES, SHARDS)
+
+
+class Run(NamedTuple):
+    """`caption.py` on the head."""
+
+    process: subprocess.Popen[str]
+    log: Path
+
+    def check_alive(self) -> None:
+        assert self.process.poll() is None, self.log.read_text()
+
+    def check_finished(self) -> None:
+        code, said = self.process.wait(timeout=900), self.log.read_text()
+        log.info("%s", said)
+        assert code == 0, said
+
+
+def _caption(cluster: RayCluster, world: World, folder: Path, output: str, *flags: str) -> Run:
+    said = folder / "caption.log"
+    process = cluster.head.start(
+        *(sys.executable, ROOT / "ray_jobs" / "caption.py", *FAKE),
+        *("--input", world.shards, "--output", output, "--unit-size", str(UNIT)),
+        *("--settings.max-num-seqs", "16", *flags),
+        log=said,
+        **cluster.variables_of(cluster.head),
+    )
+    return Run(process, said)
+
+
+@pytest.mark.parametrize("engines", [1, 2])
+def test_a_raylet_killed_again_and_again_loses_nothing(
+    cluster: RayCluster, world: World, tmp_path: Path, engines: int
+) -> None:
+    output, slow = tmp_path / "out", str(0.4 * engines)
+    flags = ("--engines", str(engines), "--settings.fake-latency-s", slow)
+    driver = _caption(cluster, world, tmp_path, str(output), *flags)
+    recoveries = []
+    for _ in range(KILLS):
+        _wait_for_another_unit(output, driver)
+        wait_until(cluster.engines, "an engine is up")
+        victim, before = list(cluster.engines().values())[-1], cluster.engines()
+        killed = time.monotonic()
+        cluster.kill_raylet(victim)
+        wait_until(lambda before=before: cluster.engines().keys() - before.keys(), "a new engine")
+        _wait_for_another_unit(output, driver)
+        recoveries.append(time.monotonic() - killed)
+        log.info("killed %s; next unit after %.1f s; %s", victim.name, recoveries[-1], _load())
+        cluster.start_worker(victim)
+    driver.check_finished()
+    world.prove(output)
+    assert max(recoveries) <= RECOVERY_LIMIT_S
+
+
+def _wait_for_another_unit(output: Path, driver: Run) -> None:
+    before = _units(output)
+
+    def one_more() -> bool:
+        driver.check_alive()
+        return _units(output) > before
+
+    wait_until(one_more, "another unit is done")
+
+
+def _load() -> str:
+    return f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+
+
+def _units(output: Path) -> set[str]:
+    return {file.name for file in (output / "captions").glob("*.parquet")}
+
+
+def test_a_host_that_is_cut_off_doubles_nothing_when_it_finishes(
+    cluster: RayCluster, store: Store, world: World, tmp_path: Path
+) -> None:
+    store.files().mkdir("runs")
+    flags = ("--engines", "2", "--settings.fake-latency-s", "1.5")
+    driver = _caption(cluster, world, tmp_path, "s3://runs/out", *flags)
+    for _ in range(CUTS):
+        driver.check_alive()
+        _cut_off_who_commits(cluster, store)
+    driver.check_finished()
+    units = _proven_units(store, world, tmp_path / "out")
+    written = [commit.unit for commit in store.commits if commit.status == 200]
+    assert sorted(written) == sorted(units)
+    refused = [commit for commit in store.commits if commit.status == 412]
+    log.info("%d units, %d commits refused: %s", len(units), len(refused), refused)
+
+
+def _cut_off_who_commits(cluster: RayCluster, store: Store) -> None:
+    """Its commit waits in the store until somebody else has done the unit, then goes on."""
+    late = store.hold_one()
+    [zombie] = [host for host in cluster.workers if host.address == late.host]
+    others = [host.address for host in (cluster.head, *cluster.workers) if host is not zombie]
+    cut = time.monotonic()
+    zombie.cut_off(*others)
+    wait_until(lambda: 200 in store.answers(late.unit).values(), "the unit is done elsewhere")
+    again_s = time.monotonic() - cut
+    store.release()
+    wait_until(lambda: late.host in store.answers(late.unit), "the zombie commits")
+    log.info("cut off %s; its unit done again after %.1f s; %s", zombie.name, again_s, _load())
+    assert store.answers(late.unit)[late.host] == 412
+    time.sleep(max(0.0, CUT_S - (time.monotonic() - cut)))
+    zombie.reconnect()
+    _wait_for_its_end(cluster, zombie)
+    cluster.start_worker(zombie)
+
+
+def _wait_for_its_end(cluster: RayCluster, zombie: Host) -> None:
+    """A raylet that was declared dead ends itself when it hears of it."""
+    wait_until(lambda: not zombie.processes("/raylet/raylet "), "the zombie ends")
+    assert zombie.address not in cluster.nodes_alive()
+
+
+def _proven_units(store: Store, world: World, copy: Path) -> list[str]:
+    """Names of the units, after everything in the store was looked at."""
+    files = store.files()
+    found = {name.removeprefix("runs/out/") for name in files.find("runs/out")}
+    files.get("runs/out/", str(copy), recursive=True)
+    world.prove(copy)
+    numbers = pq.read_table(copy / "plan.parquet")["unit"].unique().to_pylist()
+    units = [f"unit-{number:06d}.parquet" for number in numbers]
+    assert found <= DERIVED | {f"captions/{unit}" for unit in units}
+    return units
