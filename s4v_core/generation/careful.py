@@ -23,6 +23,15 @@ from s4v_core.records import units
 WORKER_DIED = "worker_died"
 """Reason of an image that no worker survives."""
 
+DEATHS_ALONE = 2
+"""Of workers that had nothing but one image, before it is to blame: a node may die of itself."""
+
+WORKER_LOST = (
+    ray.exceptions.RayActorError,
+    ray.exceptions.OutOfMemoryError,
+    ray.exceptions.ObjectLostError,  # the worker was done, and its node died with the answer
+)
+
 FEW_UNITS = 8
 """So many units left over are taken by hand; more of them go through the flow again, as long as
 that brings any of them to their end."""
@@ -91,11 +100,12 @@ class _Worker:
         """PREPARED_SCHEMA in, GENERATED_SCHEMA out, by as many workers as it takes."""
         if not prepared.num_rows:
             return GENERATED_SCHEMA.empty_table()
-        try:
-            found: pa.Table = ray.get(self._running().__call__.remote(prepared))
-            return found
-        except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError):
-            self.close()
+        for _ in range(DEATHS_ALONE if prepared.num_rows == 1 else 1):
+            try:
+                found: pa.Table = ray.get(self._running().__call__.remote(prepared))
+                return found
+            except WORKER_LOST:
+                self.close()
         if prepared.num_rows == 1:
             return failed_rows(prepared, WORKER_DIED, self.spec)
         half = prepared.num_rows // 2

@@ -2,60 +2,50 @@
 
 const at = (id) => document.getElementById(id);
 const NO_KEY = "Type an API key first.";
+const NO_ANSWER = "No answer came: the service cannot be reached, or it cut the upload off.";
 const BROKEN = "The connection broke before the answer was whole.";
-const seconds = (ms) => `${(ms / 1000).toFixed(1)} s`;
 
 let key = ""; // here and nowhere else
 let image = null; // {file, name, type, url}
 let captioned = null; // {sent, answer}: the caption that is shown and what was asked for it
 let turns = []; // {question, answer, shown}: what is shown is what is sent again
 let trying = null; // the promise of models for a key
-let running = null; // AbortController of the question that is being answered
+let running = null; // AbortController of the request
 
 class Failure extends Error {} // its message is a sentence for people
 
 function tell(sentence, kind = "") {
   at("told").textContent = sentence;
   at("told").className = kind;
+  if (kind) at("told").scrollIntoView({ block: "nearest" });
 }
 
 function made(tag, className = "", text = "") {
   return Object.assign(document.createElement(tag), { className, textContent: text });
 }
 
-// ---- asking
-
 async function ask(path, { headers = {}, ...options } = {}) {
   if (key) headers = { ...headers, authorization: `Bearer ${key}` };
-  let response;
-  try {
-    response = await fetch(path, { ...options, headers, cache: "no-store" });
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Failure("No answer came: the service cannot be reached, or it cut the upload off.");
-  }
+  const response = await whole(fetch(path, { ...options, headers }), NO_ANSWER);
   if (!response.ok) throw new Failure(await sentenceOf(response));
   return response;
 }
 
 async function sentenceOf(response) {
+  const { status, headers } = response;
   const found = (await response.json().catch(() => null))?.error;
-  const message = found?.message ?? `The service answered with status ${response.status}`;
-  const words = message.replace(/\.$/, "");
-  const wait = Number(response.headers.get("retry-after"));
+  const words = (found?.message ?? `The service answers ${status}`).replace(/\.$/, "");
+  const wait = Number(headers.get("retry-after"));
   const again = wait > 0 ? `; try again in ${wait} s` : "";
-  if (response.status === 401) {
-    return key ? "This API key is not known here: check it and type it again." : NO_KEY;
-  }
-  if (response.status === 413) return `The image is too large for this service: ${words}.`;
-  if (response.status === 429) return `Too many requests: ${words}${again}.`;
+  if (status === 401) return key ? "This API key is not known: check it and try again." : NO_KEY;
+  if (status === 413) return `The image is too large: ${words}.`;
+  if (status === 429) return `Too many requests: ${words}${again}.`;
   return `${words}${found?.code ? ` (${found.code})` : ""}${again}.`;
 }
 
-function whole(reading) {
+function whole(reading, sentence = BROKEN) {
   return reading.catch((error) => {
-    if (error.name === "AbortError") throw error;
-    throw new Failure(BROKEN);
+    throw error.name === "AbortError" ? error : new Failure(sentence);
   });
 }
 
@@ -108,8 +98,6 @@ async function run(work) {
   }
 }
 
-// ---- key and models
-
 function useKey() {
   const typed = at("key").value.trim();
   at("key").value = "";
@@ -131,33 +119,24 @@ async function tryKey(typed) {
   }
 }
 
-// ---- image
-
 function choose(file) {
   if (image) URL.revokeObjectURL(image.url);
-  image = null;
-  if (file) {
-    const type = file.type.startsWith("image/") ? file.type : "application/octet-stream";
-    image = { file, name: file.name || "image", type, url: URL.createObjectURL(file) };
-    at("preview").src = image.url;
-    at("about").textContent = `${image.name}, ${Math.ceil(file.size / 1024)} KiB`;
-  } else {
-    at("preview").removeAttribute("src");
-    at("about").textContent = "Drop or paste an image, or choose a file.";
-    at("file").value = "";
-  }
+  const type = file?.type.startsWith("image/") ? file.type : "application/octet-stream";
+  image = file && { file, name: file.name || "image", type, url: URL.createObjectURL(file) };
+  at("about").textContent = image
+    ? `${image.name}, ${Math.ceil(file.size / 1024)} KiB`
+    : "Drop, paste or choose an image.";
+  at("preview").src = image?.url ?? "";
   at("preview").alt = image ? `The image: ${image.name}` : "";
+  if (!image && document.activeElement === at("remove")) at("file").focus();
   at("preview").hidden = at("remove").hidden = !image;
   if (turns.length) startAnew("Another image, a new conversation.");
 }
 
-function take(files, event) {
+function take(files) {
   const found = [...files].find((file) => file.type.startsWith("image/")) ?? files[0];
-  if (!found) return false;
-  event.preventDefault();
-  at("file").value = "";
-  choose(found);
-  return true;
+  if (found) choose(found);
+  return Boolean(found);
 }
 
 function dataUrl(file, type) {
@@ -169,10 +148,8 @@ function dataUrl(file, type) {
   });
 }
 
-// ---- caption
-
 function captionPath({ model, prompt }) {
-  return `v1/caption?${new URLSearchParams(prompt ? { model, prompt } : { model })}`;
+  return `v1/caption?${new URLSearchParams({ model, ...(prompt && { prompt }) })}`;
 }
 
 async function caption(signal) {
@@ -180,43 +157,41 @@ async function caption(signal) {
     at("file").focus();
     throw new Failure("Choose an image first.");
   }
+  captioned = null; // the old one would stand beside the new image
+  at("caption").replaceChildren();
   const sent = { image, model: at("model").value, prompt: at("prompt").value.trim() };
   const headers = { "content-type": image.type };
-  const options = { method: "POST", body: image.file, headers, signal };
-  const response = await ask(captionPath(sent), options);
+  const asked = { method: "POST", body: image.file, headers, signal };
+  const response = await ask(captionPath(sent), asked);
   captioned = { sent, answer: await whole(response.json()) };
   showCaption(captioned);
   return `${sent.image.name} is done.`;
 }
 
 function showCaption({ sent, answer }) {
+  const { tokens, timings } = answer;
   const status = {
-    ok: "ok: the caption passed the gate",
+    ok: "ok: it passed the gate",
     rejected: `rejected by the gate: ${answer.reason}`,
     error: `error: ${answer.reason}`,
   }[answer.status];
   const facts = {
-    "Image": sent.image.name,
-    "Size": `${answer.width} \u00d7 ${answer.height} ${answer.image_format}`,
-    "Attempts": answer.attempts,
-    "Tokens in": answer.tokens.prompt ?? "\u2013",
-    "Tokens out": answer.tokens.output ?? "\u2013",
-    "Decoding": `${Math.round(answer.timings.decode_ms)} ms`,
-    "Generating": `${Math.round(answer.timings.generate_ms)} ms`,
+    Image: sent.image.name,
+    Size: `${answer.width} \u00d7 ${answer.height} ${answer.image_format}`,
+    Attempts: answer.attempts,
+    Tokens: `${tokens.prompt ?? "\u2013"} in, ${tokens.output ?? "\u2013"} out`,
+    Decoding: `${Math.round(timings.decode_ms)} ms`,
+    Generating: `${Math.round(timings.generate_ms)} ms`,
   };
   const list = made("dl");
   for (const [name, value] of Object.entries(facts)) {
-    const pair = made("div");
-    pair.append(made("dt", "", name), made("dd", "", value));
-    list.append(pair);
+    list.appendChild(made("div")).append(made("dt", "", name), made("dd", "", value));
   }
-  const card = made("article");
+  const card = at("caption").appendChild(made("article"));
   const said = made("p", "said", answer.caption ?? "");
   card.append(made("p", `status ${answer.status}`, status), said, list);
-  at("caption").replaceChildren(card);
+  card.scrollIntoView({ block: "nearest" });
 }
-
-// ---- chat
 
 function messages(url) {
   return turns.flatMap(({ question, answer }, number) => {
@@ -259,17 +234,19 @@ async function answered(turn, model, signal) {
   const body = JSON.stringify({ model, messages: messages(url), ...streaming });
   const headers = { "content-type": "application/json" };
   const started = performance.now();
+  const since = () => ((performance.now() - started) / 1000).toFixed(1);
   const response = await ask("v1/chat/completions", { method: "POST", body, headers, signal });
   const [, said, meta] = turn.shown[1].children;
-  let first = 0, tokens = null, finish = "";
+  let first = "", tokens = null, finish = "";
   for await (const event of events(response)) {
     if (event.error) throw new Failure(event.error.message);
     const choice = event.choices?.[0];
     if (choice?.delta?.content) {
-      first ||= performance.now() - started;
+      first ||= since();
+      const follow = at("told").getBoundingClientRect().top < innerHeight; // else one reads above
       said.textContent = turn.answer += choice.delta.content;
       meta.textContent = "not complete";
-      said.scrollIntoView({ block: "nearest" });
+      if (follow) at("told").scrollIntoView({ block: "nearest" });
     }
     finish = choice?.finish_reason ?? finish;
     tokens = event.usage ?? tokens;
@@ -277,7 +254,7 @@ async function answered(turn, model, signal) {
   if (!turn.answer) throw new Failure("The model said nothing.");
   meta.textContent = [
     tokens && `${tokens.prompt_tokens} tokens in, ${tokens.completion_tokens} out`,
-    `first words after ${seconds(first)}, all after ${seconds(performance.now() - started)}`,
+    `first words after ${first} s, all after ${since()} s`,
     finish === "length" && "cut at the token limit",
   ].filter(Boolean).join("; ");
   return "The answer is complete.";
@@ -290,8 +267,6 @@ function startAnew(sentence) {
   tell(sentence);
   offerCopies();
 }
-
-// ---- copies
 
 const isChat = () => document.querySelector("[name=mode]:checked").value === "chat";
 const quoted = (text) => `'${text.replace(/'/g, "'\\''")}'`;
@@ -312,13 +287,13 @@ function asCurl() {
     `curl ${quoted(new URL(path, location).href)}`,
     '-H "Authorization: Bearer $S4V_KEY"',
     `-H ${quoted(`Content-Type: ${type}`)}`,
+    "--data-binary ",
   ].join(" \\\n  ");
   // A terminal obeys control characters in what is pasted, also in the name of a file.
   const file = (name) => quoted(name.replace(/[\x00-\x1f\x7f-\x9f]/g, "_"));
   if (!isChat()) {
     const { sent } = captioned;
-    const bytes = file(`@${sent.image.name}`);
-    return `${head(captionPath(sent), sent.image.type)} \\\n  --data-binary ${bytes}\n`;
+    return `${head(captionPath(sent), sent.image.type)}${file(`@${sent.image.name}`)}\n`;
   }
   const said = messages(image && "").slice(0, -1);
   // The image is too long for an argument, so the shell puts it into a document; what people and
@@ -328,27 +303,24 @@ function asCurl() {
     .replace(/[\\$`]/g, "\\$&");
   const bytes = image && `$(base64 < ${file(image.name)} | tr -d '\\n')`;
   const full = body.replace('"url":""', () => `"url":"data:${image.type};base64,${bytes}"`);
-  const line = head("v1/chat/completions", "application/json");
-  return `${line} \\\n  --data-binary @- <<END\n${full}\nEND\n`;
+  return `${head("v1/chat/completions", "application/json")}@- <<END\n${full}\nEND\n`;
 }
 
 async function copy(text) {
   try {
-    await navigator.clipboard.writeText(text); // only there with https, or on this machine
-    tell("Copied.");
-  } catch {
+    await navigator.clipboard.writeText(text);
+  } catch { // it is there only with https, or on this machine
     const { activeElement } = document;
-    const field = document.body.appendChild(document.createElement("textarea"));
+    const field = document.body.appendChild(made("textarea"));
     field.value = text;
     field.select();
     const done = document.execCommand("copy");
     field.remove();
     activeElement.focus();
-    tell(done ? "Copied." : "The browser does not let this page copy.", done ? "" : "error");
+    if (!done) return tell("The browser does not let this page copy.", "error");
   }
+  tell("Copied.");
 }
-
-// ---- controls
 
 async function send() {
   if (running) return;
@@ -373,15 +345,10 @@ function showMode() {
 const on = (target, type, act) => target.addEventListener(type, act);
 const stop = () => running?.abort();
 
-function onSubmit(id, act) {
-  on(at(id), "submit", (event) => {
-    event.preventDefault();
-    act();
-  });
-}
-
-onSubmit("key-form", useKey);
-onSubmit("ask", send);
+on(document, "submit", (event) => {
+  event.preventDefault();
+  event.target === at("ask") ? send() : useKey();
+});
 on(at("key"), "blur", () => at("key").value && useKey());
 on(at("prompt"), "keydown", (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
@@ -390,27 +357,23 @@ on(at("prompt"), "keydown", (event) => {
 });
 on(document, "keydown", (event) => event.key === "Escape" && stop());
 on(at("stop"), "click", stop);
-on(at("anew"), "click", () => {
-  startAnew("A new conversation.");
-  at("prompt").focus();
-});
+on(at("anew"), "click", () => startAnew("A new conversation."));
 on(at("modes"), "change", showMode);
-on(at("file"), "change", () => at("file").files.length && choose(at("file").files[0]));
-on(at("remove"), "click", () => {
-  choose(null);
-  at("file").focus();
+on(at("file"), "change", () => {
+  take(at("file").files);
+  at("file").value = ""; // so that the same file can be chosen again
 });
+on(at("remove"), "click", () => choose(null));
 on(at("preview"), "error", () => { at("preview").hidden = true; });
-on(document, "paste", (event) => take(event.clipboardData.files, event));
-on(document, "dragover", (event) => {
-  event.preventDefault();
-  at("drop").classList.add("over");
-});
-on(document, "dragleave", () => at("drop").classList.remove("over"));
+on(document, "paste", (event) => take(event.clipboardData.files) && event.preventDefault());
+for (const type of ["dragover", "dragleave", "drop"]) {
+  on(document, type, (event) => {
+    event.preventDefault();
+    at("drop").classList.toggle("over", type === "dragover");
+  });
+}
 on(document, "drop", (event) => {
-  event.preventDefault();
-  at("drop").classList.remove("over");
-  if (!take(event.dataTransfer.files, event)) tell("Drop an image file.", "error");
+  if (!take(event.dataTransfer.files)) tell("Drop an image file.", "error");
 });
 on(at("copy-json"), "click", () => copy(asJson()));
 on(at("copy-curl"), "click", () => copy(asCurl()));

@@ -1,10 +1,12 @@
-"""Chromium without a window: what a page shows, and what clicks do."""
+"""Chromium without a window: what a page shows, and what clicks and keys do."""
 
 import asyncio
+import base64
 import json
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,8 @@ from typing import Any
 import aiohttp
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+KEYS = {"Enter": (13, "\r"), "Escape": (27, ""), "Tab": (9, ""), "a": (65, ""), "v": (86, "")}
+"""Virtual key code and text."""
 
 
 class Page:
@@ -37,6 +41,49 @@ class Page:
         answer = self._call("Runtime.evaluate", expression=script, returnByValue=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
+
+    def wait(self, claim: str, within_s: float = 60) -> None:
+        """Until a JavaScript expression is true."""
+        until = time.monotonic() + within_s
+        while not self.run(claim):
+            assert time.monotonic() < until, (claim, self.run("document.body.innerText"))
+            time.sleep(0.02)
+
+    def focus(self, selector: str) -> None:
+        self.run(f"document.querySelector({json.dumps(selector)}).focus()")
+
+    def type(self, text: str) -> None:
+        """Into what has the focus, as from a keyboard."""
+        self._call("Input.insertText", text=text)
+
+    def press(self, key: str, *commands: str, shift: bool = False) -> None:
+        """One key; commands are the editor's, as "paste"."""
+        code, text = KEYS[key]
+        pressed = {"key": key, "windowsVirtualKeyCode": code, "modifiers": 8 if shift else 0}
+        down = {"type": "keyDown", "text": text} if text else {"type": "rawKeyDown"}
+        self._call("Input.dispatchKeyEvent", **pressed, **down, commands=list(commands))
+        self._call("Input.dispatchKeyEvent", **pressed, type="keyUp")
+
+    def choose_file(self, selector: str, path: Path) -> None:
+        root = self._call("DOM.getDocument")["root"]["nodeId"]
+        node = self._call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self._call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
+
+    def offline(self, is_offline: bool) -> None:
+        speed = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+        self._call("Network.emulateNetworkConditions", offline=is_offline, **speed)
+
+    def show(self, width: int, height: int, scheme: str = "light") -> None:
+        """In a window of that size, light or dark."""
+        screen = {"width": width, "height": height, "deviceScaleFactor": 1}
+        self._call("Emulation.setDeviceMetricsOverride", **screen, mobile=width < 700)
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        self._call("Emulation.setEmulatedMedia", features=[feature])
+
+    def screenshot(self, path: Path) -> None:
+        """The whole page as PNG."""
+        shot = self._call("Page.captureScreenshot", captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(shot["data"]))
 
     def _call(self, method: str, **params: Any) -> dict[str, Any]:
         return self._loop.run_until_complete(self._called(method, params))
