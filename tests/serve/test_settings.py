@@ -1,0 +1,85 @@
+"""The configuration: the file that is shipped, what is refused, and what it says of itself."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from s4v_core.errors import ConfigError
+from serve.app import build
+from serve.protections import protections
+from serve.settings import ServeConfig
+from tests.serve.service import FAKE
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = ROOT / "serve" / "config.yaml"
+
+
+def test_the_shipped_file_is_one_that_serve_takes_and_its_arguments_are_ours() -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    found = yaml.safe_load(SHIPPED.read_text())
+    ServeDeploySchema.model_validate(found)
+    [application] = found["applications"]
+    assert application["import_path"] == "serve.app:build"
+    config = ServeConfig.model_validate(application["args"])
+    assert [model.id for model in config.models] == ["share-captioner", "sharegpt4v-7b"]
+    for scaling in (config.ingress, *(model.scaling for model in config.models)):
+        # Serve's own defaults for LLMs never scale, and never refuse.
+        assert scaling.max_replicas > scaling.min_replicas
+        assert scaling.target_ongoing_requests <= scaling.max_ongoing_requests < 1000
+        assert scaling.max_queued_requests < 1000
+    assert found["http_options"]["host"] == "127.0.0.1"
+    assert found["http_options"]["request_timeout_s"] > config.limits.timeout_s
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        ({"models": [FAKE, FAKE]}, "models: found the id share-captioner twice"),
+        ({"models": []}, "models: found"),
+        (
+            {"models": [FAKE | {"path": "nowhere", "engine": "vllm"}]},
+            "model: no such folder: nowhere",
+        ),
+        ({"models": [FAKE], "ingress": {"min_replicas": 9}}, "min_replicas is above max_replicas"),
+        ({"models": [FAKE], "port": 80}, "port: found 80: Extra inputs are not permitted"),
+        ({"models": [FAKE], "guard": {"keys_file": "/nowhere"}}, "keys file /nowhere cannot be"),
+        ({"models": [FAKE], "fetch": {"enabled": True}}, "hosts: found none"),
+    ],
+)
+def test_what_cannot_be_served_is_one_sentence_before_anything_is_started(
+    args: dict, sentence: str
+) -> None:
+    with pytest.raises(ConfigError, match=sentence) as error:
+        build(args)
+    assert "\n" not in str(error.value)
+
+
+def test_what_stands_open_is_warned_of() -> None:
+    said = protections({"models": [FAKE]})
+    assert [line for line in said if line.startswith("WARNING")] == [
+        "WARNING keys: no keys_file, so every request but health is refused"
+    ]
+    risky = {"guard": {"open_to_all": True}, "log_texts": True}
+    said = protections({"models": [FAKE], "fetch": {"enabled": True, "any_host": True}} | risky)
+    assert len([line for line in said if line.startswith("WARNING")]) == 3
+
+
+def test_a_wrong_configuration_ends_the_command_with_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "wrong.yaml").write_text("applications: [{args: {models: []}}]")
+    for name in ("missing.yaml", "wrong.yaml"):
+        done = subprocess.run(
+            [sys.executable, "-m", "serve", "--self-check", "--config", str(tmp_path / name)],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: ")
+        assert len(done.stderr.splitlines()) == 1
+        assert not done.stdout
