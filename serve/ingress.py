@@ -49,6 +49,8 @@ log = logging.getLogger("s4v.serve")
 
 EVENTS = "text/event-stream"
 LINES = "application/x-ndjson"
+BATCH_AT_ONCE = 8
+"""Images of one batch that are under way: one batch must not fill the engines' queue."""
 
 
 class Ingress:
@@ -159,9 +161,11 @@ class Ingress:
         return StreamingResponse(self._lines(images, request_id(http)), media_type=LINES)
 
     async def _lines(self, images: list[CaptionRequest], name: str) -> AsyncIterator[bytes]:
+        turns = asyncio.Semaphore(BATCH_AT_ONCE)
+
         async def line(index: int, image: CaptionRequest) -> BatchLine:
             try:
-                async with _in_time(self._config.limits.timeout_s):
+                async with turns, _in_time(self._config.limits.timeout_s):
                     answer = await self._captioned(None, image, f"{name}-{index}")
                 return BatchLine(index=index, answer=answer)
             except Refusal as refusal:

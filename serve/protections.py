@@ -17,6 +17,8 @@ def protections(args: dict[str, Any]) -> list[str]:
     guard, limits = config.guard, config.limits
     return [
         _who(config),
+        "before the application: Serve's own /-/healthz and /-/routes answer anybody, with the "
+        "prefix of the application and no more",
         f"rate: {guard.requests_per_minute} requests a minute and {guard.concurrent} at a time, of "
         "a key that says nothing else, at each ingress replica; then 429",
         f"body: at most {guard.max_body_mib} MiB, within {guard.body_limit_s:g} s, refused while "
