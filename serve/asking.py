@@ -19,13 +19,11 @@ TRIES = 3
 
 RETRY_AFTER_S = 2.0
 
-REFUSED = {
-    "engine_died": Refusal(422, "engine_died", "No engine survives this request."),
-    "hang": Refusal(422, "hang", "The engine never came back from this request."),
+SENTENCES = {
+    "engine_died": "No engine survives this request.",
+    "hang": "The engine never came back from this request.",
 }
-TOO_LONG = Refusal(
-    400, "engine_refused", "The engine does not take this request; it may be too long."
-)
+"""By the reason of an answer without text; every other one is the engine's refusal."""
 
 
 class Asked:
@@ -68,9 +66,12 @@ class Asked:
 
 def checked(answer: Generation) -> Generation:
     """Raises Refusal: It holds no text."""
-    if answer.text is None:
-        raise REFUSED.get(answer.reason or "", TOO_LONG)
-    return answer
+    if answer.text is not None:
+        return answer
+    if answer.reason in SENTENCES:
+        raise Refusal(422, answer.reason, SENTENCES[answer.reason])
+    told = "The engine does not take this request; it may be too long."
+    raise Refusal(400, "engine_refused", told)
 
 
 @asynccontextmanager

@@ -5,7 +5,6 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from subprocess import Popen
 
@@ -81,14 +80,6 @@ ENDS = {
     Fault.HANG: ("error", "hang"),
     Fault.WORKER: ("error", "worker_died"),
 }
-
-
-@pytest.fixture
-def proxy(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-    found = FaultProxy(s3_server)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", found.address)
-    yield found
-    found.close()
 
 
 def test_a_long_pass_in_bad_weather_loses_nothing_and_grows_nowhere(

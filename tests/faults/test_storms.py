@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,14 +51,6 @@ class Store:
                 return
             time.sleep(0.05)
         raise AssertionError(f"{path}: not there in time")
-
-
-@pytest.fixture
-def proxy(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-    found = FaultProxy(s3_server)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", found.address)
-    yield found
-    found.close()
 
 
 @pytest.fixture

@@ -2,26 +2,14 @@
 
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
-import s3fs
 
 from s4v_core import storage
 from s4v_core.errors import StorageError
 from tests.faults.proxy import FaultProxy
 
 DATA = bytes(range(256)) * 64
-
-
-@pytest.fixture
-def proxy(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-    found = FaultProxy(s3_server)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", found.address)
-    s3fs.S3FileSystem.clear_instance_cache()
-    yield found
-    found.close()
-    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture

@@ -1,0 +1,19 @@
+"""What several kinds of faults share."""
+
+from collections.abc import Iterator
+
+import pytest
+import s3fs
+
+from tests.faults.proxy import FaultProxy
+
+
+@pytest.fixture
+def proxy(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """Stands before the S3 server for this process and those that it starts."""
+    found = FaultProxy(s3_server)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", found.address)
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield found
+    found.close()
+    s3fs.S3FileSystem.clear_instance_cache()
