@@ -51,10 +51,7 @@ def _failpoint(name: str, nth: int, folder: Path) -> dict[str, str]:
     return {"S4V_FAILPOINT": f"{name}:{nth}:{folder / 'reached'}"}
 
 
-@pytest.mark.parametrize(
-    ("name", "nth"),
-    [("after_plan_put", 1), ("in_generate", 3), ("mid_put", 4), ("after_unit_put", 2)],
-)
+@pytest.mark.parametrize(("name", "nth"), [("in_generate", 3), ("mid_put", 4)])
 def test_killed_at_one_point_of_the_way(world: World, tmp_path: Path, name: str, nth: int) -> None:
     _until_done(world, tmp_path / "out", **_failpoint(name, nth, tmp_path))
     world.prove(tmp_path / "out")
@@ -139,7 +136,7 @@ def test_engine_actors_killed_at_random_lose_nothing(tmp_path: Path, kills: int)
     assert killed >= min(kills, 3)
 
 
-@pytest.mark.parametrize("cycles", [2, pytest.param(10, marks=pytest.mark.faults)])
+@pytest.mark.parametrize("cycles", [1, pytest.param(10, marks=pytest.mark.faults)])
 def test_a_driver_killed_again_and_again_resumes(tmp_path: Path, cycles: int) -> None:
     world = build_world(tmp_path / "shards", images=250 * cycles, shards=4)
     output = tmp_path / "out"

@@ -1,5 +1,6 @@
 """Whole passes over a store in bad weather: later, perhaps, but with every row as on a fine day."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from tests.flow.scripts import FAKE, start
 pytestmark = pytest.mark.timeout(1800)
 
 UNIT = 16
+
+log = logging.getLogger(__name__)
 
 
 class Store:
@@ -74,13 +77,13 @@ def test_a_tired_store_slows_a_pass_and_changes_nothing(store: Store, tmp_path: 
         seconds[share] = round(store.caption(folder), 1)
         rows = store.world.prove(folder)
         assert all(row["status"] == "ok" for row in rows.values())
-    print("seconds by share of calls refused:", seconds)  # noqa: T201
+    log.info("seconds by share of calls refused: %s", seconds)
 
 
 @pytest.mark.faults
 def test_an_outage_of_half_a_minute_is_waited_for(store: Store, tmp_path: Path) -> None:
     def cut_off(output: str) -> None:
-        store.wait_for_units(output, 5)
+        store.wait_for(f"{output}/captions", 5)
         store.proxy.down = True
         threading.Timer(30, lambda: setattr(store.proxy, "down", False)).start()
 

@@ -2,13 +2,15 @@
 
 import base64
 import json
+import time
 from collections.abc import Iterator
 
 import httpx
 import openai
+import psutil
 import pytest
 
-from tests.conftest import photo
+from tests.conftest import SHARED_DATA, photo
 from tests.flow.oracle import fake_caption_of
 from tests.images.corpus import corpus
 from tests.serve.service import FAKE, Service, about, data_url, served
@@ -167,6 +169,43 @@ def test_every_kind_of_image_is_captioned_or_refused_with_the_passs_reason(
             else:
                 assert answer.status_code == 422, (name, answer.text)
                 assert answer.json()["error"]["code"].split(":")[0] in ends, name
+
+
+BAD_IMAGES = SHARED_DATA / "bad_images"
+
+
+@pytest.mark.skipif(not BAD_IMAGES.exists(), reason=f"needs {BAD_IMAGES}")
+def test_hostile_files_are_answered_in_time_and_leave_no_memory(service: Service) -> None:
+    files = sorted(path for path in BAD_IMAGES.rglob("*") if path.is_file())
+    with service.http() as client:
+
+        def post(data: bytes) -> httpx.Response:
+            return client.post("/v1/caption", content=data, headers={"content-type": "image/jpeg"})
+
+        for seed in range(8):
+            post(photo(seed))
+        before = _memory_mib()
+        for path in files:
+            started = time.monotonic()
+            answer = post(path.read_bytes())
+            assert time.monotonic() - started < 10, path
+            assert answer.status_code in (200, 400, 413, 422), (path, answer.text)
+            if answer.status_code != 200:
+                assert answer.json()["error"]["code"], path
+        assert post(IMAGE).json()["caption"] == SAID
+        assert _memory_mib() - before < 200
+
+
+def _memory_mib() -> float:
+    """Resident, of the replicas and the processes that they started."""
+    replicas = [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if "ServeReplica:s4v:" in " ".join(process.info["cmdline"] or [])
+    ]
+    family = {p for replica in replicas for p in (replica, *replica.children(recursive=True))}
+    assert len(replicas) == 3
+    return sum(process.memory_info().rss for process in family) / 2**20
 
 
 def test_paths_that_are_not_there_say_so_in_the_same_words(service: Service) -> None:

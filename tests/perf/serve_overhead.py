@@ -1,0 +1,238 @@
+"""This application's endpoints against bare `vllm serve`: same checkpoint, images, lengths, cores.
+
+python -m tests.perf.serve_overhead
+
+Both servers run side by side and are asked by turns; whoever is not asked is idle. Per number of
+clients: answered requests per second, and the time to the first streamed piece. The ratio is ours
+over theirs, of each pair. Where it is 1, keys, limits, safe decoding, the ladder and Ray Serve cost
+nothing beside the engine. Goal: throughput at 32 clients at least 0.95 of bare vLLM's.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+import yaml
+
+from serve.keys import new_key
+from tests.conftest import photo
+from tests.perf.heavy import build_heavy
+from tests.perf.measuring import by_turns, ratios, record, spread
+from tests.serve.service import about
+
+MODEL = "captioner"
+TOKENS = 64
+SEQUENCES = 32
+KV_CACHE_GIB = 2
+PAIRS = 5
+REQUESTS = {1: 6, 8: 24, 32: 64}
+"""Of one measurement, by number of clients."""
+START_LIMIT_S = 400
+
+
+@dataclass
+class Server:
+    """An endpoint that speaks OpenAI's language.
+
+    Attributes:
+        first_piece_s: Of every streamed request so far, by number of clients.
+        lengths: Numbers of tokens of the answers, prompt and output.
+    """
+
+    address: str
+    key: str
+    first_piece_s: dict[int, list[float]] = field(default_factory=dict)
+    lengths: set[tuple[int, int]] = field(default_factory=set)
+
+    def throughput(self, clients: int) -> float:
+        """Whole answers per second."""
+        return asyncio.run(self._measured(clients, stream=False))
+
+    def streamed(self, clients: int) -> float:
+        """Median seconds to the first piece."""
+        self.first_piece_s[clients] = []
+        asyncio.run(self._measured(clients, stream=True))
+        return statistics.median(self.first_piece_s[clients])
+
+    async def _measured(self, clients: int, stream: bool) -> float:
+        bodies = iter(_bodies(REQUESTS[clients], stream))
+        connector = aiohttp.TCPConnector(limit=clients)
+        headers = {"authorization": f"Bearer {self.key}"}
+        async with aiohttp.ClientSession(
+            self.address, connector=connector, headers=headers
+        ) as session:
+
+            async def client() -> None:
+                for body in bodies:
+                    await (
+                        self._stream(session, body, clients) if stream else self._ask(session, body)
+                    )
+
+            started = time.monotonic()
+            await asyncio.gather(*(client() for _ in range(clients)))
+            return REQUESTS[clients] / (time.monotonic() - started)
+
+    async def _ask(self, session: aiohttp.ClientSession, body: dict[str, Any]) -> None:
+        async with session.post("/v1/chat/completions", json=body) as answer:
+            found = await answer.json()
+            assert answer.status == 200, found
+            usage = found["usage"]
+            self.lengths.add((usage["prompt_tokens"], usage["completion_tokens"]))
+
+    async def _stream(
+        self, session: aiohttp.ClientSession, body: dict[str, Any], clients: int
+    ) -> None:
+        started = time.monotonic()
+        async with session.post("/v1/chat/completions", json=body) as answer:
+            assert answer.status == 200, await answer.text()
+            is_first = True
+            async for line in answer.content:
+                if is_first and line.startswith(b"data: {") and _has_text(line):
+                    self.first_piece_s[clients].append(time.monotonic() - started)
+                    is_first = False
+
+
+def _has_text(line: bytes) -> bool:
+    choices = json.loads(line.removeprefix(b"data: "))["choices"]
+    return bool(choices and choices[0]["delta"].get("content"))
+
+
+def _bodies(count: int, stream: bool) -> list[dict[str, Any]]:
+    asked = {"model": MODEL, "max_tokens": TOKENS, "temperature": 0, "stream": stream}
+    return [asked | {"messages": about(photo(n, (640, 480)))} for n in range(count)]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def _running(command: list[str], log: Path, **variables: str) -> Iterator[None]:
+    with log.open("w") as sink:
+        process = subprocess.Popen(
+            command, stdout=sink, stderr=sink, env=os.environ | variables, start_new_session=True
+        )
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                for child in psutil.Process(process.pid).children(recursive=True):
+                    child.kill()
+                process.kill()
+
+
+async def _ready(server: Server, log: Path) -> None:
+    deadline = time.monotonic() + START_LIMIT_S
+    headers = {"authorization": f"Bearer {server.key}"}
+    async with aiohttp.ClientSession(server.address, headers=headers) as session:
+        while time.monotonic() < deadline:
+            try:
+                async with session.get("/v1/models") as answer:
+                    if answer.status == 200:
+                        return
+            except aiohttp.ClientError:
+                pass
+            await asyncio.sleep(1)
+    raise TimeoutError(log.read_text()[-3000:])
+
+
+@contextmanager
+def _bare(checkpoint: Path, folder: Path) -> Iterator[Server]:
+    port, log = _free_port(), folder / "vllm.log"
+    command = [
+        *(str(Path(sys.executable).parent / "vllm"), "serve", str(checkpoint)),
+        *("--served-model-name", MODEL, "--host", "127.0.0.1", "--port", str(port)),
+        *("--dtype", "float32", "--max-num-seqs", str(SEQUENCES), "--generation-config", "vllm"),
+        *("--kv-cache-memory-bytes", str(KV_CACHE_GIB << 30), "--enforce-eager"),
+        *("--no-enable-prefix-caching", "--mm-processor-cache-gb", "0"),
+        *("--limit-mm-per-prompt", '{"image": 1}', "--disable-log-stats"),
+    ]
+    with _running(command, log, VLLM_LOGGING_LEVEL="WARNING", VLLM_NO_USAGE_STATS="1"):
+        server = Server(f"http://127.0.0.1:{port}", "none")
+        asyncio.run(_ready(server, log))
+        yield server
+
+
+@contextmanager
+def _ours(checkpoint: Path, folder: Path) -> Iterator[Server]:
+    port, log = _free_port(), folder / "ours.log"
+    secret, line = new_key("benchmark")
+    (folder / "keys").write_text(f"{line}\n")
+    alone = {"min_replicas": 1, "max_replicas": 1, "max_ongoing_requests": 64}
+    settings = {"max_num_seqs": SEQUENCES, "kv_cache_gib": KV_CACHE_GIB, "cpus": 2}
+    model = {"id": MODEL, "path": str(checkpoint), "settings": settings, "scaling": alone}
+    model["sampling"] = {"stop_at_loops": False}
+    guard = {"keys_file": str(folder / "keys"), "requests_per_minute": 1_000_000}
+    args = {"models": [model], "ingress": alone, "guard": guard | {"concurrent": 1000}}
+    config = folder / "config.yaml"
+    config.write_text(yaml.safe_dump({"applications": [{"args": args}]}))
+    command = [sys.executable, "-m", "serve", "--config", str(config), "--port", str(port)]
+    with _running(command, log):
+        server = Server(f"http://127.0.0.1:{port}", secret)
+        asyncio.run(_ready(server, log))
+        yield server
+
+
+def main() -> None:
+    """Runs for about a quarter of an hour on two cores."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        checkpoint = build_heavy(folder / "checkpoint")
+        with _bare(checkpoint, folder) as bare, _ours(checkpoint, folder) as ours:
+            _measure(ours, bare)
+
+
+def _measure(ours: Server, bare: Server) -> None:
+    for server in (ours, bare):
+        server.throughput(8)
+        server.streamed(8)
+    figures: dict[str, Any] = {}
+    lines = [
+        "| clients | answers/s, ours | bare vLLM | ratio | first piece, ours, s | bare vLLM, s |",
+        "|---|---|---|---|---|---|",
+    ]
+    for clients in REQUESTS:
+        mine, theirs = by_turns(
+            PAIRS, partial(ours.throughput, clients), partial(bare.throughput, clients)
+        )
+        first, their_first = by_turns(
+            PAIRS, partial(ours.streamed, clients), partial(bare.streamed, clients)
+        )
+        figures[str(clients)] = {
+            "ours_per_s": mine,
+            "bare_per_s": theirs,
+            "ours_first_piece_s": first,
+            "bare_first_piece_s": their_first,
+        }
+        cells = (spread(mine), spread(theirs), spread(ratios(mine, theirs), 3))
+        lines.append(
+            f"| {clients} | {' | '.join(cells)} | {spread(first)} | {spread(their_first)} |"
+        )
+    assert ours.lengths == bare.lengths, (ours.lengths, bare.lengths)
+    figures["lengths"] = sorted(ours.lengths)
+    record("serve_overhead", figures, "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
