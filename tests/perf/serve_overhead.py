@@ -10,11 +10,7 @@ nothing beside the engine. Goal: throughput at 32 clients at least 0.95 of bare 
 
 import asyncio
 import json
-import os
-import signal
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,13 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import psutil
-import yaml
 
-from serve.keys import new_key
 from tests.conftest import photo
 from tests.perf.heavy import build_heavy
 from tests.perf.measuring import by_turns, ratios, record, spread
+from tests.perf.servers import application, free_port, running
 from tests.serve.service import about
 
 MODEL = "captioner"
@@ -42,7 +36,6 @@ KV_CACHE_GIB = 2
 PAIRS = 5
 REQUESTS = {1: 6, 8: 24, 32: 64}
 """Of one measurement, by number of clients."""
-START_LIMIT_S = 400
 
 
 @dataclass
@@ -117,49 +110,9 @@ def _bodies(count: int, stream: bool) -> list[dict[str, Any]]:
     return [asked | {"messages": about(photo(n, (640, 480)))} for n in range(count)]
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@contextmanager
-def _running(command: list[str], log: Path, **variables: str) -> Iterator[None]:
-    with log.open("w") as sink:
-        process = subprocess.Popen(
-            command, stdout=sink, stderr=sink, env=os.environ | variables, start_new_session=True
-        )
-        try:
-            yield
-        finally:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(60)
-            except subprocess.TimeoutExpired:
-                for child in psutil.Process(process.pid).children(recursive=True):
-                    child.kill()
-                process.kill()
-
-
-async def _ready(server: Server, log: Path) -> None:
-    deadline = time.monotonic() + START_LIMIT_S
-    headers = {"authorization": f"Bearer {server.key}"}
-    async with aiohttp.ClientSession(server.address, headers=headers) as session:
-        while time.monotonic() < deadline:
-            try:
-                async with session.get("/v1/models") as answer:
-                    if answer.status == 200:
-                        return
-            except aiohttp.ClientError:
-                pass
-            await asyncio.sleep(1)
-    raise TimeoutError(log.read_text()[-3000:])
-
-
 @contextmanager
 def _bare(checkpoint: Path, folder: Path) -> Iterator[Server]:
-    port, log = _free_port(), folder / "vllm.log"
+    port = free_port()
     command = [
         *(str(Path(sys.executable).parent / "vllm"), "serve", str(checkpoint)),
         *("--served-model-name", MODEL, "--host", "127.0.0.1", "--port", str(port)),
@@ -168,30 +121,23 @@ def _bare(checkpoint: Path, folder: Path) -> Iterator[Server]:
         *("--no-enable-prefix-caching", "--mm-processor-cache-gb", "0"),
         *("--limit-mm-per-prompt", '{"image": 1}', "--disable-log-stats"),
     ]
-    with _running(command, log, VLLM_LOGGING_LEVEL="WARNING", VLLM_NO_USAGE_STATS="1"):
-        server = Server(f"http://127.0.0.1:{port}", "none")
-        asyncio.run(_ready(server, log))
-        yield server
+    variables = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
+    with running(command, folder / "vllm.log", f"http://127.0.0.1:{port}", "none", **variables):
+        yield Server(f"http://127.0.0.1:{port}", "none")
 
 
 @contextmanager
 def _ours(checkpoint: Path, folder: Path) -> Iterator[Server]:
-    port, log = _free_port(), folder / "ours.log"
-    secret, line = new_key("benchmark")
-    (folder / "keys").write_text(f"{line}\n")
-    alone = {"min_replicas": 1, "max_replicas": 1, "max_ongoing_requests": 64}
-    settings = {"max_num_seqs": SEQUENCES, "kv_cache_gib": KV_CACHE_GIB, "cpus": 2}
-    model = {"id": MODEL, "path": str(checkpoint), "settings": settings, "scaling": alone}
-    model["sampling"] = {"stop_at_loops": False}
-    guard = {"keys_file": str(folder / "keys"), "requests_per_minute": 1_000_000}
-    args = {"models": [model], "ingress": alone, "guard": guard | {"concurrent": 1000}}
-    config = folder / "config.yaml"
-    config.write_text(yaml.safe_dump({"applications": [{"args": args}]}))
-    command = [sys.executable, "-m", "serve", "--config", str(config), "--port", str(port)]
-    with _running(command, log):
-        server = Server(f"http://127.0.0.1:{port}", secret)
-        asyncio.run(_ready(server, log))
-        yield server
+    scaling = {"min_replicas": 1, "max_replicas": 1, "max_ongoing_requests": 64}
+    model = {
+        "id": MODEL,
+        "path": str(checkpoint),
+        "settings": {"max_num_seqs": SEQUENCES, "kv_cache_gib": KV_CACHE_GIB, "cpus": 2},
+        "sampling": {"stop_at_loops": False},
+        "scaling": scaling,
+    }
+    with application(folder, models=[model], ingress=scaling) as (address, key):
+        yield Server(address, key)
 
 
 def main() -> None:

@@ -1,0 +1,164 @@
+"""The endpoints under load that comes whether they keep up or not, with the fake engine of 200 ms.
+
+python -m tests.perf.serve_load
+
+Requests arrive at fixed times, each a 640x480 JPEG for `/v1/caption`: what waits is not asked less
+often. Steady: how long answers take, of which 200 ms are the engine's. Overload: ten times what the
+engine can do; how much of its peak is still answered, how soon the rest is refused, and how soon
+all is well again. Leaving: half of the clients go away before their answer; what the engine does
+for others meanwhile. The client takes its share of the cores.
+"""
+
+import asyncio
+import random
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from tests.conftest import photo
+from tests.perf.measuring import record
+from tests.perf.servers import application
+
+LATENCY_S = 0.2
+SLOTS = 4
+CAPACITY_PER_S = SLOTS / LATENCY_S
+STEADY_PER_S, STEADY_S = 15, 300
+OVERLOAD_PER_S, OVERLOAD_S = 10 * CAPACITY_PER_S, 60
+LEAVING = 1000
+REFUSED = (429, 503)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Attributes:
+    at: Seconds since the load began.
+    seconds: From sending to the last byte, or to leaving.
+    """
+
+    status: int
+    at: float
+    seconds: float
+    has_retry_after: bool
+
+
+class Client:
+    """Keeps a session; sends requests at their times."""
+
+    def __init__(self, address: str, key: str) -> None:
+        self._address = address
+        self._headers = {"authorization": f"Bearer {key}", "content-type": "image/jpeg"}
+        self._images = [photo(seed, (640, 480)) for seed in range(64)]
+
+    def load(self, per_s: float, seconds: float, leaving: float = 0.0) -> list[Answer]:
+        """Args:
+        leaving: Share of requests that are given up at some time within the engine's 200 ms.
+        """
+        return asyncio.run(self._load(per_s, seconds, leaving))
+
+    async def _load(self, per_s: float, seconds: float, leaving: float) -> list[Answer]:
+        began, chance = time.monotonic(), random.Random(0)
+        tasks = []
+        timeout = aiohttp.ClientTimeout(total=130)
+        async with aiohttp.ClientSession(
+            self._address,
+            headers=self._headers,
+            timeout=timeout,
+            connector=aiohttp.TCPConnector(limit=0),
+        ) as session:
+            for number in range(round(per_s * seconds)):
+                await asyncio.sleep(began + number / per_s - time.monotonic())
+                patience = chance.uniform(0.02, LATENCY_S) if chance.random() < leaving else None
+                tasks.append(asyncio.create_task(self._ask(session, number, began, patience)))
+            return await asyncio.gather(*tasks)
+
+    async def _ask(
+        self, session: aiohttp.ClientSession, number: int, began: float, patience: float | None
+    ) -> Answer:
+        sent = time.monotonic()
+        status, retry_after = 0, False
+        try:
+            async with (
+                asyncio.timeout(patience),
+                session.post("/v1/caption", data=self._images[number % 64]) as answer,
+            ):
+                await answer.read()
+                status, retry_after = answer.status, "retry-after" in answer.headers
+        except TimeoutError:
+            status = 499
+        return Answer(status, sent - began, time.monotonic() - sent, retry_after)
+
+
+def milliseconds(answers: Sequence[Answer]) -> tuple[float, float]:
+    """Median and 99th percentile."""
+    found = sorted(1000 * answer.seconds for answer in answers)
+    return statistics.median(found), found[min(len(found) - 1, int(len(found) * 0.99))]
+
+
+def main() -> None:
+    """Runs for about eight minutes."""
+    scaling = {"min_replicas": 1, "max_replicas": 1, "max_ongoing_requests": SLOTS}
+    model = {
+        "id": "share-captioner",
+        "path": "none",
+        "engine": "fake",
+        "settings": {"cpus": 1, "max_num_seqs": SLOTS, "fake_latency_s": LATENCY_S},
+        "scaling": scaling | {"max_queued_requests": SLOTS},
+    }
+    ingress = {"min_replicas": 1, "max_replicas": 1, "max_ongoing_requests": 64}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        application(Path(folder), models=[model], ingress=ingress) as (address, key),
+    ):
+        client = Client(address, key)
+        client.load(5, 5)
+        _measure(client)
+
+
+def _measure(client: Client) -> None:
+    steady = client.load(STEADY_PER_S, STEADY_S)
+    peak = _answered_per_s(client.load(CAPACITY_PER_S, 30), 30)
+    over = client.load(OVERLOAD_PER_S, OVERLOAD_S)
+    after = client.load(STEADY_PER_S, 30)
+    left = client.load(STEADY_PER_S, LEAVING / STEADY_PER_S, leaving=0.5)
+    refused = [answer for answer in over if answer.status in REFUSED]
+    assert all(answer.has_retry_after for answer in refused)
+    stayed = [answer for answer in left if answer.status != 499]
+    rows = {
+        f"steady {STEADY_PER_S}/s for {STEADY_S} s": _told(steady),
+        f"overload {OVERLOAD_PER_S:.0f}/s for {OVERLOAD_S} s, answered": _told(
+            [answer for answer in over if answer.status == 200]
+        )
+        + f"; {_answered_per_s(over, OVERLOAD_S) / peak:.0%} of the peak of {peak:.1f}/s",
+        "overload, refused": _told(refused),
+        "overload, anything else": _told(
+            [answer for answer in over if answer.status not in (200, *REFUSED)]
+        ),
+        "the 10 s after it": _told([answer for answer in after if answer.at < 10]),
+        "the 20 s after those": _told([answer for answer in after if answer.at >= 10]),
+        f"half of {LEAVING} clients leave; those who stay": _told(stayed),
+    }
+    lines = ["| load | result |", "|---|---|"]
+    lines += [f"| {name} | {told} |" for name, told in rows.items()]
+    record("serve_load", rows, "\n".join(lines))
+
+
+def _answered_per_s(answers: Sequence[Answer], seconds: float) -> float:
+    return sum(answer.status == 200 for answer in answers) / seconds
+
+
+def _told(answers: Sequence[Answer]) -> str:
+    if not answers:
+        return "none"
+    middle, last = milliseconds(answers)
+    statuses = ", ".join(f"{n} x {s}" for s, n in Counter(a.status for a in answers).items())
+    return f"{statuses}; p50 {middle:.0f} ms, p99 {last:.0f} ms"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Servers as people start them, each in processes of its own, with their output in a log."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import yaml
+
+from serve.keys import new_key
+
+START_LIMIT_S = 400
+
+
+def free_port() -> int:
+    """One that nobody listens at now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running(
+    command: list[str], log: Path, address: str, key: str, **variables: str
+) -> Iterator[int]:
+    """A server that answers at `/v1/models`, until the block ends; its process's id."""
+    with log.open("w") as sink:
+        process = subprocess.Popen(
+            command, stdout=sink, stderr=sink, env=os.environ | variables, start_new_session=True
+        )
+    try:
+        _wait_until_ready(process, log, address, key)
+        yield process.pid
+    finally:
+        _stop(process)
+
+
+@contextmanager
+def application(folder: Path, **settings: Any) -> Iterator[tuple[str, str]]:
+    """`python -m serve` with these settings (ServeConfig's fields); its address and a key."""
+    port = free_port()
+    secret, line = new_key("benchmark")
+    (folder / "keys").write_text(f"{line}\n")
+    guard = {"keys_file": str(folder / "keys")}
+    guard |= {"requests_per_minute": 10_000_000, "concurrent": 10_000}
+    config = folder / "config.yaml"
+    config.write_text(yaml.safe_dump({"applications": [{"args": {"guard": guard} | settings}]}))
+    command = [sys.executable, "-m", "serve", "--config", str(config), "--port", str(port)]
+    address = f"http://127.0.0.1:{port}"
+    with running(command, folder / "application.log", address, secret):
+        yield address, secret
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], log: Path, address: str, key: str) -> None:
+    deadline = time.monotonic() + START_LIMIT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            answer = httpx.get(f"{address}/v1/models", headers={"authorization": f"Bearer {key}"})
+            if answer.status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(1)
+    raise TimeoutError(f"{address}: not ready; the end of its log:\n{log.read_text()[-3000:]}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is not None:
+        return
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    for child in family:
+        if child.is_running():
+            child.kill()
