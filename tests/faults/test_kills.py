@@ -1,6 +1,5 @@
 """Processes killed with -9 at the worst moments: the same command again, and no image is lost."""
 
-import json
 import os
 import random
 import signal
@@ -12,8 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.faults.world import World, build_world
-from tests.flow.oracle import check_rows
+from tests.faults.world import World, build_world, failpoint
 from tests.flow.scripts import FAKE, engine_actors, run, start, wait_for_units
 
 pytestmark = pytest.mark.timeout(600)
@@ -23,7 +21,6 @@ WORKERS = (
     *("before_read", "after_decode", "in_generate", "before_unit_put", "mid_put"),
     *("after_unit_put", "before_ack"),
 )
-HEALING = ("before_heal_put", "after_heal_put")
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +43,9 @@ def _until_done(world: World, output: Path, **variables: str) -> tuple[int, str]
     raise AssertionError(err)
 
 
-def _failpoint(name: str, nth: int, folder: Path) -> dict[str, str]:
-    (folder / "reached").mkdir(parents=True, exist_ok=True)
-    return {"S4V_FAILPOINT": f"{name}:{nth}:{folder / 'reached'}"}
-
-
 @pytest.mark.parametrize(("name", "nth"), [("in_generate", 3), ("mid_put", 4)])
 def test_killed_at_one_point_of_the_way(world: World, tmp_path: Path, name: str, nth: int) -> None:
-    _until_done(world, tmp_path / "out", **_failpoint(name, nth, tmp_path))
+    _until_done(world, tmp_path / "out", **failpoint(name, nth, tmp_path))
     world.prove(tmp_path / "out")
     # Once for the one that died, and for each that came after it.
     assert len(list((tmp_path / "reached").iterdir())) >= nth
@@ -66,41 +58,9 @@ def test_killed_at_every_point_of_the_way(
     world: World, tmp_path: Path, name: str, nth: int
 ) -> None:
     nth = 1 if name in DRIVER else nth
-    _until_done(world, tmp_path / "out", **_failpoint(name, nth, tmp_path))
+    _until_done(world, tmp_path / "out", **failpoint(name, nth, tmp_path))
     world.prove(tmp_path / "out")
     assert len(list((tmp_path / "reached").iterdir())) >= nth
-
-
-@pytest.mark.faults
-@pytest.mark.parametrize("point", HEALING)
-@pytest.mark.parametrize("nth", [1, 2, 7])
-def test_killed_while_healing(tmp_path: Path, point: str, nth: int) -> None:
-    images = tmp_path / "images"
-    images.mkdir()
-    world = build_world(tmp_path / "shards", images=160, shards=1)
-    names = {image_id: f"{n:04d}.png" for n, image_id in enumerate(world.images)}
-    records = [{"id": image_id, "image": name} for image_id, name in names.items()]
-    (tmp_path / "data.json").write_text(json.dumps(records))
-    flags = [
-        *("--input", str(tmp_path / "data.json"), "--image-root", str(images), *FAKE),
-        *("--output", str(tmp_path / "out"), "--unit-size", "16"),
-    ]
-    for number, (image_id, name) in enumerate(names.items()):
-        if number % 8:
-            (images / name).write_bytes(world.images[image_id])
-    assert run("caption.py", *flags, cwd=tmp_path)[0] == 0
-    assert sum(row["status"] == "error" for row in check_rows(tmp_path / "out")) == 20
-    for image_id, name in names.items():
-        (images / name).write_bytes(world.images[image_id])
-    variables = _failpoint(point, nth, tmp_path)
-    code, _, err = run("caption.py", *flags, "--retry-errors", cwd=tmp_path, **variables)
-    assert code in (0, 1), err
-    code, _, err = run("caption.py", *flags, "--retry-errors", cwd=tmp_path)
-    assert code == 0, err
-    rows = {row["image_id"]: row for row in check_rows(tmp_path / "out")}
-    assert len(rows) == 160
-    for image_id, name in names.items():
-        assert rows[name]["caption"] == world.captions[image_id]
 
 
 SLOW = ("--settings.fake-latency-s", "0.3")

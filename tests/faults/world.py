@@ -71,6 +71,12 @@ def build_world(
     return World(folder, made, broken)
 
 
+def failpoint(name: str, nth: int, folder: Path) -> dict[str, str]:
+    """Environment in which the `nth` process to reach that point dies; who did is in `reached`."""
+    (folder / "reached").mkdir(parents=True, exist_ok=True)
+    return {"S4V_FAILPOINT": f"{name}:{nth}:{folder / 'reached'}"}
+
+
 def picture(number: int) -> bytes:
     """A small PNG unlike any other number's."""
     pixels = np.random.default_rng(number).integers(0, 250, (3, 4, 3), dtype=np.uint8)
