@@ -67,16 +67,16 @@ def _demo(engine: str, folder: Path) -> dict[str, Any]:
 
 
 def _serve(args: dict[str, Any], port: int) -> int:
-    from serve.app import build
+    from serve.app import application, look_at_args
 
-    application = build(args)
+    found = look_at_args(args)
     import ray
     from ray import serve
 
     ray.init(address="local", num_cpus=8, include_dashboard=False, logging_level="ERROR")
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": port})
-        serve.run(application, name="s4v")
+        serve.run(application(*found), name="s4v")
         print(f"ready: http://127.0.0.1:{port}/ (Ctrl-C ends it)", flush=True)
         while True:
             time.sleep(1)

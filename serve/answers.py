@@ -12,7 +12,7 @@ from serve.models import Model
 from serve.pictures import Picture
 from serve.schemas import (
     CaptionAnswer,
-    CaptionRequest,
+    CaptionOptions,
     ChatRequest,
     CompletionRequest,
     Timings,
@@ -28,7 +28,7 @@ def request_id(http: HttpRequest) -> str:
 
 def caption_answer(
     request: Request,
-    body: CaptionRequest,
+    body: CaptionOptions,
     model: Model,
     picture: Picture,
     end: Ending,

@@ -31,13 +31,17 @@ def build(args: dict[str, Any]) -> Any:
         ConfigError: A setting, a checkpoint or a keys file that cannot be used; nothing is
             deployed.
     """
+    return application(*look_at_args(args))
+
+
+def look_at_args(args: dict[str, Any]) -> tuple[ServeConfig, tuple[Model, ...], Keyring]:
+    """All that can be wrong with a configuration is found here, before Ray or vLLM is loaded."""
     config = ServeConfig.model_validate({"models": DEMO} | args)
-    models = look_at_all(config.models)
-    return _application(config, models, open_keyring(config.guard.keys_file))
+    return config, look_at_all(config.models), open_keyring(config.guard.keys_file)
 
 
-def _application(config: ServeConfig, models: tuple[Model, ...], keyring: Keyring) -> Any:
-    # Both load vLLM, which takes its time: what is wrong with a configuration is said before.
+def application(config: ServeConfig, models: tuple[Model, ...], keyring: Keyring) -> Any:
+    """Needs a Ray: building an LLM deployment starts one where there is none."""
     from ray import serve
     from ray.serve.llm import build_llm_deployment
     from ray.serve.llm.ingress import make_fastapi_ingress

@@ -6,7 +6,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from ray.exceptions import RayActorError, RayTaskError
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.exceptions import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    RayServeException,
+)
 from ray.serve.handle import DeploymentHandle
 
 from s4v_core.generation.attempts import Ending
@@ -18,6 +22,8 @@ TRIES = 3
 """Of a request whose replica dies: it asks the same of another one."""
 
 RETRY_AFTER_S = 2.0
+
+LOOK_S = 2.0
 
 SENTENCES = {
     "engine_died": "No engine survives this request.",
@@ -33,6 +39,18 @@ class Asked:
         self.model = model
         self._handle = handle
         self._streaming = handle.options(stream=True)
+        self._was_up = model.config.scaling.min_replicas == 0
+
+    async def is_up(self) -> bool:
+        """Whether one of its engines has ever answered, or none is kept up. Later a busy engine
+        must not look like a missing one."""
+        if not self._was_up:
+            try:
+                await asyncio.wait_for(self._handle.check_health.remote(), LOOK_S)
+                self._was_up = True
+            except (TimeoutError, RayActorError, RayTaskError, RayServeException):
+                pass
+        return self._was_up
 
     async def caption(self, request: Request) -> Ending:
         """Raises Refusal: Nobody can answer now."""

@@ -32,6 +32,7 @@ from serve.schemas import (
     BatchLine,
     BatchRequest,
     CaptionAnswer,
+    CaptionOptions,
     CaptionRequest,
     ChatAnswer,
     ChatChoice,
@@ -72,8 +73,9 @@ class Ingress:
         return PlainTextResponse("ok")
 
     async def readyz(self) -> Response:
-        """It takes requests."""
-        return PlainTextResponse("ok")
+        """Every model that is kept up has an engine."""
+        up = await asyncio.gather(*(asked.is_up() for asked in self._models.values()))
+        return PlainTextResponse("ok") if all(up) else PlainTextResponse("starting", 503)
 
     async def models(self) -> ModelList:
         """All models."""
@@ -158,6 +160,8 @@ class Ingress:
             )
             for image in body.images
         ]
+        for image in images:
+            self._asked(image.model)  # or nothing is begun
         return StreamingResponse(self._lines(images, request_id(http)), media_type=LINES)
 
     async def _lines(self, images: list[CaptionRequest], name: str) -> AsyncIterator[bytes]:
@@ -181,7 +185,7 @@ class Ingress:
                 task.cancel()
 
     async def _captioned(
-        self, data: bytes | None, body: CaptionRequest, name: str
+        self, data: bytes | None, body: CaptionOptions, name: str
     ) -> CaptionAnswer:
         asked = self._asked(body.model)
         model = asked.model
@@ -198,15 +202,13 @@ class Ingress:
         generate_ms = 1000 * (time.monotonic() - started)
         return caption_answer(request, body, model, picture, end, generate_ms)
 
-    async def _picture(self, data: bytes | None, body: CaptionRequest, model: Model) -> Picture:
+    async def _picture(self, data: bytes | None, body: CaptionOptions, model: Model) -> Picture:
         framing = model.facts.framing
-        if sum(found is not None for found in (data, body.image, body.url)) != 1:
-            raise Refusal(400, "no_image", "Send one image: `image` or `url`, or the bytes.")
-        if body.url is not None:
-            return await self._pictures.from_url(body.url, framing)
-        if data is None:
+        if isinstance(body, CaptionRequest):
+            if body.url is not None:
+                return await self._pictures.from_url(body.url, framing)
             data = read_base64(body.image or "")
-        return await self._pictures.from_bytes(data, framing)
+        return await self._pictures.from_bytes(data or b"", framing)
 
     async def _completed(
         self, asked: Asked, request: Request, sampling: SamplingConfig

@@ -1,22 +1,22 @@
 """Paths, documents and errors of the HTTP interface; what they do is in the ingress."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import Response
+from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
+from serve.document import BATCH_LINES, CAPTION_REQUEST, EVENTS, name_models
 from serve.guard import Guard
 from serve.keys import Keyring
 from serve.metrics import count_request
 from serve.page_files import add_page
 from serve.refusals import Refusal, invalid
 from serve.schemas import (
-    BatchLine,
     CaptionAnswer,
-    CaptionRequest,
     ChatAnswer,
     CompletionAnswer,
     ErrorAnswer,
@@ -33,53 +33,36 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 GENERATING = _errors(404, 408, 413, 415, 422, 503, 504)
-
-CAPTION_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {"schema": CaptionRequest.model_json_schema()},
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image"],
-                    "properties": {
-                        "image": {"type": "string", "format": "binary"},
-                        "prompt": {"type": "string"},
-                        "source": {"type": "string"},
-                        "model": {"type": "string"},
-                    },
-                    "additionalProperties": False,
-                }
-            },
-            "image/*": {"schema": {"type": "string", "format": "binary"}},
-        },
-    }
-}
+STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": EVENTS}}
+"""What is answered where a request says `stream`."""
 
 ROUTES: dict[str, Route] = {
-    "healthz": lambda app: app.get("/healthz", tags=["health"]),
-    "readyz": lambda app: app.get("/readyz", tags=["health"]),
+    "healthz": lambda app: app.get("/healthz", response_class=PlainTextResponse),
+    "readyz": lambda app: app.get(
+        "/readyz",
+        response_class=PlainTextResponse,
+        responses={503: {"description": "Engines are starting"}},
+    ),
     "models": lambda app: app.get("/v1/models", response_model=ModelList, responses=_errors()),
     "model": lambda app: app.get(
         "/v1/models/{model}", response_model=ModelCard, responses=_errors(404)
     ),
     "chat": lambda app: app.post(
-        "/v1/chat/completions", response_model=ChatAnswer, responses=GENERATING
+        "/v1/chat/completions", response_model=ChatAnswer, responses=GENERATING | STREAMED
     ),
     "completions": lambda app: app.post(
-        "/v1/completions", response_model=CompletionAnswer, responses=GENERATING
+        "/v1/completions", response_model=CompletionAnswer, responses=GENERATING | STREAMED
     ),
     "caption": lambda app: app.post(
         "/v1/caption",
         response_model=CaptionAnswer,
         responses=GENERATING,
-        openapi_extra=CAPTION_BODY,
+        openapi_extra=CAPTION_REQUEST,
     ),
     "captions": lambda app: app.post(
         "/v1/captions",
-        responses=GENERATING
-        | {200: {"content": {"application/x-ndjson": {"schema": BatchLine.model_json_schema()}}}},
+        response_class=StreamingResponse,
+        responses=GENERATING | {200: {"content": BATCH_LINES}},
     ),
 }
 """By the ingress's method."""
@@ -98,6 +81,7 @@ def make_app(config: ServeConfig, keyring: Keyring) -> FastAPI:
     app.add_middleware(Guard, config=config.guard, keyring=keyring, told=count_request)
     if config.guard.page:
         add_page(app)
+    name_models(app, [model.id for model in config.models])
     return app
 
 
@@ -115,8 +99,8 @@ async def _not_found(_: Request, error: Exception) -> Response:
     found = known.get(
         error.status_code, Refusal(error.status_code, "bad_request", "The request cannot be read.")
     )
-    return _answer(found)
+    return _answer(found, dict(error.headers or {}))
 
 
-def _answer(refusal: Refusal) -> Response:
-    return Response(refusal.body(), refusal.status, refusal.headers())
+def _answer(refusal: Refusal, more: Mapping[str, str] = MappingProxyType({})) -> Response:
+    return Response(refusal.body(), refusal.status, {**more, **refusal.headers()})

@@ -1,12 +1,23 @@
 """Bodies of requests and answers: OpenAI's where OpenAI has one. What is not listed is refused."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+def _whole(value: Any) -> Any:
+    """In JSON 1.0 is an integer."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Count = Annotated[int, Field(ge=1, lt=2**31), BeforeValidator(_whole)]
+Seed = Annotated[int, Field(ge=0, lt=2**53), BeforeValidator(_whole)]
+"""Up to what every reader of JSON takes for the same number."""
 
 
 class ImageUrl(_Body):
@@ -53,15 +64,15 @@ class StreamOptions(_Body):
 
 class _Sampled(_Body):
     model: str
-    max_tokens: int | None = Field(None, ge=1)
+    max_tokens: Count | None = None
     """Longest answer."""
     temperature: float | None = Field(None, ge=0.0, le=2.0)
     """Unset: the model's own setting."""
     top_p: float | None = Field(None, gt=0.0, le=1.0)
     """Unset: the model's own setting."""
-    seed: int | None = Field(None, ge=0, lt=2**63)
+    seed: Seed | None = None
     """The same seed draws the same answer; unset: another one each time."""
-    n: Literal[1] | None = None
+    n: Annotated[Literal[1], BeforeValidator(_whole)] | None = None
     """Answers; one."""
     stream: bool = False
     """Pieces as server-sent events."""
@@ -75,7 +86,7 @@ class ChatRequest(_Sampled):
 
     messages: list[Message] = Field(min_length=1)
     """system at most once and first, then user and assistant by turns, user last."""
-    max_completion_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: Count | None = None
     """The newer name of max_tokens."""
 
 
@@ -156,19 +167,36 @@ class ModelList(BaseModel):
     data: list[ModelCard]
 
 
-class CaptionRequest(_Body):
-    """POST /v1/caption as JSON: `image` or `url`."""
+class CaptionOptions(_Body):
+    """What is said beside an image: query of a raw body, fields of a form."""
 
-    image: str | None = None
-    """Base64, with or without a data: head."""
-    url: str | None = None
-    """https://..., where the operator allows it."""
     prompt: str | None = None
     """Unset: the model's own."""
     source: str | None = None
     """Given back, for the caller's books."""
     model: str | None = None
     """Unset: the first one."""
+
+
+def _given(name: str) -> dict[str, Any]:
+    return {"required": [name], "properties": {name: {"type": "string"}}}
+
+
+class CaptionRequest(CaptionOptions):
+    """POST /v1/caption as JSON: `image` or `url`."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [_given("image"), _given("url")]})
+
+    image: str | None = None
+    """Base64, with or without a data: head."""
+    url: str | None = None
+    """https://..., where the operator allows it."""
+
+    @model_validator(mode="after")
+    def _has_one_image(self) -> Self:
+        if (self.image is None) == (self.url is None):
+            raise PydanticCustomError("one_image", "Send one image: `image` or `url`")
+        return self
 
 
 class BatchRequest(_Body):

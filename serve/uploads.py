@@ -7,13 +7,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from serve.refusals import Refusal, invalid
-from serve.schemas import CaptionRequest
-
-PARAMETERS = {"prompt", "source", "model"}
-"""Of the query, where the body is the image."""
+from serve.schemas import CaptionOptions, CaptionRequest
 
 
-async def read_caption_request(http: HttpRequest) -> tuple[bytes | None, CaptionRequest]:
+async def read_caption_request(http: HttpRequest) -> tuple[bytes | None, CaptionOptions]:
     """An image's bytes where the body holds them, and what is asked about it.
 
     Raises:
@@ -25,11 +22,8 @@ async def read_caption_request(http: HttpRequest) -> tuple[bytes | None, Caption
             return await _read_form(http)
         if kind == "application/json":
             return None, CaptionRequest.model_validate_json(await http.body())
-        query = dict(http.query_params)
         if kind.startswith("image/") or kind == "application/octet-stream":
-            if unknown := query.keys() - PARAMETERS:
-                raise Refusal(400, "bad_request", f"Unknown parameter {sorted(unknown)[0][:40]!r}.")
-            return await http.body(), CaptionRequest(**query)
+            return await http.body(), CaptionOptions.model_validate(dict(http.query_params))
     except ValidationError as error:
         raise invalid(error.errors()) from None
     except ClientDisconnect:
@@ -41,13 +35,13 @@ async def read_caption_request(http: HttpRequest) -> tuple[bytes | None, Caption
     )
 
 
-async def _read_form(http: HttpRequest) -> tuple[bytes, CaptionRequest]:
+async def _read_form(http: HttpRequest) -> tuple[bytes, CaptionOptions]:
     try:
         async with http.form(max_files=1, max_fields=8) as form:
             image = form.get("image")
             if not isinstance(image, UploadFile):
                 raise Refusal(400, "no_image", "The form has no file named `image`.")
             fields = {name: value for name, value in form.items() if name != "image"}
-            return await image.read(), CaptionRequest.model_validate(fields)
+            return await image.read(), CaptionOptions.model_validate(fields)
     except HTTPException:
         raise Refusal(400, "bad_form", "The multipart body is not well formed.") from None

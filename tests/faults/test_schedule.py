@@ -85,6 +85,7 @@ def _history(seed: int, store: type[TiredStore]) -> int:
     return failed
 
 
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("histories", [100, pytest.param(2000, marks=pytest.mark.faults)])
 def test_no_history_breaks_the_commit_rule(store: type[TiredStore], histories: int) -> None:
     with storage.patience(0):

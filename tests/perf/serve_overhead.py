@@ -122,8 +122,9 @@ def _bare(checkpoint: Path, folder: Path) -> Iterator[Server]:
         *("--limit-mm-per-prompt", '{"image": 1}', "--disable-log-stats"),
     ]
     variables = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
-    with running(command, folder / "vllm.log", f"http://127.0.0.1:{port}", "none", **variables):
-        yield Server(f"http://127.0.0.1:{port}", "none")
+    address = f"http://127.0.0.1:{port}"
+    with running(command, folder / "vllm.log", f"{address}/health", **variables):
+        yield Server(address, "none")
 
 
 @contextmanager

@@ -29,16 +29,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(
-    command: list[str], log: Path, address: str, key: str, **variables: str
-) -> Iterator[int]:
-    """A server that answers at `/v1/models`, until the block ends; its process's id."""
+def running(command: list[str], log: Path, ready: str, **variables: str) -> Iterator[int]:
+    """A server, from when it answers at the address `ready` until the block ends; its process."""
     with log.open("w") as sink:
         process = subprocess.Popen(
             command, stdout=sink, stderr=sink, env=os.environ | variables, start_new_session=True
         )
     try:
-        _wait_until_ready(process, log, address, key)
+        _wait_until_ready(process, log, ready)
         yield process.pid
     finally:
         _stop(process)
@@ -56,21 +54,20 @@ def application(folder: Path, **settings: Any) -> Iterator[tuple[str, str]]:
     config.write_text(yaml.safe_dump({"applications": [{"args": {"guard": guard} | settings}]}))
     command = [sys.executable, "-m", "serve", "--config", str(config), "--port", str(port)]
     address = f"http://127.0.0.1:{port}"
-    with running(command, folder / "application.log", address, secret):
+    with running(command, folder / "application.log", f"{address}/readyz"):
         yield address, secret
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], log: Path, address: str, key: str) -> None:
+def _wait_until_ready(process: subprocess.Popen[bytes], log: Path, ready: str) -> None:
     deadline = time.monotonic() + START_LIMIT_S
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            answer = httpx.get(f"{address}/v1/models", headers={"authorization": f"Bearer {key}"})
-            if answer.status_code == 200:
+            if httpx.get(ready).status_code == 200:
                 return
         except httpx.TransportError:
             pass
         time.sleep(1)
-    raise TimeoutError(f"{address}: not ready; the end of its log:\n{log.read_text()[-3000:]}")
+    raise TimeoutError(f"{ready}: no answer; the end of its log:\n{log.read_text()[-3000:]}")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
