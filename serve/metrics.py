@@ -1,10 +1,10 @@
-"""What an ingress replica exports in Prometheus's terms, through Ray's own agents."""
+"""What replicas export in Prometheus's terms, through Ray's own agents; vLLM adds its own."""
 
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from ray.util.metrics import Counter, Histogram
+from ray.util.metrics import Counter, Gauge, Histogram
 
 NAMES = (
     "s4v_http_requests_total",
@@ -12,6 +12,7 @@ NAMES = (
     "s4v_served_captions_total",
     "s4v_served_tokens_total",
     "s4v_refusals_total",
+    "s4v_served_engine_starts",
 )
 """Everything that is exported; dashboards may use no other name."""
 
@@ -37,6 +38,12 @@ def count_request(report: Mapping[str, Any]) -> None:
 def serve_metrics() -> "ServeMetrics":
     """This process's."""
     return ServeMetrics()
+
+
+def engine_starts_gauge() -> Gauge:
+    """How often an engine replica has started its engine. To be set again and again: Ray's agent
+    forgets what nobody has set since its last report."""
+    return Gauge(NAMES[5], "Engines started, the first one included", ("model",))
 
 
 class ServeMetrics:

@@ -14,6 +14,7 @@ from s4v_core.generation.attempts import Ending, attempted
 from s4v_core.generation.engine_choice import build_engine
 from s4v_core.generation.requests import Generation, Judge, Request, SamplingConfig
 from s4v_core.generation.supervision import SupervisedEngine
+from serve.metrics import engine_starts_gauge
 from serve.models import Model
 
 
@@ -79,6 +80,7 @@ class _ReplicaEngine:
     def __init__(self, model: Model, _: LLMConfig) -> None:
         self._model = model
         self.running: Any = None
+        self._starts = engine_starts_gauge()
 
     async def start(self) -> None:
         settings = self._model.spec.settings
@@ -88,6 +90,8 @@ class _ReplicaEngine:
         )
 
     async def check_health(self) -> None:
+        if self.running:
+            self._starts.set(self.running.starts, {"model": self._model.config.id})
         if self.running and self.running.failure:
             raise EngineError(self._model.config.id, f"gave up: {self.running.failure}")
 

@@ -50,7 +50,8 @@ class VllmEngine:
         self._caption_ids = lru_cache(maxsize=1024)(self._prompts.caption_ids)
         before = set(psutil.Process().children(recursive=True))
         self._engine = AsyncLLM.from_engine_args(
-            _engine_args(spec, self._prompts), stat_loggers=[lambda *_: self]
+            _engine_args(spec, self._prompts),
+            stat_loggers=[lambda *_: self, *_exporters()],
         )
         self._children = set(psutil.Process().children(recursive=True)) - before
         self.last_sign = time.monotonic()
@@ -107,6 +108,17 @@ class VllmEngine:
     def close(self) -> None:
         self._engine.shutdown()
         self.kill()  # what a shutdown leaves behind after a crash
+
+
+def _exporters() -> list[Any]:
+    """vLLM's own metrics, through Ray's agent where there is one."""
+    import ray
+
+    if not ray.is_initialized():
+        return []
+    from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
+
+    return [RayPrometheusStatLogger]
 
 
 def _parameters(request: Request, sampling: SamplingConfig, streams: bool) -> Any:
