@@ -27,15 +27,17 @@ check: setup  ## what needs no engine: format, lint, types, storeys
 	.venv/bin/lint-imports
 
 setup:
-	@cluster/cpu/install.sh .venv
+	@cluster/install.sh cpu .venv
 
-# torch and torchvision carry no hash: they come from one of two places (cluster/cpu/install.sh).
-lock: setup  ## resolve pyproject.toml again into cluster/cpu/lock.txt
+RESOLVE = PIP_CONFIG_FILE=/dev/null .venv/bin/uv pip compile pyproject.toml --overrides .venv/overrides.txt \
+  --python-version 3.11 --python-platform x86_64-manylinux_2_31 --upgrade --no-header --no-annotate --generate-hashes
+
+# For CPUs, torch and torchvision carry no hash: they come from one of two places (cluster/install.sh).
+lock: setup  ## resolve pyproject.toml again into cluster/cpu/lock.txt and cluster/gpu/lock.txt
 	printf 'torchaudio ; python_version < "0"\ntorchcodec ; python_version < "0"\n' > .venv/overrides.txt
-	PIP_CONFIG_FILE=/dev/null .venv/bin/uv pip compile pyproject.toml --extra cpu --extra dev --overrides .venv/overrides.txt \
-	  $${PIP_FIND_LINKS:+--find-links $$PIP_FIND_LINKS} --python-version 3.11 --python-platform x86_64-manylinux_2_31 \
-	  --upgrade --no-header --no-annotate --generate-hashes -o .venv/lock.txt
+	$(RESOLVE) --extra cpu --extra dev $${PIP_FIND_LINKS:+--find-links $$PIP_FIND_LINKS} -o .venv/lock.txt
 	$(PY) cluster/cpu/drop_torch_hashes.py < .venv/lock.txt > cluster/cpu/lock.txt
+	$(RESOLVE) --extra gpu -o cluster/gpu/lock.txt
 
 clean:
 	rm -rf .venv out

@@ -1,0 +1,155 @@
+"""The manifests, held to KubeRay's own schemas, to Ray Serve's, and to what they repeat."""
+
+import copy
+import functools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+from ray.serve.schema import ServeDeploySchema
+
+from serve.settings import ServeConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+MANIFESTS = ROOT / "cluster" / "kuberay"
+SCHEMAS = ROOT.parent / "shared" / "schemas" / "kuberay"
+"""KubeRay's resource definitions, beside the checkout."""
+
+FREE = "x-kubernetes-preserve-unknown-fields"
+CLUSTER = {"RayCluster": (), "RayJob": ("rayClusterSpec",), "RayService": ("rayClusterConfig",)}
+"""Where the cluster lies in a manifest's spec."""
+
+
+def _manifest(kind: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((MANIFESTS / f"{kind.lower()}.yaml").read_text())
+    assert found["kind"] == kind
+    return found
+
+
+def _cluster(kind: str) -> dict[str, Any]:
+    spec = _manifest(kind)["spec"]
+    for name in CLUSTER[kind]:
+        spec = spec[name]
+    return copy.deepcopy(spec)
+
+
+@functools.cache
+def _schema(kind: str) -> dict[str, Any]:
+    path = SCHEMAS / f"ray.io_{kind.lower()}s.yaml"
+    if not path.exists():
+        pytest.skip(f"needs KubeRay's resource definitions: {path.name} in {SCHEMAS}")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    definition = yaml.load(path.read_text(), Loader=loader)
+    [version] = [it for it in definition["spec"]["versions"] if it["name"] == "v1"]
+    schema: dict[str, Any] = _closed(version["schema"]["openAPIV3Schema"])
+    schema["properties"]["metadata"] = {
+        "type": "object",
+        "properties": {"name": {"type": "string"}},
+        "additionalProperties": False,
+    }
+    return schema
+
+
+def _closed(schema: Any) -> Any:
+    """As Kubernetes reads it with --validate=strict: what is not named is refused."""
+    if isinstance(schema, list):
+        return [_closed(it) for it in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {name: _closed(it) for name, it in schema.items()}
+    if isinstance(schema.get("properties"), dict) and not schema.get(FREE):
+        closed.setdefault("additionalProperties", False)
+    if schema.get("x-kubernetes-int-or-string"):
+        closed["type"] = ["integer", "string"]
+    return closed
+
+
+def _errors(manifest: dict[str, Any]) -> list[str]:
+    found = Draft202012Validator(_schema(manifest["kind"])).iter_errors(manifest)
+    return [f"{'.'.join(map(str, error.path))}: {error.message[:200]}" for error in found]
+
+
+@pytest.mark.parametrize("kind", CLUSTER)
+def test_a_manifest_is_what_kuberay_takes(kind: str) -> None:
+    assert _errors(_manifest(kind)) == []
+
+
+def test_a_slip_in_a_manifest_is_found() -> None:
+    manifest = _manifest("RayCluster")
+    worker = manifest["spec"]["workerGroupSpecs"][0]
+    worker["template"]["spec"]["containers"][0]["livenesProbe"] = {}
+    worker["minReplicas"] = "0"
+    assert [error.partition(":")[0] for error in sorted(_errors(manifest))] == [
+        "spec.workerGroupSpecs.0.minReplicas",
+        "spec.workerGroupSpecs.0.template.spec.containers.0",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["RayJob", "RayService"])
+def test_all_manifests_have_the_same_cluster(kind: str) -> None:
+    ours, first = _cluster(kind), _cluster("RayCluster")
+    for cluster in (ours, first) if kind == "RayService" else ():
+        for group in cluster["workerGroupSpecs"]:  # ready is there who answers requests
+            del group["template"]["spec"]["containers"][0]["readinessProbe"]
+    assert ours == first
+
+
+def test_a_cluster_asks_for_its_token_and_holds_no_secret() -> None:
+    cluster = _cluster("RayCluster")
+    assert cluster["authOptions"] == {"mode": "token"}
+    for pod in _pods(cluster):
+        [container] = pod["containers"]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        for variable in container["env"]:
+            secret = any(word in variable["name"] for word in ("TOKEN", "KEY", "SECRET"))
+            assert ("valueFrom" in variable) == secret, variable["name"]
+        assert all(source.keys() == {"secretRef"} for source in container["envFrom"])
+        assert {"readinessProbe", "livenessProbe"} <= container.keys()
+        assert not container["image"].endswith("latest")
+
+
+def test_gpu_pods_ask_for_gpus_and_tolerate_their_nodes() -> None:
+    head, _, gpu = _pods(_cluster("RayCluster"))
+    assert gpu["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 8
+    assert gpu["tolerations"] == [
+        {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+    ]
+    assert _cluster("RayCluster")["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    assert "nvidia.com/gpu" not in head["containers"][0]["resources"]["limits"]
+
+
+def test_nodes_have_the_settings_of_other_clusters() -> None:
+    said = (ROOT / "cluster" / "node.sh").read_text()
+    for pod in _pods(_cluster("RayCluster")):
+        given = {it["name"]: it.get("value") for it in pod["containers"][0]["env"]}
+        for name in ("time", "timeout"):
+            variable = f"RAY_grpc_client_keepalive_{name}_ms"
+            assert f"{variable}={given[variable]}" in said
+
+
+def test_the_service_serves_what_serve_config_says() -> None:
+    ours = yaml.safe_load(_manifest("RayService")["spec"]["serveConfigV2"])
+    file = yaml.safe_load((ROOT / "serve" / "config.yaml").read_text())
+    assert ours["applications"] == file["applications"]
+    assert ours["proxy_location"] == file["proxy_location"]
+    assert ours["http_options"] == file["http_options"] | {"host": "0.0.0.0"}
+    [application] = ServeDeploySchema.model_validate(ours).applications
+    config = ServeConfig.model_validate(application.args)
+    # The keys file is where the Secret is mounted.
+    for pod in _pods(_cluster("RayService")):
+        mounts = {it["name"]: it["mountPath"] for it in pod["containers"][0]["volumeMounts"]}
+        assert config.guard.keys_file == f"{mounts['keys']}/keys"
+
+
+def test_a_job_that_fails_is_tried_again_and_its_cluster_goes() -> None:
+    spec = _manifest("RayJob")["spec"]
+    assert spec["entrypoint"].startswith("python ray_jobs/caption.py")
+    assert spec["backoffLimit"] >= 1
+    assert spec["shutdownAfterJobFinishes"] is True
+
+
+def _pods(cluster: dict[str, Any]) -> list[dict[str, Any]]:
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    return [group["template"]["spec"] for group in groups]

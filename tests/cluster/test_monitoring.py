@@ -1,0 +1,107 @@
+"""Dashboard and rules use the names that are exported, and no others."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import yaml
+
+from s4v_core.generation import metrics as generation_metrics
+from serve import metrics as serve_metrics
+
+MONITORING = Path(__file__).resolve().parents[2] / "cluster" / "monitoring"
+OF_A_HISTOGRAM = "s4v_http_seconds"
+RAYS_OWN = {
+    "dashboard/modules/reporter/reporter_agent.py": "node_",
+    "serve/_private": "serve_",
+    "dashboard/modules/metrics/dashboards/default_dashboard_panels.py": "object_store_",
+}
+"""Where Ray names its own metrics, by their beginning."""
+
+
+def _dashboard() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((MONITORING / "dashboard.json").read_text())
+    return found
+
+
+def _rules() -> list[dict[str, Any]]:
+    [group] = yaml.safe_load((MONITORING / "rules.yaml").read_text())["groups"]
+    found: list[dict[str, Any]] = group["rules"]
+    return found
+
+
+def _expressions() -> Iterator[str]:
+    for panel in _dashboard()["panels"]:
+        yield from (target["expr"] for target in panel.get("targets", ()))
+    yield from (variable["query"] for variable in _dashboard()["templating"]["list"])
+    yield from (rule["expr"] for rule in _rules())
+
+
+USED = {name for text in _expressions() for name in re.findall(r"\bray_\w+|\bs4v:\w+", text)}
+
+
+def test_every_metric_of_ours_is_exported() -> None:
+    exported = {f"ray_{name}" for name in generation_metrics.NAMES + serve_metrics.NAMES}
+    exported.remove(f"ray_{OF_A_HISTOGRAM}")  # its parts have names, it has none
+    exported |= {f"ray_{OF_A_HISTOGRAM}_{part}" for part in ("bucket", "count", "sum")}
+    assert {name for name in USED if name.startswith("ray_s4v_")} <= exported
+
+
+def test_every_metric_of_rays_stands_in_its_source() -> None:
+    source = Path(ray.__file__).parent
+    theirs = {name.removeprefix("ray_") for name in USED if not re.match(r"ray_s4v_|s4v:", name)}
+    for place, beginning in RAYS_OWN.items():
+        files = [source / place] if place.endswith(".py") else (source / place).glob("*.py")
+        text = "".join(file.read_text() for file in files)
+        theirs -= {name for name in theirs if name.startswith(beginning) and name in text}
+    assert not theirs
+
+
+def test_every_recorded_series_is_recorded_and_used() -> None:
+    recorded = {rule["record"] for rule in _rules() if "record" in rule}
+    assert {name for name in USED if name.startswith("s4v:")} == recorded
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        *("images_done|images_per_s", "gpu_days", "gpu_days_forecast", "without_caption_total"),
+        *("bound_by", "queued_queries", "http_requests", "http_seconds_bucket", "tokens"),
+        *("engines", "node_gpus_utilization", "node_cpu_utilization", "node_mem_used"),
+    ],
+)
+def test_the_dashboard_shows(wanted: str) -> None:
+    shown = [target["expr"] for it in _dashboard()["panels"] for target in it.get("targets", ())]
+    assert any(re.search(wanted, expression) for expression in shown)
+
+
+def test_panels_do_not_overlap_and_say_what_they_show() -> None:
+    panels = _dashboard()["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    places = [
+        (x, y)
+        for at in (panel["gridPos"] for panel in panels)
+        for x in range(at["x"], at["x"] + at["w"])
+        for y in range(at["y"], at["y"] + at["h"])
+    ]
+    assert len(set(places)) == len(places)
+    assert max(x for x, _ in places) < 24
+    assert all(panel["title"] for panel in panels)
+
+
+def test_brackets_close_and_alerts_say_what_to_do() -> None:
+    for text in _expressions():
+        for opened, closed in ("()", "[]", "{}"):
+            assert text.count(opened) == text.count(closed), text
+    alerts = {rule["alert"]: rule for rule in _rules() if "alert" in rule}
+    assert alerts.keys() == {
+        *("S4VNoProgress", "S4VManyWithoutCaption", "S4VEngineRestarts"),
+        *("S4VEndpointErrors", "S4VOverload"),
+    }
+    for rule in alerts.values():
+        assert rule["labels"]["severity"] in ("page", "ticket")
+        assert rule["annotations"].keys() == {"summary", "description"}
