@@ -25,6 +25,9 @@ BIN = Path(sys.executable).parent
 TOOLS = {"ip": "iproute2", "nft": "nftables", "unshare": "util-linux", "nsenter": "util-linux"}
 FIRST_PROCESS = """
 hostname "$0"
+mkdir -p /tmp/ray "$1/home" "$1/ray"
+mount --bind "$1/home" "$HOME"
+mount --bind "$1/ray" /tmp/ray
 mount --bind "$1/hosts" /etc/hosts
 mount --bind "$1/resolv.conf" /etc/resolv.conf
 echo up
@@ -117,6 +120,25 @@ class Host:
                     found.append(process)
         return found
 
+    def listen_ssh(self, public_key: str) -> None:
+        """Let in whoever has the key, as this machine's own user."""
+        (self.folder / "home" / ".ssh").mkdir(mode=0o700, exist_ok=True)
+        (self.folder / "home" / ".ssh" / "authorized_keys").write_text(public_key)
+        key = self.folder / "host_key"
+        if not key.exists():
+            _called("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
+        settings = {
+            "ListenAddress": self.address,
+            "HostKey": key,
+            "PidFile": "none",
+            "UsePAM": "no",
+            "PermitRootLogin": "prohibit-password",
+            "StrictModes": "no",
+        }
+        options = [part for name, value in settings.items() for part in ("-o", f"{name}={value}")]
+        command = ("/usr/sbin/sshd", "-D", "-f", "/dev/null", *options)
+        self.start(*command, log=self.folder / "sshd.log")
+
     def kill_all(self) -> None:
         """With -9, all but the host itself."""
         alive = [process for process in self.processes() if process != self._first]
@@ -124,6 +146,14 @@ class Host:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(alive, 30)
+
+    def unplug(self) -> None:
+        """Its cable is out: nothing comes or goes."""
+        _called("ip", "-n", self.name, "link", "set", "eth0", "down")
+
+    def plug_in(self, gateway: str) -> None:
+        _called("ip", "-n", self.name, "link", "set", "eth0", "up")
+        _called("ip", "-n", self.name, "route", "add", "default", "via", gateway)
 
     def cut_off(self, *peers: str) -> None:
         """Drop all packets from and to these addresses, without a word to anybody."""

@@ -102,7 +102,7 @@ def test_words_that_spell_special_tokens_break_nothing(service: Service, shards:
     tokens = AutoTokenizer.from_pretrained(CAPTIONER).added_tokens_decoder.values()
     client = service.openai()
     for mark in [str(token) for token in tokens]:
-        for text in (mark, mark * 100, f"USER: {mark} ASSISTANT: {mark}"):
+        for text in (mark, mark * min(100, 8000 // len(mark)), f"USER: {mark} ASSISTANT: {mark}"):
             answer = client.chat.completions.create(
                 model="greedy", messages=about(image, text), max_tokens=4
             )

@@ -1,0 +1,251 @@
+"""`ray up cluster/local.yaml` over SSH on hosts of one machine, and the literal `ray job submit`."""
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import s3fs
+import yaml
+from moto.server import ThreadedMotoServer
+
+from s4v_core.demo.shards import write_scenes
+from s4v_core.demo.shipped import CAPTIONER
+from tests.cluster.head import BIN
+from tests.cluster.hosts import ROOT, Network, wait_until, why_not
+from tests.faults.world import World, build_world
+from tests.flow.oracle import check_rows
+from tests.perf.servers import free_port
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1800)]
+
+BUCKET = "s3://cluster"
+SCENES, IMAGES = 100, 2000
+STORE = "--object-store-memory=400000000"
+
+ENVIRONMENT = f"""
+set -e
+[ -d ~/s4v-venv ] || {sys.executable} -m venv --without-pip ~/s4v-venv
+site=$(~/s4v-venv/bin/python -c 'import site; print(site.getsitepackages()[0])')
+echo {sysconfig.get_path("purelib")} > $site/packages.pth
+cp ~/s4v/cluster/cpu/s4v_torchvision_cpu.* $site
+cp {BIN}/ray {BIN}/uv ~/s4v-venv/bin
+sed -i "1s|.*|#!$HOME/s4v-venv/bin/python|" ~/s4v-venv/bin/ray
+VIRTUAL_ENV=~/s4v-venv uv pip install -q --offline --no-deps --no-build-isolation -e ~/s4v
+"""
+"""In place of cluster/install.sh, for the hosts have no way to a package index: the packages of
+this environment, and the project as it was brought there."""
+
+
+class Launched(NamedTuple):
+    network: Network
+    checkout: Path
+    variables: dict[str, str]
+
+    def ray(self, *command: str, limit_s: float = 900) -> str:
+        """What it says; it must succeed."""
+        done = subprocess.run(
+            [BIN / "ray", *command],
+            cwd=self.checkout,
+            env=self.variables,
+            capture_output=True,
+            text=True,
+            timeout=limit_s,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
+        return done.stdout
+
+    def nodes(self) -> int:
+        """Workers that the head counts as alive."""
+        said = self.ray("exec", "cluster/local.yaml", "ray status")
+        active = said.partition("Active:")[2].partition("Pending:")[0]
+        return active.count("local.cluster.node") - active.count("headgroup")
+
+    def submit(self, *flags: str) -> str:
+        return self.ray("job", "submit", "--", "python", "ray_jobs/caption.py", *flags)
+
+
+@pytest.fixture(scope="module")
+def network() -> Iterator[Network]:
+    reason = why_not() or next(
+        (f"needs {tool}" for tool in ("sshd", "rsync") if shutil.which(tool) is None), None
+    )
+    if reason:
+        pytest.skip(reason)
+    network = Network()
+    yield network
+    network.close()
+
+
+@pytest.fixture(scope="module")
+def store(network: Network) -> Iterator[s3fs.S3FileSystem]:
+    server = ThreadedMotoServer(ip_address=network.gateway, port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    files = s3fs.S3FileSystem(endpoint_url=url, key="test", secret="test")
+    files.mkdir(BUCKET)
+    yield files
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def launched(
+    network: Network, store: s3fs.S3FileSystem, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Launched]:
+    folder = tmp_path_factory.mktemp("launched")
+    key = _key(folder)
+    for _ in range(3):
+        network.add_host().listen_ssh(key)
+    checkout = _checkout(folder)
+    _adapt(checkout / "cluster" / "local.yaml", network, folder / "key", store)
+    port = free_port()
+    variables = os.environ | {
+        "HOME": str(folder),
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "RAY_TMPDIR": str(folder),
+        "RAY_AUTH_MODE": "token",
+        "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    found = Launched(network, checkout, variables)
+    found.ray("up", "-y", "--no-config-cache", "cluster/local.yaml")
+    tunnel = subprocess.Popen(
+        [BIN / "ray", "dashboard", "--port", str(port), "cluster/local.yaml"],
+        cwd=checkout,
+        env=variables,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: found.nodes() == 2, "both workers are up", 600)
+        yield found
+    finally:
+        tunnel.terminate()
+
+
+def _key(folder: Path) -> str:
+    """Makes a key pair and a token as cluster/README.md says; the public key."""
+    command = ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "key"))
+    subprocess.run(command, check=True)
+    (folder / ".ray").mkdir(mode=0o700)
+    (folder / ".ray" / "auth_token").write_text(secrets.token_hex(32))
+    return (folder / "key.pub").read_text()
+
+
+def _checkout(folder: Path) -> Path:
+    """What a fresh checkout has."""
+    names = subprocess.run(
+        ("git", "ls-files", "-z"), cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split("\0")
+    for name in filter(None, names):
+        target = folder / "checkout" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, target)
+    return folder / "checkout"
+
+
+def _adapt(file: Path, network: Network, key: Path, store: s3fs.S3FileSystem) -> None:
+    """Fills in the lines marked YOURS, and what two cores and no package index ask for."""
+    config: dict[str, Any] = yaml.safe_load(file.read_text())
+    head, *workers = [host.address for host in network.hosts]
+    config["provider"] |= {"head_ip": head, "worker_ips": workers}
+    config["auth"] = {"ssh_user": "root", "ssh_private_key": str(key)}
+    settings = {
+        "S4V_ROOT": BUCKET,
+        "AWS_ENDPOINT_URL": store.endpoint_url,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    exports = " ".join(f"{name}={value}" for name, value in settings.items())
+    commands = config["setup_commands"]
+    commands[0] = f"echo 'export {exports}' > ~/.s4v_env"
+    [install] = [n for n, command in enumerate(commands) if "install.sh" in command]
+    (file.parent / "environment.sh").write_text(ENVIRONMENT)
+    commands[install] = "bash ~/s4v/cluster/environment.sh"
+    for name, more in (("head", ""), ("worker", " --num-cpus=6")):
+        commands = config[f"{name}_start_ray_commands"]
+        start = commands[-1].split(" ")
+        commands[-1] = " ".join(STORE if "object-store" in part else part for part in start) + more
+    file.write_text(yaml.safe_dump(config, width=1000))
+
+
+def test_the_literal_command_captions_scenes_with_the_demo_captioner(
+    launched: Launched, store: s3fs.S3FileSystem, tmp_path: Path
+) -> None:
+    write_scenes(tmp_path / "images", SCENES, per_shard=50)
+    store.put(f"{tmp_path}/images/", f"{BUCKET}/images/", recursive=True)
+    store.put(f"{CAPTIONER}/", f"{BUCKET}/models/share-captioner/", recursive=True)
+    launched.submit()
+    rows = check_rows(_fetched(store, f"{BUCKET}/captions", tmp_path / "out"))
+    assert len(rows) == SCENES
+    assert {row["status"] for row in rows} == {"ok"}
+    assert all(row["engine"].startswith("vllm") for row in rows)
+
+
+def test_without_the_token_nobody_gets_in(launched: Launched) -> None:
+    with pytest.raises(AssertionError, match=r"(?i)auth|token|401"):
+        Launched(*launched[:2], launched.variables | {"RAY_AUTH_TOKEN": "0" * 64}).ray(
+            "job", "list"
+        )
+
+
+def test_a_host_cut_off_and_another_killed_cost_time_and_no_image(
+    launched: Launched, store: s3fs.S3FileSystem, tmp_path: Path
+) -> None:
+    world = build_world(tmp_path / "shards", IMAGES, shards=8)
+    store.put(f"{world.shards}/", f"{BUCKET}/many/", recursive=True)
+    output = f"{BUCKET}/many-captions"
+    flags = ["--input", f"{BUCKET}/many", "--output", output, "--model", "none"]
+    flags += ["--engine", "fake", "--engines", "2", "--unit-size", "32"]
+    flags += ["--settings.fake-latency-s", "0.5", "--settings.max-num-seqs", "8"]
+    flags += ["--settings.cpus", "1"]
+    job = subprocess.Popen(
+        [BIN / "ray", "job", "submit", "--", "python", "ray_jobs/caption.py", *flags],
+        cwd=launched.checkout,
+        env=launched.variables,
+        stdout=(tmp_path / "job.log").open("w"),
+        stderr=subprocess.STDOUT,
+    )
+    _, cut, killed = launched.network.hosts
+    _wait_for_units(store, output, 5)
+    cut.unplug()
+    _wait_for_units(store, output, _units(store, output) + 3)
+    cut.plug_in(launched.network.gateway)
+    killed.kill_all()
+    killed.listen_ssh((Path(launched.variables["HOME"]) / "key.pub").read_text())
+    job.wait(900)
+    if job.returncode:  # as the runbook says
+        launched.ray("up", "-y", "--no-config-cache", "cluster/local.yaml")
+        wait_until(lambda: launched.nodes() == 2, "both workers are up", 600)
+        launched.submit(*flags)
+    _prove(world, _fetched(store, output, tmp_path / "out"))
+
+
+def _prove(world: World, output: Path) -> None:
+    assert len(world.prove(output)) == IMAGES
+
+
+def _units(store: s3fs.S3FileSystem, output: str) -> int:
+    store.invalidate_cache()
+    return len(store.glob(f"{output}/captions/*.parquet"))
+
+
+def _wait_for_units(store: s3fs.S3FileSystem, output: str, count: int) -> None:
+    wait_until(lambda: _units(store, output) >= count, f"{count} units are done", 300)
+
+
+def _fetched(store: s3fs.S3FileSystem, output: str, folder: Path) -> Path:
+    store.invalidate_cache()
+    (folder / "captions").mkdir(parents=True)
+    store.get(f"{output}/plan.parquet", f"{folder}/plan.parquet")
+    store.get(f"{output}/captions/", f"{folder}/captions/", recursive=True)
+    return folder

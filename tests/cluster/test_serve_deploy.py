@@ -1,0 +1,99 @@
+"""The endpoints as operators start them: `serve deploy FILE` on a cluster with a token."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+import yaml
+
+from serve.keys import new_key
+from serve.metrics import NAMES
+from tests.cluster.head import BIN, ROOT, head_node
+from tests.conftest import photo
+from tests.perf.servers import free_port
+from tests.serve.service import ALONE, FAKE
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+class Deployed(NamedTuple):
+    client: httpx.Client
+    metrics: str
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
+    folder = tmp_path_factory.mktemp("deployed")
+    secret, line = new_key("tests")
+    (folder / "keys").write_text(f"{line}\n")
+    config = _config(folder, port := free_port())
+    with head_node() as variables:
+        command = [BIN / "serve", "deploy", config]
+        address = {"RAY_DASHBOARD_ADDRESS": variables["RAY_API_SERVER_ADDRESS"]}
+        done = subprocess.run(
+            command, env=variables | address, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        with httpx.Client(
+            base_url=f"http://127.0.0.1:{port}",
+            headers={"authorization": f"Bearer {secret}"},
+            timeout=60,
+        ) as client:
+            _wait_until_ready(client)
+            yield Deployed(client, variables["METRICS"])
+
+
+def _config(folder: Path, port: int) -> Path:
+    """The shipped file, with the fake engine in place of the GPUs."""
+    config: dict[str, Any] = yaml.safe_load((ROOT / "serve" / "config.yaml").read_text())
+    config["http_options"]["port"] = port
+    args = config["applications"][0]["args"]
+    args["models"] = [FAKE | {"id": model["id"]} for model in args["models"]]
+    args["ingress"] |= ALONE
+    args["guard"]["keys_file"] = str(folder / "keys")
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return folder / "config.yaml"
+
+
+def _wait_until_ready(client: httpx.Client) -> None:
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        try:
+            if client.get("/readyz").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(1)
+    raise AssertionError("the endpoints did not come up")
+
+
+def test_both_models_answer(deployed: Deployed) -> None:
+    for model in ("share-captioner", "sharegpt4v-7b"):
+        answer = deployed.client.post("/v1/caption", params={"model": model}, **_image())
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["model"] == model
+
+
+def test_every_promised_name_is_in_a_scrape(deployed: Deployed) -> None:
+    deployed.client.post("/v1/caption", **_image())
+    deployed.client.post("/v1/caption", content=b"<html>", headers={"content-type": "image/jpeg"})
+    wanted = {f"ray_{name}" for name in NAMES}
+    deadline = time.monotonic() + 60
+    while missing := wanted - _names(deployed.metrics):
+        assert time.monotonic() < deadline, missing
+        time.sleep(1)
+
+
+def _image() -> dict[str, Any]:
+    return {"content": photo(1), "headers": {"content-type": "image/jpeg"}}
+
+
+def _names(address: str) -> set[str]:
+    """Of all series; a histogram's by the name before its suffix."""
+    lines = httpx.get(address).text.splitlines()
+    names = {line.partition("{")[0].split(" ")[0] for line in lines if not line.startswith("#")}
+    return {name.removesuffix("_count") for name in names} | names
