@@ -1,6 +1,7 @@
 """Asking a model's replicas: queues that are full and replicas that die, in fixed answers."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -25,6 +26,9 @@ RETRY_AFTER_S = 2.0
 
 LOOK_S = 2.0
 
+FULL_S = 0.25
+"""A full queue is believed to be full for so long, unless an answer comes before."""
+
 SENTENCES = {
     "engine_died": "No engine survives this request.",
     "hang": "The engine never came back from this request.",
@@ -39,7 +43,29 @@ class Asked:
         self.model = model
         self._handle = handle
         self._streaming = handle.options(stream=True)
-        self._was_up = model.config.scaling.min_replicas == 0
+        scaling = model.config.scaling
+        self._was_up = scaling.min_replicas == 0
+        self._places = scaling.max_ongoing_requests * scaling.max_replicas
+        self._places += scaling.max_queued_requests
+        self._taken = 0
+        self._full_until = 0.0
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """To be held before an image is decoded: who cannot be served is told at once, and costs
+        those who can nothing.
+
+        Raises:
+            Refusal: More are on their way than all engines and their queue can take, or the queue
+                was full a moment ago and nobody has been answered since.
+        """
+        if self._taken >= self._places or time.monotonic() < self._full_until:
+            raise _overloaded()
+        self._taken += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
 
     async def is_up(self) -> bool:
         """Whether one of its engines has ever answered, or none is kept up. Later a busy engine
@@ -67,19 +93,38 @@ class Asked:
         self, request: Request, sampling: SamplingConfig
     ) -> AsyncIterator[str | Generation]:
         """Pieces of text, then the answer. Raises Refusal: Nobody can answer now, or ever."""
-        async with _in_fixed_words():
+        async with self._in_fixed_words():
             async for piece in self._streaming.stream.remote(request, sampling):
                 yield checked(piece) if isinstance(piece, Generation) else piece
 
     async def _retried(self, method: str, *args: Any) -> Any:
         for attempt in range(1, TRIES + 1):
-            async with _in_fixed_words():
+            async with self._in_fixed_words():
                 try:
                     return await getattr(self._handle, method).remote(*args)
                 except RayActorError:
                     if attempt == TRIES:
                         raise
             await asyncio.sleep(0.1 * attempt)
+
+    @asynccontextmanager
+    async def _in_fixed_words(self) -> AsyncIterator[None]:
+        try:
+            yield
+            self._full_until = 0.0  # a place is free
+        except BackPressureError:
+            self._full_until = time.monotonic() + FULL_S
+            raise _overloaded() from None
+        except (RayActorError, DeploymentUnavailableError, RayTaskError):
+            raise Refusal(
+                503, "engine_unavailable", "No engine can answer now.", RETRY_AFTER_S
+            ) from None
+
+
+def _overloaded() -> Refusal:
+    return Refusal(
+        429, "overloaded", "All engines are busy and their queue is full.", RETRY_AFTER_S
+    )
 
 
 def checked(answer: Generation) -> Generation:
@@ -90,17 +135,3 @@ def checked(answer: Generation) -> Generation:
         raise Refusal(422, answer.reason, SENTENCES[answer.reason])
     told = "The engine does not take this request; it may be too long."
     raise Refusal(400, "engine_refused", told)
-
-
-@asynccontextmanager
-async def _in_fixed_words() -> AsyncIterator[None]:
-    try:
-        yield
-    except BackPressureError:
-        raise Refusal(
-            429, "overloaded", "All engines are busy and their queue is full.", RETRY_AFTER_S
-        ) from None
-    except (RayActorError, DeploymentUnavailableError, RayTaskError):
-        raise Refusal(
-            503, "engine_unavailable", "No engine can answer now.", RETRY_AFTER_S
-        ) from None

@@ -90,7 +90,7 @@ class Ingress:
         asked = self._asked(body.model)
         said = read_conversation(body.messages, self._config.limits)
         sampling = read_sampling(body, asked.model.config.sampling, self._config.limits)
-        async with _in_time(self._config.limits.timeout_s):
+        async with _in_time(self._config.limits.timeout_s), asked.place():
             picture = None
             if said.image_url is not None:
                 picture = await self._pictures.from_url(said.image_url, asked.model.facts.framing)
@@ -125,7 +125,7 @@ class Ingress:
         check_length(len(body.prompt), self._config.limits)
         sampling = read_sampling(body, asked.model.config.sampling, self._config.limits)
         request = Request(request_id(http), "", None, body.prompt, raw=True)
-        async with _in_time(self._config.limits.timeout_s):
+        async with _in_time(self._config.limits.timeout_s), asked.place():
             if body.stream:
                 return await self._streamed(TextStream(body, http), asked, request, sampling)
             answer = await self._completed(asked, request, sampling)
@@ -191,10 +191,11 @@ class Ingress:
         model = asked.model
         prompt = body.prompt or model.config.prompt
         check_length(len(prompt), self._config.limits)
-        picture = await self._picture(data, body, model)
-        request = Request(name, picture.sha256, picture.pixels, prompt)
-        started = time.monotonic()
-        end = await asked.caption(request)
+        async with asked.place():
+            picture = await self._picture(data, body, model)
+            request = Request(name, picture.sha256, picture.pixels, prompt)
+            started = time.monotonic()
+            end = await asked.caption(request)
         self._metrics.captioned(model.config.id, end.status, end.reason)
         if end.answer:
             answer = end.answer

@@ -1,4 +1,4 @@
-"""`ray up cluster/local.yaml` over SSH on hosts of one machine, and the literal `ray job submit`."""
+"""`ray up cluster/local.yaml` over SSH on hosts of one machine; the literal `ray job submit`."""
 
 import os
 import secrets
