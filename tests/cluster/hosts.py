@@ -7,6 +7,7 @@ the tests: when they end, however they do, it ends, and the kernel takes all oth
 
 import contextlib
 import os
+import pwd
 import secrets
 import shutil
 import socket
@@ -26,8 +27,8 @@ TOOLS = {"ip": "iproute2", "nft": "nftables", "unshare": "util-linux", "nsenter"
 FIRST_PROCESS = """
 hostname "$0"
 mkdir -p /tmp/ray "$1/home" "$1/ray"
-mount --bind "$1/home" "$HOME"
 mount --bind "$1/ray" /tmp/ray
+mount --bind "$1/passwd" /etc/passwd
 mount --bind "$1/hosts" /etc/hosts
 mount --bind "$1/resolv.conf" /etc/resolv.conf
 echo up
@@ -123,6 +124,7 @@ class Host:
     def listen_ssh(self, public_key: str) -> None:
         """Let in whoever has the key, as this machine's own user."""
         (self.folder / "home" / ".ssh").mkdir(mode=0o700, exist_ok=True)
+        (self.folder / "home" / ".bashrc").touch()
         (self.folder / "home" / ".ssh" / "authorized_keys").write_text(public_key)
         key = self.folder / "host_key"
         if not key.exists():
@@ -134,7 +136,9 @@ class Host:
             "UsePAM": "no",
             "PermitRootLogin": "prohibit-password",
             "StrictModes": "no",
+            "AuthorizedKeysFile": self.folder / "home" / ".ssh" / "authorized_keys",
         }
+        Path("/run/sshd").mkdir(exist_ok=True)  # sshd itself wants it
         options = [part for name, value in settings.items() for part in ("-o", f"{name}={value}")]
         command = ("/usr/sbin/sshd", "-D", "-f", "/dev/null", *options)
         self.start(*command, log=self.folder / "sshd.log")
@@ -176,6 +180,10 @@ class Host:
     def _boot(self) -> psutil.Process:
         (self.folder / "hosts").write_text(f"127.0.0.1 localhost\n{self.address} {self.name}\n")
         (self.folder / "resolv.conf").touch()
+        # Who logs in has a home of this host's own; this machine's holds the interpreter.
+        users = Path("/etc/passwd").read_text()
+        home = f"{pwd.getpwuid(0).pw_dir}:"
+        (self.folder / "passwd").write_text(users.replace(home, f"{self.folder / 'home'}:", 1))
         self._door = subprocess.Popen(
             [
                 *("ip", "netns", "exec", self.name),

@@ -37,7 +37,7 @@ echo {sysconfig.get_path("purelib")} > $site/packages.pth
 cp ~/s4v/cluster/cpu/s4v_torchvision_cpu.* $site
 cp {BIN}/ray {BIN}/uv ~/s4v-venv/bin
 sed -i "1s|.*|#!$HOME/s4v-venv/bin/python|" ~/s4v-venv/bin/ray
-VIRTUAL_ENV=~/s4v-venv uv pip install -q --offline --no-deps --no-build-isolation -e ~/s4v
+VIRTUAL_ENV=~/s4v-venv ~/s4v-venv/bin/uv pip install -q --offline --no-deps --no-build-isolation -e ~/s4v
 """
 """In place of cluster/install.sh, for the hosts have no way to a package index: the packages of
 this environment, and the project as it was brought there."""

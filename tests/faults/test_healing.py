@@ -66,7 +66,8 @@ def _broken(folder: Path) -> Broken:
     for number, (image_id, name) in enumerate(names.items()):
         if number % 8:
             (folder / "images" / name).write_bytes(world.images[image_id])
-    assert run("caption.py", *found.flags, cwd=folder)[0] == 0
+    code, _, err = run("caption.py", *found.flags, cwd=folder)
+    assert code == 0, err
     assert sum(row["status"] == "error" for row in check_rows(found.output)) == MISSING
     for image_id, name in names.items():
         (folder / "images" / name).write_bytes(world.images[image_id])
