@@ -7,7 +7,7 @@ unset OMP_NUM_THREADS PYTHONWARNINGS
 # S4V_ROOT and S4V_SCRATCH, as the cluster's file says.
 if [ -f ~/.s4v_env ]; then . ~/.s4v_env; fi
 export S4V_SCRATCH="${S4V_SCRATCH:-$HOME/s4v-scratch}"
-# Checkpoints from the hub: once per node, for all its engines.
+# Checkpoints from the hub, beside those from the bucket: once per node, for all its engines.
 export HF_HOME="$S4V_SCRATCH/huggingface"
 
 export PATH="$HOME/s4v-venv/bin:$PATH"

@@ -40,7 +40,8 @@ def look_at(config: ModelConfig) -> Model:
         path = storage.absolute(path)  # replicas may stand in another folder
     facts = FAKE_FACTS if config.engine == "fake" else read_facts(path)
     template = config.template or facts.template
-    return Model(config, choose_engine(config.engine, path, template, config.settings), facts)
+    spec = choose_engine(config.engine, path, template, config.settings, facts.revision)
+    return Model(config, spec, facts)
 
 
 def look_at_all(configs: tuple[ModelConfig, ...]) -> tuple[Model, ...]:

@@ -44,7 +44,7 @@ class ModelConfig(Config):
     id: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
     """Name in requests."""
     path: str
-    """Checkpoint folder, Hugging Face name, or `demo` for the shipped demo captioner."""
+    """Checkpoint folder, on any URI, hub id, or `demo` for the shipped demo captioner."""
     engine: Literal["vllm", "fake"] = "vllm"
     """fake: no model, a caption made of the pixels' hash; for tests of everything around it."""
     template: str | None = None

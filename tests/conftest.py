@@ -52,9 +52,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def local_ray(s3_server: str) -> Iterator[None]:
+def local_ray(s3_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """One Ray for all flow tests, of this process alone; its workers know the S3 server."""
     import ray
+
+    os.environ["S4V_SCRATCH"] = str(tmp_path_factory.mktemp("scratch"))
 
     os.environ["RAY_ADDRESS"] = "local"
     ray.init(

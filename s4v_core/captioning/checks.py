@@ -46,7 +46,9 @@ def check_job(job: CaptionJob) -> CheckedJob:
     facts = _facts(job)
     # Workers may stand in another folder than the driver.
     model = storage.absolute(job.model) if Path(job.model).is_dir() else job.model
-    engine = choose_engine(job.engine, model, job.template or facts.template, job.settings)
+    engine = choose_engine(
+        job.engine, model, job.template or facts.template, job.settings, facts.revision
+    )
     asked = _prompts(job)
     columns = {name for prompt in asked for name in prompt.columns}
     columns |= {job.source_column} if job.source_column else set()

@@ -21,7 +21,7 @@ class CaptionJob(Config):
     output: str
     """Folder of the run. The same command again resumes it."""
     model: str
-    """Checkpoint folder or hub id of a vision model; with --engine openai its name there."""
+    """Checkpoint folder, on any URI, or hub id of a vision model; with --engine openai its name."""
     image_root: str | None = None
     """Where the images lie that a JSON or Parquet names by relative paths; default: beside it."""
     engine: EngineName = "auto"

@@ -68,10 +68,12 @@ class PassFlow:
         engines = Engines(self.checked.job.engines, self.checked.job.accelerator)
         _connect(self.checked)
         brake = Brake()
-        metrics = PassMetrics(self.spec.run_id, self.head.images, found_done, engines.count)
         first: float | None = None
         rows = sum(self.head.unit_rows[unit] for unit in todo)
         with (
+            PassMetrics(
+                self.spec.run_id, self.head.images, found_done, engines.count, brake.held_s
+            ) as metrics,
             draining(brake.pull, limit_s=DRAIN_LIMIT_S) as drained,
             ImageBar(label, found_done + rows, found_done) as bar,
         ):

@@ -1,4 +1,5 @@
-"""What a driver and the tasks of its flow tell each other: stop the intake, and why it failed.
+"""What a driver and the tasks of its flow tell each other: stop the intake, why it failed, and how
+long engines have been held.
 
 Ray Data wraps what a task raises and keeps only its text; the error itself travels through here.
 """
@@ -11,11 +12,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from s4v_core.errors import S4VError
 
+ANSWER_LIMIT_S = 10.0
+
 
 class _BrakeActor:
     def __init__(self) -> None:
         self.pulled = False
         self.failure: S4VError | None = None
+        self.engine_s = 0.0
 
     def pull(self) -> None:
         self.pulled = True
@@ -29,6 +33,12 @@ class _BrakeActor:
 
     def first_failure(self) -> S4VError | None:
         return self.failure
+
+    def tell_held(self, seconds: float) -> None:
+        self.engine_s += seconds
+
+    def held_s(self) -> float:
+        return self.engine_s
 
 
 class Brake:
@@ -62,3 +72,15 @@ class Brake:
         """The first error that a task reported, if any did."""
         found: S4VError | None = ray.get(self._actor.first_failure.remote())
         return found
+
+    def tell_held(self, seconds: float) -> None:
+        """An engine was held for so much longer; nobody waits until this arrives."""
+        self._actor.tell_held.remote(seconds)
+
+    def held_s(self) -> float:
+        """Seconds that engines were held so far, of all of them together.
+
+        Raises:
+            RayError: No answer in a while.
+        """
+        return float(ray.get(self._actor.held_s.remote(), timeout=ANSWER_LIMIT_S))

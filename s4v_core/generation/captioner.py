@@ -20,6 +20,7 @@ from s4v_core.generation.engine_choice import build_engine
 from s4v_core.generation.pass_spec import PassSpec
 from s4v_core.generation.requests import Request, SamplingConfig
 from s4v_core.generation.supervision import SupervisedEngine
+from s4v_core.generation.tenure import tell_tenure
 from s4v_core.generation.twins import Twins
 from s4v_core.records import units
 from s4v_core.records.schemas import RESULT_SCHEMA, table_of
@@ -42,6 +43,7 @@ class CaptionerActor:
 
     def __init__(self, spec: PassSpec, brake: Brake, twins: Twins | None = None) -> None:
         self._spec, self._brake, self._twins = spec, brake, twins
+        tell_tenure(brake)  # loading is a part of what an engine costs
         # Ray keeps only the text of what a constructor raises; the first call raises it whole.
         self._failure: S4VError | None = None
         try:

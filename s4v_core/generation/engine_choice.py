@@ -1,8 +1,11 @@
 """Which engine runs, and where: the one place that names all of them."""
 
+from dataclasses import replace
 from importlib import metadata, util
 from typing import Literal
 
+from s4v_core import storage
+from s4v_core.checkpoints import SETTINGS, WEIGHTS, is_uri, locate
 from s4v_core.errors import ConfigError, EngineError, S4VError
 from s4v_core.generation.requests import Engine, EngineName, EngineSettings, EngineSpec
 
@@ -11,7 +14,11 @@ NEEDS = {"vllm": "vllm", "transformers": "transformers", "openai": "openai"}
 
 
 def choose_engine(
-    name: EngineName, model: str, template: str, settings: EngineSettings
+    name: EngineName,
+    model: str,
+    template: str,
+    settings: EngineSettings,
+    revision: str | None = None,
 ) -> EngineSpec:
     """Resolve `auto` (vllm where it is installed, else transformers) and the device.
 
@@ -28,23 +35,34 @@ def choose_engine(
         )
     if name == "openai" and not settings.url:
         raise ConfigError("engine: openai needs the address of its endpoint; set --settings.url")
-    return EngineSpec(name, model, template, settings, _device(name, settings))
+    return EngineSpec(name, model, template, settings, _device(name, settings), revision)
 
 
 def build_engine(spec: EngineSpec) -> Engine:
     """Start the engine in this process; minutes for a large model.
 
     Raises:
+        ConfigError: Its checkpoint lies in a store and cannot be brought here, or was replaced.
+        StorageError: That store does not answer.
         EngineError: It does not start.
     """
     try:
-        return _started(spec)
+        return _started(_on_this_node(spec))
     except S4VError:
         raise
     # Border to foreign code: a broken checkpoint raises whatever its reader does.
     except Exception as error:
         problem = f"cannot load {spec.model}: {type(error).__name__}: {error}"
         raise EngineError(spec.name, problem) from error
+
+
+def _on_this_node(spec: EngineSpec) -> EngineSpec:
+    """Loaders of checkpoints know folders and the hub, and no store."""
+    if spec.name not in ("vllm", "transformers") or not is_uri(spec.model):
+        return spec
+    with storage.patience(storage.UNIT_PATIENCE_S):
+        folder, _ = locate(spec.model, (*SETTINGS, *WEIGHTS), spec.revision)
+    return replace(spec, model=str(folder))
 
 
 def _started(spec: EngineSpec) -> Engine:

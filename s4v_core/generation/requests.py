@@ -109,13 +109,19 @@ class EngineSettings(Config):
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """All that an actor needs to start its engine; small and picklable."""
+    """All that an actor needs to start its engine; small and picklable.
+
+    Attributes:
+        model: Folder, URI or hub id of the checkpoint.
+        revision: Of a checkpoint in a store, the one that engines must find there.
+    """
 
     name: Literal["vllm", "transformers", "openai", "fake"]
     model: str
     template: str
     settings: EngineSettings
     device: Literal["gpu", "cpu"]
+    revision: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

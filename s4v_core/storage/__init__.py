@@ -4,6 +4,7 @@ The only room that knows fsspec. Knows nothing of what the files hold.
 """
 
 from s4v_core.storage.access import UNIT_PATIENCE_S, UnreachableError, patience
+from s4v_core.storage.mirror import mirror
 from s4v_core.storage.places import absolute, arrow_filesystem, base_name, is_local, join, parent
 from s4v_core.storage.reading import (
     SourceChangedError,
@@ -12,6 +13,7 @@ from s4v_core.storage.reading import (
     expand,
     is_folder,
     list_files,
+    list_folder,
     local_copy,
     open_to_read,
     read,
@@ -48,7 +50,9 @@ __all__ = [
     "is_local",
     "join",
     "list_files",
+    "list_folder",
     "local_copy",
+    "mirror",
     "open_to_read",
     "parent",
     "patience",

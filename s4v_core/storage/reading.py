@@ -100,6 +100,24 @@ def list_files(folder: str) -> list[StoredFile]:
     return sorted(files, key=lambda file: file.uri)
 
 
+def list_folder(folder: str) -> list[StoredFile]:
+    """The files right in `folder`, sorted by URI; names that start with a dot are left out.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        StorageError: The store refuses or does not answer.
+    """
+    fs, path = fresh(folder)
+    found = call(folder, lambda: fs.ls(path, detail=True))
+    files = [
+        _stored(fs, info)
+        for info in found
+        # A store may answer with the file itself where `folder` is one.
+        if info["type"] == "file" and info["name"].strip("/") != path.strip("/")
+    ]
+    return sorted((f for f in files if not base_name(f.uri).startswith(".")), key=lambda f: f.uri)
+
+
 def expand(pattern: str) -> list[str]:
     """The URIs that a pattern stands for: braces (`{0000..0003}`) first, then globs (`*`, `**`)."""
     uris: list[str] = []

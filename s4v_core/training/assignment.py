@@ -18,7 +18,7 @@ class Run:
     Attributes:
         output: Absolute.
         digest: Of job and samples.
-        model: Folder or hub id of the checkpoint to start from, the same on every node.
+        model: Folder, URI or hub id of the checkpoint to start from, the same on every node.
         samples, samples_sha256: URI of the table of samples, and what it holds.
         steps: Of the whole run.
     """

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch.distributed.tensor import DTensor
 
+from s4v_core import storage
+from s4v_core.checkpoints import SETTINGS, WEIGHTS, locate
 from s4v_core.errors import TrainingError
 from s4v_core.images.policy import Framing
-from s4v_core.model.folder import SETTINGS, WEIGHTS, locate
 from s4v_core.training.assignment import Run
 from s4v_core.training.checkpoints import Checkpoints, Manifest, complete_checkpoints
 from s4v_core.training.collation import MicroBatch
@@ -67,7 +68,8 @@ class _Worker:
         self.should_stop = False
         dtype = torch.bfloat16 if _precision(job, world) == "bf16" else torch.float32
         torch.set_float32_matmul_precision("high")  # tf32 on GPUs, as the original
-        folder, _ = locate(run.model, (*SETTINGS, *WEIGHTS))
+        with storage.patience(storage.UNIT_PATIENCE_S):
+            folder, _ = locate(run.model, (*SETTINGS, *WEIGHTS))
         self.step = build_sharded(
             folder, job.learning, world.mesh, dtype, job.activation_checkpointing
         )

@@ -14,9 +14,9 @@ from typing import Any
 from transformers import AutoTokenizer, LlavaConfig
 
 from s4v_core import chat, storage
+from s4v_core.checkpoints import fingerprint, locate
 from s4v_core.errors import ConfigError, InputError
 from s4v_core.interrupts import draining
-from s4v_core.model.folder import SETTINGS, WEIGHTS, fingerprint, locate
 from s4v_core.training.assignment import Run, order_of
 from s4v_core.training.card import write_card
 from s4v_core.training.checkpoints import complete_checkpoints
@@ -87,7 +87,7 @@ def check_stage(job: TrainStage) -> CheckedStage:
         ConfigError: A model of another architecture, or the output of another run.
     """
     model = _start(job) if job.model == NEW_DEMO else job.model
-    folder, revision = locate(model, (*SETTINGS, *WEIGHTS))
+    folder, revision = locate(model)  # the weights are for the workers
     config = _config(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     settings = job.model_dump(exclude={*FREE_TO_CHANGE, "output"})
@@ -118,7 +118,7 @@ def run_stage(job: TrainStage) -> Outcome:
     target = storage.join(job.output, MODEL)
     finished = newest is not None and newest.step == run.steps
     if finished and newest and not storage.exists(storage.join(target, "config.json")):
-        folder, _ = locate(checked.model, (*SETTINGS, *WEIGHTS))
+        folder, _ = locate(checked.model)
         card = write_card(job, read_metrics(job.output), prepared)
         export_model(job.output, newest, folder, job.image_mode == "pad", card)
     done = newest.step if newest else 0

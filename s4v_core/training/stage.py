@@ -94,7 +94,7 @@ class TrainStage(Config):
     image_root: str | None = None
     """Folder of the images that a JSON names by relative paths; default: beside it."""
     model: str
-    """Checkpoint folder or hub id to start from; new:demo for the demo shape, untrained."""
+    """Checkpoint folder, on any URI, or hub id to start from; new:demo for a small new one."""
     output: str
     """Folder of the run. The same command again resumes it."""
     template: Literal["vicuna_v1", "plain"]

@@ -128,6 +128,7 @@ def test_a_node_starts_where_jobs_find_the_scripts_with_all_its_settings(tmp_pat
         "RAY_AUTH_MODE=token",
         "RAY_grpc_client_keepalive_time_ms=10000",
         "RAY_grpc_client_keepalive_timeout_ms=10000",
+        f"S4V_SCRATCH={scratch}",
         f"HF_HOME={scratch}/huggingface",
     } <= set(variables)
     assert not [it for it in variables if it.startswith(("OMP_NUM_THREADS", "PYTHONWARNINGS"))]

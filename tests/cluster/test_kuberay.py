@@ -129,6 +129,15 @@ def test_nodes_have_the_settings_of_other_clusters() -> None:
             assert f"{variable}={given[variable]}" in said
 
 
+def test_fetched_checkpoints_lie_in_the_scratch_volume() -> None:
+    for pod in _pods(_cluster("RayCluster")):
+        [container] = pod["containers"]
+        given = {it["name"]: it.get("value") for it in container["env"]}
+        mounts = {it["name"]: it["mountPath"] for it in container["volumeMounts"]}
+        assert given["S4V_SCRATCH"] == mounts["scratch"]
+        assert given["HF_HOME"].startswith(mounts["scratch"])
+
+
 def test_the_service_serves_what_serve_config_says() -> None:
     ours = yaml.safe_load(_manifest("RayService")["spec"]["serveConfigV2"])
     file = yaml.safe_load((ROOT / "serve" / "config.yaml").read_text())

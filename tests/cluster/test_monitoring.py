@@ -1,5 +1,6 @@
 """Dashboard and rules use the names that are exported, and no others."""
 
+import importlib.util
 import json
 import re
 from collections.abc import Iterator
@@ -53,12 +54,28 @@ def test_every_metric_of_ours_is_exported() -> None:
 
 def test_every_metric_of_rays_stands_in_its_source() -> None:
     source = Path(ray.__file__).parent
-    theirs = {name.removeprefix("ray_") for name in USED if not re.match(r"ray_s4v_|s4v:", name)}
+    theirs = {
+        name.removeprefix("ray_") for name in USED if not re.match(r"ray_s4v_|ray_vllm_|s4v:", name)
+    }
     for place, beginning in RAYS_OWN.items():
         files = [source / place] if place.endswith(".py") else (source / place).glob("*.py")
         text = "".join(file.read_text() for file in files)
         theirs -= {name for name in theirs if name.startswith(beginning) and name in text}
     assert not theirs
+
+
+def test_every_metric_of_vllms_stands_in_its_source() -> None:
+    spec = importlib.util.find_spec("vllm")
+    assert spec is not None
+    assert spec.origin is not None
+    metrics = Path(spec.origin).parent / "v1" / "metrics"
+    named = re.findall(r'name="(vllm:\w+)"', (metrics / "loggers.py").read_text())
+    # As Ray's wrapper does, which this holds to be still so.
+    assert 're.sub(r"[^a-zA-Z0-9_]", "_", name)' in (metrics / "ray_wrappers.py").read_text()
+    exported = {"ray_" + re.sub(r"[^a-zA-Z0-9_]", "_", name) for name in named}
+    used = {name for name in USED if name.startswith("ray_vllm_")}
+    assert used
+    assert used <= exported
 
 
 def test_every_recorded_series_is_recorded_and_used() -> None:
@@ -71,6 +88,7 @@ def test_every_recorded_series_is_recorded_and_used() -> None:
     [
         *("images_done|images_per_s", "gpu_days", "gpu_days_forecast", "without_caption_total"),
         *("bound_by", "queued_queries", "http_requests", "http_seconds_bucket", "tokens"),
+        *("vllm_kv_cache_usage", "vllm_num_requests_running", "vllm_num_requests_waiting"),
         *("engines", "node_gpus_utilization", "node_cpu_utilization", "node_mem_used"),
     ],
 )

@@ -1,6 +1,7 @@
 """vLLM's CPU build and transformers, end to end on the same untrained checkpoint."""
 
 import importlib.util
+import os
 import threading
 import time
 from pathlib import Path
@@ -8,12 +9,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+from s4v_core import storage
 from s4v_core.captioning.caption_pass import run_pass
 from s4v_core.captioning.gate import Gate
 from s4v_core.captioning.job import CaptionJob
 from s4v_core.captioning.outcome import DONE
 from s4v_core.errors import EngineError
 from s4v_core.generation.requests import EngineSettings, SamplingConfig
+from s4v_core.model.folder import read_facts
 from s4v_core.recipes import CAPTION
 from tests.conftest import SHARED_DATA, write_tar
 from tests.flow.oracle import check_rows
@@ -39,7 +42,7 @@ def shard(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, bytes]) ->
 
 
 def _captions(
-    shard: Path, output: Path, checkpoint: Path, engine: str, **changes: object
+    shard: Path, output: Path, checkpoint: Path | str, engine: str, **changes: object
 ) -> dict[str, dict]:
     job = CaptionJob(
         input=(str(shard),),
@@ -72,6 +75,21 @@ def test_vllm_and_transformers_caption_the_same_images_alike(
         assert ours[name]["prompt_tokens"] == reference[name]["prompt_tokens"]
         assert ours[name]["output_tokens"] <= GREEDY.max_tokens
         assert ours[name]["model_revision"].startswith("sha256:")
+
+
+def test_a_captioner_may_lie_in_a_store(
+    photos: dict[str, bytes], checkpoint: Path, bucket: str, tmp_path: Path
+) -> None:
+    for path in checkpoint.iterdir():
+        storage.replace(f"{bucket}/models/untrained/{path.name}", path.read_bytes())
+    shard = write_tar(tmp_path / "0000.tar", dict(list(photos.items())[:4]))
+    model = f"{bucket}/models/untrained"
+    rows = _captions(shard, tmp_path / "out", model, "transformers", unit_size=2)
+    assert {row["status"] for row in rows.values()} == {"ok"}
+    assert {row["model"] for row in rows.values()} == {model}
+    assert {row["model_revision"] for row in rows.values()} == {read_facts(model).revision}
+    scratch = Path(os.environ["S4V_SCRATCH"])
+    assert len(list(scratch.glob("checkpoints/*/model.safetensors"))) == 1
 
 
 def test_an_engine_that_cannot_load_its_weights_ends_the_job_with_a_sentence(
