@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import httpx
 import pytest
 import s3fs
 import yaml
@@ -37,7 +38,8 @@ echo {sysconfig.get_path("purelib")} > $site/packages.pth
 cp ~/s4v/cluster/cpu/s4v_torchvision_cpu.* $site
 cp {BIN}/ray {BIN}/uv ~/s4v-venv/bin
 sed -i "1s|.*|#!$HOME/s4v-venv/bin/python|" ~/s4v-venv/bin/ray
-VIRTUAL_ENV=~/s4v-venv ~/s4v-venv/bin/uv pip install -q --offline --no-deps --no-build-isolation -e ~/s4v
+export VIRTUAL_ENV=~/s4v-venv
+~/s4v-venv/bin/uv pip install -q --offline --no-deps --no-build-isolation -e ~/s4v
 """
 """In place of cluster/install.sh, for the hosts have no way to a package index: the packages of
 this environment, and the project as it was brought there."""
@@ -62,11 +64,18 @@ class Launched(NamedTuple):
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
         return done.stdout
 
-    def nodes(self) -> int:
-        """Workers that the head counts as alive."""
-        said = self.ray("exec", "cluster/local.yaml", "ray status")
-        active = said.partition("Active:")[2].partition("Pending:")[0]
-        return active.count("local.cluster.node") - active.count("headgroup")
+    def workers(self) -> int:
+        """Those that the head counts as alive; 0 as long as nobody answers."""
+        address = self.variables["RAY_API_SERVER_ADDRESS"]
+        token = (Path(self.variables["HOME"]) / ".ray" / "auth_token").read_text()
+        try:
+            answer = httpx.get(
+                f"{address}/api/v0/nodes", headers={"authorization": f"Bearer {token}"}
+            )
+        except httpx.TransportError:
+            return 0
+        nodes = answer.json()["data"]["result"]["result"]
+        return sum(node["state"] == "ALIVE" and not node["is_head_node"] for node in nodes)
 
     def submit(self, *flags: str) -> str:
         return self.ray("job", "submit", "--", "python", "ray_jobs/caption.py", *flags)
@@ -125,7 +134,7 @@ def launched(
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait_until(lambda: found.nodes() == 2, "both workers are up", 600)
+        wait_until(lambda: found.workers() == 2, "both workers are up", 600)
         yield found
     finally:
         tunnel.terminate()
@@ -225,7 +234,7 @@ def test_a_host_cut_off_and_another_killed_cost_time_and_no_image(
     job.wait(900)
     if job.returncode:  # as the runbook says
         launched.ray("up", "-y", "--no-config-cache", "cluster/local.yaml")
-        wait_until(lambda: launched.nodes() == 2, "both workers are up", 600)
+        wait_until(lambda: launched.workers() == 2, "both workers are up", 600)
         launched.submit(*flags)
     _prove(world, _fetched(store, output, tmp_path / "out"))
 
