@@ -12,7 +12,7 @@ serve: setup  ## both endpoints with the demo captioner on http://127.0.0.1:8000
 	$(PY) -m serve
 
 test: check  ## everything but the suites marked slow, cluster, perf, gpu and faults
-	$(PY) -m pytest -m "not slow and not cluster and not perf and not gpu and not faults"
+	$(PY) -m pytest --durations 25 -m "not slow and not cluster and not perf and not gpu and not faults"
 
 test-faults: setup  ## every fault with its count; hours on two cores
 	$(PY) -m pytest -m faults tests/faults

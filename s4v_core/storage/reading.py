@@ -284,7 +284,11 @@ def _get_s3(
 
     async def get() -> bytes:
         answer = await fs._call_s3("get_object", Bucket=bucket, Key=key, **about)
-        return bytes(await answer["Body"].read())
+        try:
+            return bytes(await answer["Body"].read())
+        finally:
+            # A body that broke off keeps its connection; after ten of them nobody gets one.
+            answer["Body"].close()
 
     try:
         return awaited(fs, get, limit_s=limit_s)

@@ -33,6 +33,19 @@ def test_reads_through_bad_weather_are_whole(
     assert proxy.hurt > 0
 
 
+def test_answers_that_break_off_use_up_no_connections(
+    proxy: FaultProxy, file: storage.StoredFile
+) -> None:
+    proxy.cut = 1.0
+    for _ in range(30):
+        with storage.patience(0), pytest.raises(StorageError):
+            storage.read(file.uri, file.etag)
+    proxy.cut = 0.0
+    started = time.monotonic()
+    assert storage.read(file.uri, file.etag) == DATA
+    assert time.monotonic() - started < 5
+
+
 def test_a_short_outage_is_waited_for_and_a_long_one_is_told(
     proxy: FaultProxy, file: storage.StoredFile
 ) -> None:

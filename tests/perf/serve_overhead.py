@@ -114,7 +114,8 @@ def _bodies(count: int, stream: bool) -> list[dict[str, Any]]:
 def _bare(checkpoint: Path, folder: Path) -> Iterator[Server]:
     port = free_port()
     command = [
-        *(str(Path(sys.executable).parent / "vllm"), "serve", str(checkpoint)),
+        # What `vllm serve` runs; that command does not know itself in vLLM's CPU build.
+        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(checkpoint)),
         *("--served-model-name", MODEL, "--host", "127.0.0.1", "--port", str(port)),
         *("--dtype", "float32", "--max-num-seqs", str(SEQUENCES), "--generation-config", "vllm"),
         *("--kv-cache-memory-bytes", str(KV_CACHE_GIB << 30), "--enforce-eager"),
