@@ -3,7 +3,7 @@ PY := .venv/bin/python
 # Ray would report usage statistics; tests and demo keep to themselves.
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: demo serve test test-faults test-slow check setup lock clean
+.PHONY: demo serve test test-faults test-cluster test-slow check setup lock clean
 
 demo: setup  ## caption drawn scenes with the demo captioner: no GPU, no download
 	$(PY) ray_jobs/caption.py demo
@@ -16,6 +16,9 @@ test: check  ## everything but the suites marked slow, cluster, perf, gpu and fa
 
 test-faults: setup  ## every fault with its count; hours on two cores
 	$(PY) -m pytest -m faults tests/faults
+
+test-cluster: setup  ## clusters on hosts of this machine's own: needs root, iproute2, nftables, openssh-server, rsync
+	$(PY) -m pytest -m cluster
 
 test-slow: setup
 	$(PY) -m pytest -m slow
