@@ -16,8 +16,10 @@ import s3fs
 import yaml
 from moto.server import ThreadedMotoServer
 
-from s4v_core.demo.shards import write_scenes
+from s4v_core.demo.shards import write_lessons, write_scenes
 from s4v_core.demo.shipped import CAPTIONER
+from s4v_core.training.checkpoints import complete_checkpoints
+from s4v_core.training.metrics import read_metrics
 from tests.cluster.head import BIN
 from tests.cluster.hosts import ROOT, Network, wait_until, why_not
 from tests.faults.world import World, build_world
@@ -28,6 +30,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 BUCKET = "s3://cluster"
 SCENES, IMAGES = 100, 2000
+CPUS = 3
+"""Of each worker, whatever the machine has."""
 STORE = "--object-store-memory=400000000"
 
 ENVIRONMENT = f"""
@@ -180,7 +184,7 @@ def _adapt(file: Path, network: Network, key: Path, store: s3fs.S3FileSystem) ->
     [install] = [n for n, command in enumerate(commands) if "install.sh" in command]
     (file.parent / "environment.sh").write_text(ENVIRONMENT)
     commands[install] = "bash ~/s4v/cluster/environment.sh"
-    for name, more in (("head", ""), ("worker", " --num-cpus=6")):
+    for name, more in (("head", ""), ("worker", f" --num-cpus={CPUS}")):
         commands = config[f"{name}_start_ray_commands"]
         start = commands[-1].split(" ")
         commands[-1] = " ".join(STORE if "object-store" in part else part for part in start) + more
@@ -217,13 +221,7 @@ def test_a_host_cut_off_and_another_killed_cost_time_and_no_image(
     flags += ["--engine", "fake", "--engines", "2", "--unit-size", "32"]
     flags += ["--settings.fake-latency-s", "0.5", "--settings.max-num-seqs", "8"]
     flags += ["--settings.cpus", "1"]
-    job = subprocess.Popen(
-        [BIN / "ray", "job", "submit", "--", "python", "ray_jobs/caption.py", *flags],
-        cwd=launched.checkout,
-        env=launched.variables,
-        stdout=(tmp_path / "job.log").open("w"),
-        stderr=subprocess.STDOUT,
-    )
+    job = _submitted(launched, tmp_path, "caption.py", *flags)
     _, cut, killed = launched.network.hosts
     _wait_for_units(store, output, 5)
     cut.unplug()
@@ -237,6 +235,49 @@ def test_a_host_cut_off_and_another_killed_cost_time_and_no_image(
         wait_until(lambda: launched.workers() == 2, "both workers are up", 600)
         launched.submit(*flags)
     _prove(world, _fetched(store, output, tmp_path / "out"))
+
+
+STEPS = 40
+
+
+def test_training_loses_a_host_and_ends_with_the_losses_of_a_run_that_lost_none(
+    launched: Launched, checkpoint: Path, tmp_path: Path
+) -> None:
+    lessons = tmp_path / "lessons"
+    write_lessons(lessons, 400, seed=3)
+    flags = ["demo", "--data", f"{lessons}/captions.json", "--images", str(lessons)]
+    flags += ["--model", str(checkpoint), "--batch-size", "16", "--device-batch-size", "4"]
+    flags += ["--max-steps", str(STEPS), "--saving.every-steps", "10"]
+    output, alone = tmp_path / "run", tmp_path / "alone"
+    # More workers than one host has CPUs: it cannot go on before the other one is back.
+    job = _submitted(
+        launched, tmp_path, "finetune.py", *flags, "--output", str(output), "--workers", "4"
+    )
+    _, _, lost = launched.network.hosts
+    wait_until(lambda: complete_checkpoints(str(output)), "a checkpoint is written", 400)
+    lost.unplug()
+    wait_until(lambda: launched.workers() == 1, "the head has noticed", 200)
+    lost.plug_in(launched.network.gateway)
+    assert job.wait(900) == 0, (tmp_path / "job.log").read_text()[-6000:]
+    script = [sys.executable, str(ROOT / "ray_jobs" / "finetune.py"), *flags]
+    subprocess.run([*script, "--output", str(alone), "--workers", "0"], check=True, cwd=ROOT)
+    losses = [[m.loss for m in read_metrics(str(folder))] for folder in (output, alone)]
+    assert len(losses[1]) == STEPS
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+def _submitted(
+    launched: Launched, folder: Path, script: str, *flags: str
+) -> subprocess.Popen[bytes]:
+    """A job on its way; what it says is in job.log."""
+    with (folder / "job.log").open("w") as log:
+        return subprocess.Popen(
+            [BIN / "ray", "job", "submit", "--", "python", f"ray_jobs/{script}", *flags],
+            cwd=launched.checkout,
+            env=launched.variables,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
 
 
 def _prove(world: World, output: Path) -> None:
