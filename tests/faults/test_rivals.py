@@ -70,6 +70,26 @@ def test_four_runs_on_one_output_lose_and_double_nothing(tmp_path: Path, rounds:
         world.prove(output)
 
 
+@pytest.mark.faults
+def test_four_runs_on_a_store_that_overwrites_lose_and_double_nothing(
+    bucket: str, plain_store: FaultProxy, tmp_path: Path
+) -> None:
+    world = build_world(tmp_path / "shards", images=480, shards=4)
+    files = s3fs.S3FileSystem()
+    for number in range(5):
+        output = f"{bucket}/run-{number}"
+        flags = ["--input", str(world.shards), "--output", output, *FAKE, *NO_LATENCY]
+        flags += ["--settings.fake-latency-s", "0.3"]
+        runs = [start("caption.py", *flags, cwd=tmp_path) for _ in range(4)]
+        said = [run.communicate(timeout=600) for run in runs]
+        assert [run.returncode for run in runs] == [0, 0, 0, 0], said
+        assert all(err.count("overwrites") == 1 for _, err in said), said
+        copy = tmp_path / f"run-{number}"
+        files.get(f"{output}/plan.parquet", f"{copy}/plan.parquet")
+        files.get(f"{output}/captions/", f"{copy}/captions/", recursive=True)
+        world.prove(copy)
+
+
 def test_a_reader_never_sees_a_row_twice_while_a_unit_is_healed(tmp_path: Path) -> None:
     output = str(tmp_path)
     units.commit_unit(output, 0, "plan", "run-0", rows_of_writer(0))

@@ -14,7 +14,7 @@ from tests.faults.world import World, build_world
 from tests.flow.oracle import check_rows
 from tests.flow.scripts import FAKE, start
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
 
 UNIT = 16
 
@@ -68,7 +68,6 @@ def _folder(tmp_path: Path, name: str) -> Path:
     return folder
 
 
-@pytest.mark.faults
 def test_a_tired_store_slows_a_pass_and_changes_nothing(store: Store, tmp_path: Path) -> None:
     seconds = {}
     for share in (0.0, 0.01, 0.1, 0.5):
@@ -80,7 +79,6 @@ def test_a_tired_store_slows_a_pass_and_changes_nothing(store: Store, tmp_path: 
     log.info("seconds by share of calls refused: %s", seconds)
 
 
-@pytest.mark.faults
 def test_an_outage_of_half_a_minute_is_waited_for(store: Store, tmp_path: Path) -> None:
     def cut_off(output: str) -> None:
         store.wait_for(f"{output}/captions", 5)
@@ -91,7 +89,6 @@ def test_an_outage_of_half_a_minute_is_waited_for(store: Store, tmp_path: Path) 
     store.world.prove(tmp_path / "out")
 
 
-@pytest.mark.faults
 @pytest.mark.parametrize("fault", ["dropped", "cut", "failed"])
 def test_one_answer_in_ten_is_lost_or_cut_or_a_failure(
     store: Store, tmp_path: Path, fault: str
@@ -102,20 +99,18 @@ def test_one_answer_in_ten_is_lost_or_cut_or_a_failure(
     store.world.prove(tmp_path / "out")
 
 
-@pytest.mark.faults
 def test_two_seconds_of_latency_cost_time_and_nothing_else(store: Store, tmp_path: Path) -> None:
     store.proxy.delay_s = 2
     store.caption(_folder(tmp_path, "out"), "--unit-size", "256")
     store.world.prove(tmp_path / "out")
 
 
-@pytest.mark.parametrize("rounds", [1, pytest.param(10, marks=pytest.mark.faults)])
 def test_shards_replaced_in_mid_run_give_no_caption_of_the_new_bytes(
-    bucket: str, proxy: FaultProxy, s3_server: str, tmp_path: Path, rounds: int
+    bucket: str, proxy: FaultProxy, s3_server: str, tmp_path: Path
 ) -> None:
     world = build_world(tmp_path / "shards", images=UNIT * 64, shards=4)
     turned = build_world(tmp_path / "turned", images=UNIT * 80, shards=5)
-    for number in range(rounds):
+    for number in range(10):
         store = Store(bucket, world, proxy, s3_server)
 
         def replace(output: str, store: Store = store) -> None:

@@ -1,0 +1,104 @@
+"""How many images a core feeds: the pass with the fake engine against a plain loop that decodes.
+
+python -m tests.perf.feed_rate
+
+The plain loop is Pillow alone in one process per core: bytes from memory, reduced-scale JPEG
+decoding, resize, crop, nothing kept. The pass reads tar shards, proves them whole, decodes in
+guarded children, moves pixels through the object store to an engine that answers at once, and
+commits rows.
+Read the ratio: the share of the plain rate that is left. Goal: 0.80. Below it stands what one core
+feeds, and so the cores that an A100 (7 images/s) and an H200 (about three times that) need.
+"""
+
+import io
+import itertools
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from PIL import Image
+
+from tests.conftest import photo, write_tar
+from tests.flow.oracle import check_rows
+from tests.flow.scripts import FAKE, ROOT
+from tests.perf.engine_efficiency import rate
+from tests.perf.measuring import by_turns, ratios, record, spread
+
+SIDE = 336
+DIFFERENT, SHARDS, PAIRS = 32, 8, 5
+SIZES = {(640, 480): 6000, (2250, 1500): 1600}
+"""Images of one measurement, by their size."""
+CORES = os.cpu_count() or 1
+NEEDED = {"A100": 7.0, "H200": 21.0}
+
+
+def plain(images: Sequence[bytes]) -> int:
+    """Decodes and frames each; how many."""
+    for data in images:
+        image = Image.open(io.BytesIO(data))
+        image.draft("RGB", (SIDE, SIDE))
+        short = min(image.size)
+        left, top = (image.width - short) // 2, (image.height - short) // 2
+        box = (left, top, left + short, top + short)
+        framed = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=box)
+        framed.tobytes()
+    return len(images)
+
+
+def _plain_rate(images: Sequence[bytes], count: int) -> float:
+    whole = list(itertools.islice(itertools.cycle(images), count // CORES))
+    with ProcessPoolExecutor(CORES) as pool:
+        list(pool.map(plain, [whole[:8]] * CORES))  # they have started
+        started = time.monotonic()
+        done = sum(pool.map(plain, [whole] * CORES))
+        return done / (time.monotonic() - started)
+
+
+def _pass_rate(shards: Path, folder: Path, name: str) -> float:
+    output = folder / name
+    command = [sys.executable, str(ROOT / "ray_jobs" / "caption.py"), *FAKE]
+    command += ["--input", str(shards), "--output", str(output), "--unit-size", "128"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return rate([row["created_at"].timestamp() for row in check_rows(output)])
+
+
+def _write(folder: Path, images: Sequence[bytes], count: int) -> None:
+    for shard in range(SHARDS):
+        numbers = range(shard, count, SHARDS)
+        members = {f"{n:06d}.jpg": images[n % DIFFERENT] for n in numbers}
+        write_tar(folder / f"{shard:04d}.tar", members)
+
+
+def main() -> None:
+    """Runs for about eight minutes on two cores."""
+    figures, lines = {}, ["| JPEG | pass, images/s | plain loop | ratio | one core feeds |"]
+    lines.append("|---|---|---|---|---|")
+    for size, count in SIZES.items():
+        images = [photo(seed, size) for seed in range(DIFFERENT)]
+        with tempfile.TemporaryDirectory() as name:
+            folder, runs = Path(name), itertools.count()
+            _write(folder / "shards", images, count)
+            mine, theirs = by_turns(
+                PAIRS,
+                lambda folder=folder, runs=runs: _pass_rate(
+                    folder / "shards", folder, f"out-{next(runs)}"
+                ),
+                lambda images=images, count=count: _plain_rate(images, count),
+            )
+        figures["x".join(map(str, size))] = {"pass_per_s": mine, "plain_per_s": theirs}
+        fed = statistics.median(mine) / CORES
+        cores = ", ".join(f"{name} {need / fed:.2f}" for name, need in NEEDED.items())
+        cells = (spread(mine, 0), spread(theirs, 0), spread(ratios(mine, theirs)))
+        lines.append(f"| {size[0]}x{size[1]} | {' | '.join(cells)} | {fed:.0f}/s; cores: {cores} |")
+    record("feed_rate", figures, "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
