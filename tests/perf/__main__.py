@@ -1,0 +1,66 @@
+"""All benchmarks in turn, or the named ones, and their tables in RESULTS.md: `make bench`.
+
+python -m tests.perf [NAME ...]
+
+Each is a module of this folder that says in its first lines what it measures, why, and how to read
+it. One that fails says so in its place, and the others go on.
+"""
+
+import json
+import runpy
+import sys
+import time
+import traceback
+from importlib import import_module
+from pathlib import Path
+
+from tests.perf.measuring import RESULTS
+
+BENCHMARKS = ("engine_efficiency", "feed_rate", "serve_overhead", "serve_load")
+PAGE = Path(__file__).parent / "RESULTS.md"
+BEGIN, END = "<!-- benchmarks -->\n", "<!-- end of benchmarks -->\n"
+
+
+def main(names: list[str]) -> int:
+    """1 if one of them failed, 2 for a name that is none."""
+    if unknown := set(names) - set(BENCHMARKS):
+        print(f"error: found {min(unknown)!r}, allowed {', '.join(BENCHMARKS)}", file=sys.stderr)  # noqa: T201
+        return 2
+    failed = [name for name in names or BENCHMARKS if not _ran(name)]
+    _write_page()
+    return int(bool(failed))
+
+
+def _ran(name: str) -> bool:
+    started = time.monotonic()
+    print(f"== {name}", flush=True)  # noqa: T201
+    try:
+        runpy.run_module(f"tests.perf.{name}", run_name="__main__")
+    # Border to whatever a benchmark runs into: the others are worth having.
+    except Exception:  # noqa: BLE001
+        traceback.print_exc()
+        return False
+    print(f"   {time.monotonic() - started:.0f} s", flush=True)  # noqa: T201
+    return True
+
+
+def _write_page() -> None:
+    """Puts the tables where the page has its marks."""
+    page = PAGE.read_text()
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    sections = [_section(name) for name in BENCHMARKS if (RESULTS / f"{name}.json").exists()]
+    PAGE.write_text(before + BEGIN + "\n".join(["", *sections]) + "\n" + END + after)
+
+
+def _section(name: str) -> str:
+    found = json.loads((RESULTS / f"{name}.json").read_text())
+    machine = found["machine"]
+    title = (import_module(f"tests.perf.{name}").__doc__ or name).splitlines()[0]
+    versions = ", ".join(f"{package} {version}" for package, version in machine["versions"].items())
+    about = f"{machine['date']}, {machine['cores']} cores ({machine['processor']}), {versions}"
+    return f"### {title}\n\n`python -m tests.perf.{name}`; {about}.\n\n{found['table']}\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
