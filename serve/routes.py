@@ -1,7 +1,6 @@
 """Paths, documents and errors of the HTTP interface; what they do is in the ingress."""
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -87,7 +86,7 @@ def make_app(config: ServeConfig, keyring: Keyring) -> FastAPI:
 
 async def _not_valid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return _answer(invalid(error.errors()))
+    return _answer(invalid(error.errors()), {})
 
 
 async def _not_found(_: Request, error: Exception) -> Response:
@@ -102,5 +101,5 @@ async def _not_found(_: Request, error: Exception) -> Response:
     return _answer(found, dict(error.headers or {}))
 
 
-def _answer(refusal: Refusal, more: Mapping[str, str] = MappingProxyType({})) -> Response:
+def _answer(refusal: Refusal, more: Mapping[str, str]) -> Response:
     return Response(refusal.body(), refusal.status, {**more, **refusal.headers()})

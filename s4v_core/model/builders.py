@@ -5,7 +5,7 @@ Weights are random; a model that knows something comes from training or conversi
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -60,23 +60,40 @@ def sharegpt4v_7b_config() -> LlavaConfig:
     return llava_config(vision, text, image_id=32000, pad_id=32001)
 
 
+class Shape(NamedTuple):
+    """Of a transformer: width of its stream and of its inner layers, blocks, attention heads."""
+
+    width: int
+    inner: int
+    blocks: int
+    heads: int
+
+
 def demo_config(tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
     """LLaVA-1.5 in small: 49 image tokens, four vision blocks of which the last is not used."""
-    vision = CLIPVisionConfig(
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        image_size=DEMO_IMAGE_PX,
-        patch_size=DEMO_PATCH_PX,
-        projection_dim=128,
+    shape = Shape(128, 256, 4, 4)
+    return small_config(tokenizer, DEMO_IMAGE_PX, DEMO_PATCH_PX, vision=shape, text=shape)
+
+
+def small_config(
+    tokenizer: PreTrainedTokenizerFast, image_px: int, patch_px: int, vision: Shape, text: Shape
+) -> LlavaConfig:
+    """LLaVA-1.5 of these shapes around a tokenizer of its own; 1,024 positions."""
+    tower = CLIPVisionConfig(
+        hidden_size=vision.width,
+        intermediate_size=vision.inner,
+        num_hidden_layers=vision.blocks,
+        num_attention_heads=vision.heads,
+        image_size=image_px,
+        patch_size=patch_px,
+        projection_dim=vision.width,
     )
-    text = LlamaConfig(
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=4,
+    language = LlamaConfig(
+        hidden_size=text.width,
+        intermediate_size=text.inner,
+        num_hidden_layers=text.blocks,
+        num_attention_heads=text.heads,
+        num_key_value_heads=text.heads,
         max_position_embeddings=1024,
         vocab_size=vocabulary_rows(tokenizer),
         bos_token_id=tokenizer.bos_token_id,
@@ -85,7 +102,7 @@ def demo_config(tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
         tie_word_embeddings=False,
     )
     image_id = tokenizer.convert_tokens_to_ids(chat.IMAGE)
-    return llava_config(vision, text, image_id, tokenizer.pad_token_id)
+    return llava_config(tower, language, image_id, tokenizer.pad_token_id)
 
 
 def vocabulary_rows(tokenizer: Any) -> int:

@@ -6,16 +6,10 @@ Every part of the path is real, the captions are noise. Built in a second from a
 from pathlib import Path
 
 import torch
-from transformers import (
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    PreTrainedTokenizerFast,
-)
+from transformers import LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from s4v_core import chat, prompts
-from s4v_core.model.builders import build_tokenizer, llava_config, vocabulary_rows
+from s4v_core.model.builders import Shape, build_tokenizer, small_config
 from s4v_core.model.checkpoint import export_checkpoint
 from s4v_core.model.processor import build_processor
 
@@ -44,30 +38,8 @@ def build_untrained(folder: Path, seed: int = 0) -> None:
 
 def untrained_config(tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
     """16 image tokens, three vision blocks of which the last is not used."""
-    vision = CLIPVisionConfig(
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        image_size=IMAGE_PX,
-        patch_size=PATCH_PX,
-        projection_dim=64,
-    )
-    text = LlamaConfig(
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        max_position_embeddings=1024,
-        vocab_size=vocabulary_rows(tokenizer),
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        tie_word_embeddings=False,
-    )
-    image_id = tokenizer.convert_tokens_to_ids(chat.IMAGE)
-    return llava_config(vision, text, image_id, tokenizer.pad_token_id)
+    vision, text = Shape(64, 128, 3, 2), Shape(128, 256, 2, 4)
+    return small_config(tokenizer, IMAGE_PX, PATCH_PX, vision, text)
 
 
 def untrained_tokenizer() -> PreTrainedTokenizerFast:

@@ -31,20 +31,12 @@ from tests.conftest import photo, write_tar
 from tests.flow.oracle import check_rows
 from tests.flow.scripts import ROOT
 from tests.perf.heavy import build_heavy
-from tests.perf.measuring import by_turns, ratios, record, spread
+from tests.perf.measuring import by_turns, rate, ratios, record, spread
 
 IMAGES, SHARDS, UNIT = 128, 4, 8
 TOKENS, SEQUENCES, KV_CACHE_GIB = 64, 16, 2
 PAIRS = 5
 SIZE = (640, 480)
-
-
-def rate(done_at: Sequence[float]) -> float:
-    """Images per second from the first one's end to the last one's; those that ended together with
-    the first do not count, for nobody saw them begin."""
-    first = min(done_at)
-    later = [at for at in done_at if at > first + 0.5]
-    return len(later) / (max(later) - first)
 
 
 class Bare:

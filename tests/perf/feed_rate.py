@@ -27,8 +27,7 @@ from PIL import Image
 from tests.conftest import photo, write_tar
 from tests.flow.oracle import check_rows
 from tests.flow.scripts import FAKE, ROOT
-from tests.perf.engine_efficiency import rate
-from tests.perf.measuring import by_turns, ratios, record, spread
+from tests.perf.measuring import by_turns, rate, ratios, record, spread
 
 SIDE = 336
 DIFFERENT, SHARDS, PAIRS = 32, 8, 5

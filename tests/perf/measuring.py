@@ -28,6 +28,14 @@ def by_turns(
     return found
 
 
+def rate(done_at: Sequence[float]) -> float:
+    """Images per second from the first one's end to the last one's; those that ended together with
+    the first do not count, for nobody saw them begin."""
+    first = min(done_at)
+    later = [at for at in done_at if at > first + 0.5]
+    return len(later) / (max(later) - first)
+
+
 def spread(values: Sequence[float], digits: int = 2) -> str:
     """Median, and the least and the greatest."""
     middle = statistics.median(values)
