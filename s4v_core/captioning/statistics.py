@@ -1,8 +1,10 @@
 """Figures of a run: what is done and how it ended, from storage alone, and what set the pace."""
 
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from s4v_core import storage
@@ -59,14 +61,12 @@ def count_run(output: str, head: plan.PlanHead) -> RunCounts:
     totals: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     foreign = sorted(done - planned)
-    # A disk answers faster than threads take turns.
-    with ThreadPoolExecutor(1 if storage.is_local(output) else READERS) as pool:
-        for account in pool.map(lambda unit: units.read_account(output, unit), done & planned):
-            if (account.plan, account.rows) != (head.digest, head.unit_rows[account.unit]):
-                foreign.append(account.unit)
-            for name in ("rows", "ok", "rejected", "error", "output_tokens", "attempts"):
-                totals[name] += getattr(account, name)
-            reasons.update(account.reasons)
+    for account in _accounts(output, done & planned):
+        if (account.plan, account.rows) != (head.digest, head.unit_rows[account.unit]):
+            foreign.append(account.unit)
+        for name in ("rows", "ok", "rejected", "error", "output_tokens", "attempts"):
+            totals[name] += getattr(account, name)
+        reasons.update(account.reasons)
     return RunCounts(
         images=head.images,
         units=len(planned),
@@ -84,6 +84,15 @@ def count_run(output: str, head: plan.PlanHead) -> RunCounts:
         repeated=sum(shard["repeated"] for shard in head.shards),
         skipped=sum(shard["skipped"] for shard in head.shards),
     )
+
+
+def _accounts(output: str, done: set[int]) -> Iterator[units.UnitAccount]:
+    read = partial(units.read_account, output)
+    if storage.is_local(output):  # a disk answers faster than threads take turns
+        yield from map(read, done)
+        return
+    with ThreadPoolExecutor(READERS) as pool:
+        yield from pool.map(read, done)
 
 
 @dataclass(slots=True)
