@@ -21,10 +21,10 @@ from s4v_core.captioning.outcome import Outcome
 from s4v_core.captioning.pass_flow import PassFlow, index_input
 from s4v_core.captioning.report import REPORT_NAME, write_report
 from s4v_core.captioning.statistics import count_run
-from s4v_core.captioning.status import read_status
+from s4v_core.captioning.status import STATS_NAME, read_status
 from s4v_core.demo.score import Score, score
 from s4v_core.demo.shards import write_scenes
-from s4v_core.errors import InputError
+from s4v_core.errors import InputError, StorageError
 from s4v_core.records import units
 from s4v_core.records.plan import (
     PlanHead,
@@ -40,6 +40,8 @@ OVERWRITES = (
     "%s: this store overwrites where it should refuse (If-None-Match); every image still has "
     "exactly one row, but two runs at once would do some work twice"
 )
+TELL_EVERY_S = 15.0
+
 DEMO_NOTICE = "A demo: the captioner knows drawn scenes and nothing else."
 
 
@@ -57,7 +59,6 @@ def run_pass(job: CaptionJob) -> Outcome:
     head = checked.head or _plan(checked)
     todo, found_done = _todo(job, head)
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-    started = time.monotonic()
     flow = PassFlow(checked, head, run_id, job.output)
     if todo:
         storage.remove_stale_partials(units.captions_folder(job.output))
@@ -66,33 +67,39 @@ def run_pass(job: CaptionJob) -> Outcome:
         storage.replace_json(
             storage.join(job.output, "run.json"), _about_run(checked, head, run_id)
         )
-        for _ in flow.run(todo, "captioning", 0 if job.retry_errors else found_done):
-            pass
-    wall_s = time.monotonic() - started
+        _run(flow, todo, 0 if job.retry_errors else found_done)
     outcome = Outcome(
         output=job.output,
         counts=count_run(job.output, head),
-        captioned=flow.captioned,
-        captioned_ok=flow.captioned_ok,
-        attempted=flow.attempted,
-        engine_starts=flow.engine_starts,
+        figures=flow.figures(),
         found_done=found_done,
-        wasted=flow.wasted,
-        wall_s=wall_s,
-        ms_per_image=flow.times.ms_per_image(),
-        bound_by=flow.bound_by,
         interrupted=flow.interrupted,
         notes=_notes(checked, head),
         planned=read_forecast(job.output),
     )
     if todo:
-        storage.replace_json(storage.join(job.output, "stats.json"), outcome.as_dict())
+        storage.replace_json(storage.join(job.output, STATS_NAME), outcome.as_dict())
     if todo or storage.stat(storage.join(job.output, REPORT_NAME)) is None:
         figures = read_status(job.output).figures or outcome.as_dict()
         notice = DEMO_NOTICE if job.demo_scenes else ""
         write_report(job.output, head, outcome.counts, figures, notice)
         write_data_card(job.output, head, outcome.counts, _licences(job))
     return outcome
+
+
+def _run(flow: PassFlow, todo: list[int], found_done: int) -> None:
+    """Runs the units, and leaves the figures so far where others look for them."""
+    told = time.monotonic()
+    for _ in flow.run(todo, "captioning", found_done):
+        if time.monotonic() - told < TELL_EVERY_S:
+            continue
+        try:
+            storage.replace_json(
+                storage.join(flow.spec.output, STATS_NAME), flow.figures().as_dict()
+            )
+        except StorageError as error:  # units try for longer, and say so if it is no use
+            log.debug("figures so far: %s", error)
+        told = time.monotonic()
 
 
 def _plan(checked: CheckedJob) -> PlanHead:

@@ -180,7 +180,7 @@ def _measured(
     results = pa.concat_tables(
         units.read_unit(job.output, unit) for unit in sorted(units.done_units(job.output))
     )
-    ms = flow.times.ms_per_image()
+    ms = flow.figures().ms_per_image
     return _forecast(
         checked,
         _images(tables),

@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from s4v_core.captioning.checks import CheckedJob
+from s4v_core.captioning.figures import RunFigures, Times
 from s4v_core.captioning.progress import ImageBar, PassNotes
-from s4v_core.captioning.statistics import Times
 from s4v_core.generation.pass_spec import Engines, PassSpec, UnitDone
 from s4v_core.interrupts import draining
 from s4v_core.records.plan import PlanHead
@@ -25,8 +25,6 @@ class PassFlow:
     """The flow of one pass, and what came of it so far.
 
     Attributes:
-        captioned: Images whose rows this flow wrote.
-        wasted: Images whose unit somebody else had committed meanwhile.
         interrupted: Whether Ctrl-C stopped the intake.
     """
 
@@ -49,15 +47,28 @@ class PassFlow:
             dedupe=job.dedupe,
             heal=job.retry_errors,
         )
-        self.times, self.notes = Times(), PassNotes()
-        self.captioned = self.captioned_ok = self.wasted = 0
-        self.attempted = self.engine_starts = 0
-        self.busy_s = 0.0
         self.interrupted = False
+        self._times, self._notes = Times(), PassNotes()
+        self._captioned = self._captioned_ok = self._wasted = 0
+        self._attempted = self._engine_starts = 0
+        self._started, self._busy_s = time.monotonic(), 0.0
 
     @property
     def bound_by(self) -> str:
-        return self.times.bound_by(self.busy_s, self.checked.job.engines)
+        return self._times.bound_by(self._busy_s, self.checked.job.engines)
+
+    def figures(self) -> RunFigures:
+        """Up to now."""
+        return RunFigures(
+            captioned=self._captioned,
+            captioned_ok=self._captioned_ok,
+            attempted=self._attempted,
+            wasted=self._wasted,
+            engine_starts=self._engine_starts,
+            wall_s=time.monotonic() - self._started,
+            ms_per_image=self._times.ms_per_image(),
+            bound_by=self.bound_by,
+        )
 
     def run(self, todo: list[int], label: str, found_done: int = 0) -> Iterator[UnitDone]:
         """Run the units; each is given out when it is durable."""
@@ -79,22 +90,22 @@ class PassFlow:
         ):
             for done in run_units(self.spec, todo, engines, brake):
                 first = first or time.monotonic()
-                self.busy_s = time.monotonic() - first
-                self.times.add(done)
+                self._busy_s = time.monotonic() - first
+                self._times.add(done)
                 self._count(done)
-                self.notes.add(done)
+                self._notes.add(done)
                 metrics.add(done, self.bound_by)
-                bar.note(self.notes.text(self.bound_by))
+                bar.note(self._notes.text(self.bound_by))
                 bar.advance(done.rows)
                 yield done
         self.interrupted = bool(drained)
 
     def _count(self, done: UnitDone) -> None:
-        self.captioned += done.generated if done.wrote else 0
-        self.captioned_ok += done.generated_ok if done.wrote else 0
-        self.wasted += 0 if done.wrote else done.generated
-        self.attempted += done.attempts
-        self.engine_starts += done.engine_starts
+        self._captioned += done.generated if done.wrote else 0
+        self._captioned_ok += done.generated_ok if done.wrote else 0
+        self._wasted += 0 if done.wrote else done.generated
+        self._attempted += done.attempts
+        self._engine_starts += done.engine_starts
 
 
 def index_input(checked: CheckedJob) -> tuple[list[pa.Table], list[dict[str, Any]]]:

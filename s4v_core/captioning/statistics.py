@@ -1,4 +1,4 @@
-"""Figures of a run: what is done and how it ended, from storage alone, and what set the pace."""
+"""What is done of a run and how it ended, from storage alone."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from s4v_core import storage
-from s4v_core.generation.pass_spec import UnitDone
 from s4v_core.records import plan, units
 
 READERS = 32
@@ -93,33 +92,3 @@ def _accounts(output: str, done: set[int]) -> Iterator[units.UnitAccount]:
         return
     with ThreadPoolExecutor(READERS) as pool:
         yield from pool.map(read, done)
-
-
-@dataclass(slots=True)
-class Times:
-    """Seconds of work by stage, summed over the units of this process's run."""
-
-    images: int = 0
-    read_s: float = 0.0
-    decode_s: float = 0.0
-    generate_s: float = 0.0
-    idle_s: float = 0.0
-    commit_s: float = 0.0
-
-    def add(self, done: UnitDone) -> None:
-        self.images += done.generated
-        for name in ("read_s", "decode_s", "generate_s", "idle_s", "commit_s"):
-            setattr(self, name, getattr(self, name) + getattr(done, name))
-
-    def ms_per_image(self) -> dict[str, float]:
-        """Work per image in each stage, milliseconds; `idle` is the engine waiting."""
-        return {
-            name: round(1000 * getattr(self, f"{name}_s") / max(self.images, 1), 3)
-            for name in ("read", "decode", "generate", "commit", "idle")
-        }
-
-    def bound_by(self, wall_s: float, engines: int) -> str:
-        """What set the pace: the engine, unless it waited for more than a tenth of the time."""
-        if not self.images or self.idle_s <= 0.1 * wall_s * engines:
-            return "engine"
-        return "read" if self.read_s > self.decode_s else "decode"

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from s4v_core import storage
+from s4v_core.captioning.figures import figures_text
 from s4v_core.captioning.statistics import RunCounts, count_run
 from s4v_core.errors import InputError
 from s4v_core.records import plan, units
 
+STATS_NAME = "stats.json"
 WINDOW_S = 600.0
 SILENCE_S = 900.0
 """Longer than a unit takes anywhere: nobody is at work."""
@@ -17,7 +19,7 @@ SILENCE_S = 900.0
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """Counts of a run, and the figures that its last finished process left (empty before that)."""
+    """Counts of a run, and the figures that its last process left (empty before that)."""
 
     output: str
     counts: RunCounts
@@ -31,7 +33,7 @@ class RunStatus:
         if self.pace:
             lines.append(self.pace.as_text())
         if self.figures:
-            lines.append(pace_text(self.figures))
+            lines.append(figures_text(self.figures))
         return "\n".join(lines)
 
 
@@ -45,7 +47,7 @@ def read_status(output: str) -> RunStatus:
     if head is None:
         raise InputError(output, "holds no caption run (there is no plan.parquet)")
     try:
-        figures = json.loads(storage.read(storage.join(output, "stats.json")))
+        figures = json.loads(storage.read(storage.join(output, STATS_NAME)))
     except FileNotFoundError:
         figures = {}
     counts = count_run(output, head)
@@ -141,13 +143,3 @@ def reason_lines(counts: RunCounts) -> list[str]:
             f"  damaged shard {shard['uri']}: {kinds}; {shard['images']} images were found"
         )
     return lines
-
-
-def pace_text(figures: dict[str, Any]) -> str:
-    stages = ", ".join(f"{name} {ms:g}" for name, ms in figures["ms_per_image"].items())
-    return (
-        f"{figures['captioned_by_this_run']} captioned in {figures['wall_s']:.1f} s, engine start "
-        f"included ({figures['images_per_s']:g} images/s, {figures['goodput_per_s']:g} good "
-        f"captions/s of {figures['attempts_per_s']:g} generated); bound by {figures['bound_by']}; "
-        f"ms per image: {stages}"
-    )

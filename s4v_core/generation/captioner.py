@@ -33,6 +33,7 @@ TIMES = ("read_s", "decode_s", "generate_s", "idle_s")
 _EXTRA: list["pa.Field[Any]"] = [
     pa.field("unit", pa.int32()),
     pa.field("engine_starts", pa.int32()),
+    pa.field("ended_at", pa.float64()),
     *(pa.field(name, pa.float64()) for name in TIMES),
 ]
 GENERATED_SCHEMA = pa.schema([*RESULT_SCHEMA, *_EXTRA])
@@ -86,6 +87,7 @@ class CaptionerActor:
         finally:
             busy_s = self._clock.end()
         about = {"generate_s": busy_s, "idle_s": idle_s, "engine_starts": self._new_starts()}
+        about |= {"ended_at": time.time()}
         done = [
             _result(row, end, self._spec, self._engine.version) | about
             for row, end in zip(rows, ends, strict=True)
@@ -137,7 +139,7 @@ class CaptionerActor:
 
 def failed_rows(prepared: pa.Table, reason: str, spec: PassSpec) -> pa.Table:
     """PREPARED_SCHEMA in, GENERATED_SCHEMA out: images that no engine gave an answer for."""
-    about = {"generate_s": 0.0, "idle_s": 0.0, "engine_starts": 0}
+    about = {"generate_s": 0.0, "idle_s": 0.0, "engine_starts": 0, "ended_at": time.time()}
     rows = prepared.drop_columns("pixels").to_pylist()
     ends = [Ending("error", row["reason"] or reason, 1, None) for row in rows]
     done = [

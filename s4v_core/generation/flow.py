@@ -118,6 +118,8 @@ def commit(batch: pa.Table, spec: PassSpec) -> UnitDone:
         StorageError: They are not.
     """
     started = time.monotonic()
+    # Of two nodes' clocks; what they differ by is little beside a queue that matters.
+    queued_s = max(time.time() - batch["ended_at"][0].as_py(), 0.0)
     unit = batch["unit"][0].as_py()
     times = {name: batch[name][0].as_py() for name in TIMES}
     rows = batch.select(RESULT_SCHEMA.names).cast(RESULT_SCHEMA)
@@ -142,6 +144,7 @@ def commit(batch: pa.Table, spec: PassSpec) -> UnitDone:
         error=account.error,
         output_tokens=account.output_tokens,
         wrote=wrote,
+        queued_s=queued_s,
         commit_s=time.monotonic() - started,
         **times,
     )

@@ -8,7 +8,7 @@ from typing import Self
 from ray.exceptions import RayError
 from ray.util.metrics import Counter, Gauge
 
-from s4v_core.generation.pass_spec import UnitDone
+from s4v_core.generation.pass_spec import STAGES, UnitDone
 
 NAMES = (
     "s4v_images_planned",
@@ -25,8 +25,7 @@ NAMES = (
 )
 """Everything that is exported; dashboards may use no other name."""
 
-STAGES = ("read", "decode", "generate", "idle", "commit")
-BOUNDS = ("engine", "read", "decode")
+BOUNDS = ("read", "decode", "engine", "write")
 
 RENEW_EVERY_S = 4.0
 """Ray's agent forgets a gauge that nobody has set for two of its reports, 20 seconds."""
@@ -107,8 +106,8 @@ class PassMetrics:
             counter.add(amount, self._run)
         for reason, count in done.reasons:
             self._reasons.add(count, self._run | {"reason": reason})
-        for stage in STAGES:
-            self._stages.add(getattr(done, f"{stage}_s"), self._run | {"stage": stage})
+        for stage, field in STAGES.items():
+            self._stages.add(getattr(done, field), self._run | {"stage": stage})
         self._bound_by = bound_by
         self._renew()
 

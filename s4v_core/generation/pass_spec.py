@@ -50,6 +50,16 @@ class Engines:
     accelerator: str | None = None
 
 
+STAGES = {
+    "read": "read_s",
+    "decode": "decode_s",
+    "engine": "generate_s",
+    "idle": "idle_s",
+    "write": "commit_s",
+}
+"""Where a pass's time goes, as people are told, and the field of UnitDone that says how much."""
+
+
 @dataclass(frozen=True, slots=True)
 class UnitDone:
     """One unit on its way out of the flow; times are seconds of work, not of waiting.
@@ -62,6 +72,7 @@ class UnitDone:
         engine_starts: Engines that were started since the last unit, to replace dead ones.
         wrote: False where somebody else had committed the unit.
         idle_s: Time for which its engine had nothing to do before this unit came.
+        queued_s: Time between its last caption and the beginning of its commit.
     """
 
     unit: int
@@ -80,4 +91,5 @@ class UnitDone:
     decode_s: float
     generate_s: float
     idle_s: float
+    queued_s: float
     commit_s: float

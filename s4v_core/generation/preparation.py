@@ -57,13 +57,13 @@ def prepare_unit(batch: pa.Table, spec: PassSpec, brake: Brake) -> pa.Table:
 def _prepared_unit(unit: int, spec: PassSpec) -> pa.Table:
     if not spec.heal and storage.exists(units.unit_uri(spec.output, unit)):
         return PREPARED_SCHEMA.empty_table()
+    started = time.monotonic()
     planned = plan.read_planned_unit(spec.output, unit).to_pylist()
     if spec.heal:
         failed = _failed_ids(spec.output, unit)
         planned = [row for row in planned if row["image_id"] in failed]
     if any(prompt.columns for prompt in spec.prompts):
         planned = [row | {"sidecar": read_sidecar(row["sidecar"])} for row in planned]
-    started = time.monotonic()
     reach("before_read")
     images = read_images(planned)
     read = time.monotonic()

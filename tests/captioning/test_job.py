@@ -4,10 +4,10 @@ import pytest
 
 from ray_jobs.command_line import parse
 from s4v_core.captioning.checks import check_job
+from s4v_core.captioning.figures import Times
 from s4v_core.captioning.job import CaptionJob
-from s4v_core.captioning.statistics import Times
 from s4v_core.errors import ConfigError
-from s4v_core.generation.pass_spec import UnitDone
+from s4v_core.generation.pass_spec import STAGES, UnitDone
 from s4v_core.generation.requests import SamplingConfig
 from s4v_core.recipes import CAPTION
 from tests.conftest import photo
@@ -58,7 +58,7 @@ def test_a_seed_belongs_to_an_images_content() -> None:
 
 
 def _unit(**times: float) -> UnitDone:
-    zero = dict.fromkeys(("read_s", "decode_s", "generate_s", "idle_s", "commit_s"), 0.0)
+    zero = dict.fromkeys((*STAGES.values(), "queued_s"), 0.0)
     counts = {
         "unit": 0,
         "rows": 10,
@@ -80,6 +80,8 @@ def _unit(**times: float) -> UnitDone:
         ({"generate_s": 9.0, "idle_s": 0.2}, "engine"),
         ({"generate_s": 2.0, "idle_s": 7.0, "decode_s": 30.0, "read_s": 1.0}, "decode"),
         ({"generate_s": 2.0, "idle_s": 7.0, "decode_s": 3.0, "read_s": 60.0}, "read"),
+        ({"generate_s": 9.0, "commit_s": 5.0, "queued_s": 12.0}, "write"),
+        ({"generate_s": 9.0, "commit_s": 5.0, "queued_s": 8.0}, "engine"),
     ],
 )
 def test_the_verdict_names_what_the_engine_waited_for(
@@ -88,7 +90,7 @@ def test_the_verdict_names_what_the_engine_waited_for(
     total = Times()
     total.add(_unit(**times))
     assert total.bound_by(wall_s=10.0, engines=1) == verdict
-    assert total.ms_per_image()["generate"] == times["generate_s"] * 100
+    assert total.ms_per_image()["engine"] == times["generate_s"] * 100
 
 
 def test_the_demo_needs_nothing_but_the_checkout() -> None:

@@ -25,7 +25,7 @@ class FaultProxy:
         cut: Share of answers that end in the middle.
         delay_s: Before each answer.
         bytes_per_s: Of each answer; 0 is as fast as it goes.
-        methods: Requests that faults apply to.
+        methods: Requests that faults and delays apply to.
         stripped: Headers, in lower case, that the server never sees.
         down: Nobody is let in at all.
         hurt: Faults so far.
@@ -63,7 +63,8 @@ class FaultProxy:
             request = _message(client)
             if not request:
                 return
-            fault = self._fault(request.split(b" ", 1)[0])
+            method = request.split(b" ", 1)[0]
+            fault = self._fault(method)
             if fault == "refused":
                 client.sendall(SLOW_DOWN % (len(SLOW_DOWN_BODY), SLOW_DOWN_BODY))
                 return
@@ -71,7 +72,7 @@ class FaultProxy:
                 client.sendall(FAILED)
                 return
             answer = b"".join(self._forwarded(request))
-            time.sleep(self.delay_s)
+            time.sleep(self.delay_s if method in self.methods else 0)
             if fault == "dropped":
                 return
             if fault == "cut":

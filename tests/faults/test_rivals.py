@@ -83,7 +83,8 @@ def test_four_runs_on_a_store_that_overwrites_lose_and_double_nothing(
         runs = [start("caption.py", *flags, cwd=tmp_path) for _ in range(4)]
         said = [run.communicate(timeout=600) for run in runs]
         assert [run.returncode for run in runs] == [0, 0, 0, 0], said
-        assert all(err.count("overwrites") == 1 for _, err in said), said
+        # One that comes when all is done has nothing to say it of.
+        assert {err.count("overwrites") for _, err in said} in ({1}, {0, 1}), said
         copy = tmp_path / f"run-{number}"
         files.get(f"{output}/plan.parquet", f"{copy}/plan.parquet")
         files.get(f"{output}/captions/", f"{copy}/captions/", recursive=True)
