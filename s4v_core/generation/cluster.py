@@ -22,6 +22,8 @@ def connect(needed_cpus: float, gpus: int) -> None:
     own = not ray.is_initialized() and _start_or_join(needed_cpus)
     have = ray.cluster_resources()
     cpus, present = have.get("CPU", 0), have.get("GPU", 0)
+    if 0 < gpus < present:
+        log.warning("engines on %d of %d GPUs; --engines %d takes all", gpus, present, present)
     if cpus >= needed_cpus and present >= gpus:
         return
     found = f"found {cpus:g} CPUs and {present:g} GPUs, needed {needed_cpus:g} and {gpus}"

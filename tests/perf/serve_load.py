@@ -6,10 +6,13 @@ Requests arrive at fixed times, each a 640x480 JPEG for `/v1/caption`: what wait
 often. Steady: how long answers take, of which 200 ms are the engine's. Overload: ten times what the
 engine can do; how much of its peak is still answered, how soon the rest is refused, and how soon
 all is well again. Leaving: half of the clients go away before their answer; what the engine does
-for others meanwhile. The client takes its share of the cores.
+for others meanwhile. The client takes its share of the cores; what each process took of them while
+there was too much load tells what would have to be faster.
 """
 
 import asyncio
+import contextlib
+import os
 import random
 import statistics
 import tempfile
@@ -20,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+import psutil
 
 from tests.conftest import photo
 from tests.perf.measuring import record
@@ -100,6 +104,22 @@ def milliseconds(answers: Sequence[Answer]) -> tuple[float, float]:
     return statistics.median(found), found[min(len(found) - 1, int(len(found) * 0.99))]
 
 
+PROCESSES = {"ProxyActor": "proxy", ":Ingress": "ingress", ":CaptionServer": "engine"}
+"""Part of a process's title, and what it is."""
+
+
+def cpu_seconds() -> Counter[str]:
+    """Of this process, the client, and of those that it has started, by what they are."""
+    here = psutil.Process()
+    found = Counter({"client": sum(here.cpu_times()[:2])})
+    for process in here.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            title = " ".join(process.cmdline())
+            kind = next((kind for part, kind in PROCESSES.items() if part in title), "rest of Ray")
+            found[kind] += sum(process.cpu_times()[:2])
+    return found
+
+
 def main() -> None:
     """Runs for about eight minutes."""
     scaling = {"min_replicas": 1, "max_replicas": 1, "max_ongoing_requests": SLOTS}
@@ -123,7 +143,10 @@ def main() -> None:
 def _measure(client: Client) -> None:
     steady = client.load(STEADY_PER_S, STEADY_S)
     peak = _answered_per_s(client.load(CAPACITY_PER_S, 30), 30)
+    before = cpu_seconds()
     over = client.load(OVERLOAD_PER_S, OVERLOAD_S)
+    spent = cpu_seconds() - before
+    seconds = max(answer.at + answer.seconds for answer in over)
     after = client.load(STEADY_PER_S, 30)
     left = client.load(STEADY_PER_S, LEAVING / STEADY_PER_S, leaving=0.5)
     refused = [answer for answer in over if answer.status in REFUSED]
@@ -139,6 +162,10 @@ def _measure(client: Client) -> None:
         "overload, anything else": _told(
             [answer for answer in over if answer.status not in (200, *REFUSED)]
         ),
+        "overload, cores in use": ", ".join(
+            f"{kind} {used / seconds:.2f}" for kind, used in spent.most_common()
+        )
+        + f" of {os.cpu_count()}",
         "the 10 s after it": _told([answer for answer in after if answer.at < 10]),
         "the 20 s after those": _told([answer for answer in after if answer.at >= 10]),
         f"half of {LEAVING} clients leave; those who stay": _told(stayed),
