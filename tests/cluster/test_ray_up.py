@@ -21,7 +21,7 @@ from s4v_core.demo.shipped import CAPTIONER
 from s4v_core.training.checkpoints import complete_checkpoints
 from s4v_core.training.metrics import read_metrics
 from tests.cluster.head import BIN
-from tests.cluster.hosts import ROOT, Network, wait_until, why_not
+from tests.cluster.hosts import ROOT, Host, Network, wait_until, why_not
 from tests.faults.world import World, build_world
 from tests.flow.oracle import check_rows
 from tests.perf.servers import free_port
@@ -30,6 +30,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 BUCKET = "s3://cluster"
 SCENES, IMAGES = 100, 2000
+DASHBOARD_PORT = 8265
 CPUS = 3
 """Of each worker, whatever the machine has."""
 STORE = "--object-store-memory=400000000"
@@ -209,6 +210,33 @@ def test_without_the_token_nobody_gets_in(launched: Launched) -> None:
         Launched(*launched[:2], launched.variables | {"RAY_AUTH_TOKEN": "0" * 64}).ray(
             "job", "list"
         )
+
+
+def test_a_host_runs_nothing_for_whoever_has_no_token(launched: Launched) -> None:
+    head, *workers = launched.network.hosts
+    assert f":{DASHBOARD_PORT}" not in "".join(_listening(head))
+    for host in (head, *workers):
+        doors = [found.rpartition(":")[2] for found in _listening(host)]
+        assert "22" in doors
+        for path in ("/api/jobs/", "/api/job_agent/jobs/"):
+            answers = {door: _posted(f"http://{host.address}:{door}{path}") for door in doors}
+            assert set(answers.values()) <= {None, 401, 403, 404}, answers
+            assert 401 in answers.values() or path == "/api/jobs/", answers
+
+
+def _listening(host: Host) -> list[str]:
+    """Addresses and ports where others reach it."""
+    lines = host.run("ss", "-H", "-l", "-t", "-n").splitlines()
+    found = [line.split()[3] for line in lines]
+    return [door for door in found if not door.startswith(("127.", "[::1]"))]
+
+
+def _posted(url: str) -> int | None:
+    """The answer to somebody who wants a command run; None where nobody speaks HTTP."""
+    try:
+        return httpx.post(url, json={"entrypoint": "true"}, timeout=5).status_code
+    except httpx.TransportError:
+        return None
 
 
 def test_a_host_cut_off_and_another_killed_cost_time_and_no_image(
