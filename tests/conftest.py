@@ -5,6 +5,7 @@ import logging
 import os
 import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,14 @@ def local_ray(s3_server: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
-    """A moto S3 on a port of its own; returns its address. Credentials are in the environment."""
+    """One S3 for all tests; its address."""
+    with moto_server() as address:
+        yield address
+
+
+@contextmanager
+def moto_server() -> Iterator[str]:
+    """A moto S3 on a port of its own; yields its address. Credentials are in the environment."""
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line per request buries the rest
@@ -88,10 +96,12 @@ def s3_server() -> Iterator[str]:
     }
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
-    yield address
-    server.stop()
-    for name, value in before.items():
-        os.environ.pop(name) if value is None else os.environ.update({name: value})
+    try:
+        yield address
+    finally:
+        server.stop()
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 @pytest.fixture

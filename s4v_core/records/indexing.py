@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 from s4v_core import storage
 from s4v_core.errors import InputError, StorageError
 from s4v_core.records import tar
-from s4v_core.records.gunzip import Gunzip
 from s4v_core.records.schemas import PLAN_SCHEMA
 from s4v_core.records.sources import NOT_IMAGES, SIDECARS, Shard, ending, relative_name
 from s4v_core.storage import StoredFile, UnreachableError
@@ -105,9 +104,12 @@ def _index_files(shard: Shard) -> ShardIndex:
 
 def _index_tar(shard: Shard) -> ShardIndex:
     with storage.open_to_read(shard.uri) as file:
-        found = tar.index_tar_gz(file) if shard.kind == "targz" else tar.index_tar(file, shard.size)
-        members = [(number, m) for number, m in enumerate(found.members) if not _hidden(m.name)]
-        sidecars = _tar_sidecars(shard, file, [m for _, m in members])
+        if shard.kind == "targz":
+            found = tar.index_tar_gz(file, _is_sidecar)
+        else:
+            found = tar.index_tar(file, shard.size, _is_sidecar)
+    members = [(number, m) for number, m in enumerate(found.members) if not _hidden(m.name)]
+    sidecars = _tar_sidecars([m for _, m in members])
     index = ShardIndex(damages=found.damages)
     source = storage.base_name(storage.parent(shard.uri))
     keys: set[str] = set()
@@ -134,23 +136,18 @@ def _index_tar(shard: Shard) -> ShardIndex:
     return index
 
 
-def _tar_sidecars(shard: Shard, file: Any, members: list[tar.Member]) -> dict[str, str]:
+def _is_sidecar(name: str, length: int) -> bool:
+    return ending(name) in SIDECARS and length <= MAX_SIDECAR_BYTES
+
+
+def _tar_sidecars(members: list[tar.Member]) -> dict[str, str]:
     """Text of the `.json` (else `.txt`) member of each key."""
-    texts = [
-        m
-        for m in members
-        if ending(m.name) in SIDECARS and m.whole and m.length <= MAX_SIDECAR_BYTES
-    ]
-    if not texts:
-        return {}
-    file.seek(0)
-    stream = Gunzip(file) if shard.kind == "targz" else file
     found: dict[str, str] = {}
-    for member in texts:
-        stream.seek(member.offset)
-        text = stream.read(member.length).decode("utf-8", "replace")
+    for member in members:
+        if member.data is None:
+            continue
         if ending(member.name) == "json" or _key(member.name) not in found:
-            found[_key(member.name)] = text
+            found[_key(member.name)] = member.data.decode("utf-8", "replace")
     return found
 
 

@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -123,10 +124,24 @@ def read_plan_head(output: str) -> PlanHead | None:
 
 
 def read_planned_unit(output: str, unit: int) -> pa.Table:
-    """The rows of one unit (PLAN_SCHEMA); reads that row group alone."""
-    with storage.open_to_read(plan_uri(output), block_mib=1) as file:
-        table = pq.ParquetFile(file).read_row_group(unit)
+    """The rows of one unit (PLAN_SCHEMA); reads that row group alone.
+
+    Raises:
+        FileNotFoundError: There is no plan.
+    """
+    found = storage.stat(plan_uri(output))
+    if found is None:
+        raise FileNotFoundError(plan_uri(output))
+    with storage.open_to_read(found.uri, block_mib=1) as file:
+        table = pq.ParquetFile(file, metadata=_footer(found)).read_row_group(unit)
     return check_schema(table.replace_schema_metadata(), PLAN_SCHEMA, plan_uri(output))
+
+
+@lru_cache(maxsize=1)
+def _footer(plan: storage.StoredFile) -> pq.FileMetaData:
+    """At 1.2M images 5 MB, and 75 ms to parse: once for each process, not for each unit."""
+    with storage.open_to_read(plan.uri, block_mib=1) as file:
+        return pq.read_metadata(file)
 
 
 def planned_ids(output: str) -> Iterator[list[str]]:

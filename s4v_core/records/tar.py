@@ -7,7 +7,7 @@ Knows nothing of images.
 
 import io
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
@@ -22,12 +22,17 @@ _PAX = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A regular file of a tar. `whole` is False where the shard ends before its data does."""
+    """A regular file of a tar. `whole` is False where the shard ends before its data does.
+
+    Attributes:
+        data: Where the reader was asked to keep it.
+    """
 
     name: str
     offset: int
     length: int
     whole: bool
+    data: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,14 @@ class ForwardFile(Protocol):
     def seek(self, offset: int, /) -> object: ...
 
 
+Keep = Callable[[str, int], bool]
+"""Whether the data of a member of this name and length is wanted, too."""
+
+
+def _nothing(name: str, length: int) -> bool:
+    return False
+
+
 def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     """Write a file into a tar without time or owner: the same bytes every time."""
     member = tarfile.TarInfo(name)
@@ -64,10 +77,10 @@ def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(member, io.BytesIO(data))
 
 
-def index_tar(file: ForwardFile, size: int) -> TarIndex:
-    """Read every header of a tar of `size` bytes."""
+def index_tar(file: ForwardFile, size: int, keep: Keep = _nothing) -> TarIndex:
+    """Read every header of a tar of `size` bytes, and the data of members to keep."""
     index = TarIndex()
-    for found in _Walk(file, size):
+    for found in _Walk(file, size, keep):
         if isinstance(found, Damage):
             index.damages.append(found)
         else:
@@ -77,12 +90,12 @@ def index_tar(file: ForwardFile, size: int) -> TarIndex:
     return index
 
 
-def index_tar_gz(file: BinaryIO) -> TarIndex:
+def index_tar_gz(file: BinaryIO, keep: Keep = _nothing) -> TarIndex:
     """The same for a gzip-compressed tar; offsets count unpacked bytes. Reads the file twice."""
     stream = Gunzip(file)
     size = stream.length()
     file.seek(0)
-    index = index_tar(Gunzip(file), size)
+    index = index_tar(Gunzip(file), size, keep)
     if stream.problem:
         index.damages.insert(0, Damage(stream.problem, size))
     return index
@@ -91,8 +104,8 @@ def index_tar_gz(file: BinaryIO) -> TarIndex:
 class _Walk:
     """Iterates over members and damages; the state is the position of the next header."""
 
-    def __init__(self, file: ForwardFile, size: int) -> None:
-        self.file, self.size, self.at = file, size, 0
+    def __init__(self, file: ForwardFile, size: int, keep: Keep) -> None:
+        self.file, self.size, self.keep, self.at = file, size, keep, 0
         self.peeked: tuple[int, bytes] = (-1, b"")
         self.name: str | None = None  # from a pax or GNU header, for the member that follows
         self.pax_size: int | None = None
@@ -152,7 +165,8 @@ class _Walk:
             if header.type == tarfile.GNUTYPE_SPARSE:
                 yield Damage("sparse_member", start - BLOCK)
             elif header.type in _REGULAR and not name.endswith("/"):
-                yield Member(name, start, size, whole)
+                data = self._read(start, size) if whole and self.keep(name, size) else None
+                yield Member(name, start, size, whole, data)
         if not whole:
             yield Damage("cut_in_member", self.size)
             self.at, self.cut = self.size, True

@@ -29,6 +29,8 @@ class FaultProxy:
         stripped: Headers, in lower case, that the server never sees.
         down: Nobody is let in at all.
         hurt: Faults so far.
+        reads: GET requests so far.
+        read_bytes: Answered to them, headers included.
     """
 
     def __init__(self, target: str, seed: int = 0) -> None:
@@ -42,7 +44,7 @@ class FaultProxy:
         self.methods: tuple[bytes, ...] = (b"GET", b"PUT", b"HEAD", b"POST")
         self.stripped: tuple[bytes, ...] = ()
         self.down = False
-        self.hurt = 0
+        self.hurt = self.reads = self.read_bytes = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
@@ -72,6 +74,7 @@ class FaultProxy:
                 client.sendall(FAILED)
                 return
             answer = b"".join(self._forwarded(request))
+            self._count(request, answer)
             time.sleep(self.delay_s if method in self.methods else 0)
             if fault == "dropped":
                 return
@@ -91,6 +94,12 @@ class FaultProxy:
                     return name
                 draw -= share
         return None
+
+    def _count(self, request: bytes, answer: bytes) -> None:
+        if request.startswith(b"GET "):
+            with self._lock:
+                self.reads += 1
+                self.read_bytes += len(answer)
 
     def _forwarded(self, request: bytes) -> Iterator[bytes]:
         host, port = self._target

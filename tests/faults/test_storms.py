@@ -112,6 +112,7 @@ def test_shards_replaced_in_mid_run_give_no_caption_of_the_new_bytes(
     turned = build_world(tmp_path / "turned", images=UNIT * 80, shards=5)
     for number in range(10):
         store = Store(bucket, world, proxy, s3_server)
+        proxy.delay_s = 0.0
 
         def replace(output: str, store: Store = store) -> None:
             store.wait_for(f"{output}/plan.parquet", 0)

@@ -14,8 +14,6 @@ import io
 import itertools
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -26,8 +24,8 @@ from PIL import Image
 
 from tests.conftest import photo, write_tar
 from tests.flow.oracle import check_rows
-from tests.flow.scripts import FAKE, ROOT
 from tests.perf.measuring import by_turns, rate, ratios, record, spread
+from tests.perf.passes import caption
 
 SIDE = 336
 DIFFERENT, SHARDS, PAIRS = 32, 8, 5
@@ -60,12 +58,8 @@ def _plain_rate(images: Sequence[bytes], count: int) -> float:
 
 
 def _pass_rate(shards: Path, folder: Path, name: str) -> float:
-    output = folder / name
-    command = [sys.executable, str(ROOT / "ray_jobs" / "caption.py"), *FAKE]
-    command += ["--input", str(shards), "--output", str(output), "--unit-size", "128"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return rate([row["created_at"].timestamp() for row in check_rows(output)])
+    caption(shards, folder / name, "--unit-size", "128")
+    return rate([row["created_at"].timestamp() for row in check_rows(folder / name)])
 
 
 def _write(folder: Path, images: Sequence[bytes], count: int) -> None:

@@ -69,6 +69,13 @@ def record(name: str, figures: Mapping[str, Any], table: str) -> None:
     print(table)  # noqa: T201
 
 
+def recorded(name: str) -> dict[str, Any]:
+    """The figures that stand there from earlier, or none."""
+    path = RESULTS / f"{name}.json"
+    found: dict[str, Any] = json.loads(path.read_text())["figures"] if path.exists() else {}
+    return found
+
+
 def _processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -119,3 +119,16 @@ def test_folders_and_links_are_no_members() -> None:
     index = _index(sink.getvalue())
     assert not index.members
     assert not index.damages
+
+
+class _Forward(io.BytesIO):
+    def seek(self, offset: int, whence: int = 0) -> int:
+        assert offset >= self.tell(), "a stream cannot go back"
+        return super().seek(offset, whence)
+
+
+def test_data_to_keep_are_kept_on_the_one_way_through() -> None:
+    files = {"a.jpg": b"picture", "a.json": b"{}" * 256, "b.txt": b"text"}
+    data = _tar(files=files)
+    index = index_tar(_Forward(data), len(data), lambda name, length: not name.endswith("jpg"))
+    assert {m.name: m.data for m in index.members} == files | {"a.jpg": None}

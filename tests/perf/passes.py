@@ -1,0 +1,176 @@
+"""`caption.py` with the fake engine on generated shards, and what its processes hold meanwhile."""
+
+import itertools
+import logging
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.conftest import photo, write_tar
+from tests.flow.scripts import FAKE, start
+
+SHARD, DIFFERENT = 5000, 500
+TINY = (64, 48)
+SAMPLE_EVERY_S = 1.0
+HOLDERS = ("driver", "workers", "decoders", "ray", "store")
+"""Who holds memory: `caption.py`; Ray's workers; the children that decode for them; Ray's own
+processes; the object store."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a pass held at one moment.
+
+    Attributes:
+        at: Seconds since 1970.
+        mib: By HOLDERS. Of processes other than the driver only memory that is theirs alone, for
+            what they share is the store.
+    """
+
+    at: float
+    mib: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """How a pass went."""
+
+    wall_s: float
+    ended_at: float
+    said: str
+    held: list[Held]
+
+    def peak(self, holder: str) -> float:
+        """MiB."""
+        return max(held.mib[holder] for held in self.held)
+
+
+class Cluster:
+    """A Ray on this machine that outlives the passes in it, so that its store can be asked."""
+
+    def __init__(self, address: str, node: dict[str, Any]) -> None:
+        self.address, self._node = address, node
+
+    def created_bytes(self) -> int:
+        """Of all objects that the store ever held. Small answers never go there: Ray sends them
+        along with its messages."""
+        return int(self._store().cumulative_created_bytes)
+
+    def store_mib(self) -> float:
+        """What the objects take that are there now."""
+        return float(self._store().object_store_bytes_used) / 2**20
+
+    def _store(self) -> Any:
+        from ray._private.internal_api import node_stats
+
+        place = self._node["NodeManagerAddress"], self._node["NodeManagerPort"]
+        return node_stats(*place, include_memory_info=False).store_stats
+
+
+@contextmanager
+def cluster() -> Iterator[Cluster]:
+    """As large as the one that `caption.py` starts where there is none."""
+    import ray
+
+    from s4v_core.generation.cluster import LOCAL_CPUS
+
+    about = ray.init(
+        address="local",
+        num_cpus=max(LOCAL_CPUS, os.cpu_count() or 1),
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    try:
+        yield Cluster(about.address_info["address"], ray.nodes()[0])
+    finally:
+        ray.shutdown()
+
+
+def write_shards(folder: Path, images: int, size: tuple[int, int] = TINY) -> None:
+    """Tar shards of so many JPEGs.
+
+    All whole ones are one file under many names: a million images need little disk, and reading
+    them measures no disk.
+    """
+    pictures = [photo(seed, size) for seed in range(min(DIFFERENT, images))]
+    first = folder / "00000.tar"
+    for number in range(-(-images // SHARD)):
+        path, count = folder / f"{number:05d}.tar", min(SHARD, images - number * SHARD)
+        if number and count == SHARD:
+            os.link(first, path)
+        else:
+            shown = zip(range(count), itertools.cycle(pictures), strict=False)
+            write_tar(path, {f"{n:06d}.jpg": picture for n, picture in shown})
+
+
+def caption(shards: Path, output: Path, *flags: str, inside: Cluster | None = None) -> Ran:
+    """Runs `caption.py` to its end, in a Ray of its own unless one is given; memory is looked at
+    where one is given."""
+    started, ended = time.monotonic(), threading.Event()
+    with (
+        at_work(shards, output, *flags, inside=inside) as process,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        watch = pool.submit(_watch, process.pid, inside, ended) if inside else None
+        try:
+            said, complaints = process.communicate()
+        finally:
+            ended.set()
+    assert process.returncode == 0, complaints[-3000:]
+    held = watch.result() if watch else []
+    return Ran(time.monotonic() - started, time.time(), said, held)
+
+
+@contextmanager
+def at_work(
+    shards: Path, output: Path, *flags: str, inside: Cluster | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """`caption.py`, which does not outlive the block."""
+    joined = {"RAY_ADDRESS": inside.address} if inside else {}
+    places = ("--input", str(shards), "--output", str(output))
+    process = start("caption.py", *FAKE, *places, *flags, cwd=output.parent, **joined)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def _watch(driver: int, inside: Cluster, ended: threading.Event) -> list[Held]:
+    found = []
+    while not ended.wait(SAMPLE_EVERY_S):
+        mib = dict.fromkeys(HOLDERS, 0.0)
+        for process in psutil.Process().children(recursive=True):
+            try:
+                mib[_holder(process, driver)] += _own_mib(process, driver)
+            except psutil.Error:  # it has just gone
+                continue
+        mib["store"] = inside.store_mib()
+        if mib["driver"]:
+            found.append(Held(time.time(), mib))
+    return found
+
+
+def _holder(process: psutil.Process, driver: int) -> str:
+    if process.pid == driver:
+        return "driver"
+    command = " ".join(process.cmdline())
+    if "s4v_core.images.guard" in command:
+        return "decoders"
+    return "workers" if command.startswith("ray::") or "default_worker" in command else "ray"
+
+
+def _own_mib(process: psutil.Process, driver: int) -> float:
+    memory = process.memory_info()
+    return float(memory.rss - (0 if process.pid == driver else memory.shared)) / 2**20

@@ -1,0 +1,171 @@
+"""Resuming with 1.2 million rows done: how long until the first new image, and in what memory.
+
+python -m tests.perf.resume
+
+The same command again must not index, list or read so much that a run that was cut short costs its
+last minutes twice. The output holds all units of 240 shards but one, with rows that a real pass
+wrote; the comparison is an empty output and an input of that one unit's 256 images. Both are
+`caption.py` from its start, with a Ray of its own and the fake engine, until the file of that unit
+is there. Memory is the driver's peak, as the kernel counts it, at that moment.
+Read the differences. Goal: at most 30 s more, at most 1 GB more. Below stand the same at the end of
+the process, when it has counted all rows and written the report; they have no goal.
+"""
+
+import statistics
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from s4v_core.records import plan, units
+from s4v_core.records.indexing import INDEX_SCHEMA
+from s4v_core.records.schemas import UNIT_SIZE
+from s4v_core.records.sources import Shard, find_shards
+from tests.perf.measuring import by_turns, record, spread
+from tests.perf.passes import at_work, caption, write_shards
+
+IMAGES, PAIRS = 1_200_000, 3
+GOALS = {"first_s": 30, "first_mib": 1000**3 / 2**20}
+LOOK_EVERY_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Seconds since the process began, and its peak of memory until then: at its first new unit,
+    and at its end."""
+
+    first_s: float
+    first_mib: float
+    end_s: float
+    end_mib: float
+
+
+class Start:
+    """A pass that has one unit to do.
+
+    Attributes:
+        moments: Of each measurement.
+    """
+
+    def __init__(self, shards: Path, output: Path, unit: int, done: bool) -> None:
+        self._shards, self._output, self._done = shards, output, done
+        self._file = Path(units.unit_uri(str(output), unit))
+        self.moments: list[Moments] = []
+
+    def measure(self) -> float:
+        """Seconds to the first new image."""
+        output = self._output
+        if self._done:
+            self._file.unlink(missing_ok=True)
+        else:  # nothing there yet, each time
+            output = self._output.with_name(f"{self._output.name}-{len(self.moments)}")
+        file = output / self._file.relative_to(self._output)
+        started = time.monotonic()
+        with at_work(self._shards, output) as process:
+            first_mib = _until(process, file)
+            first_s = time.monotonic() - started
+            end_mib = max(_until(process), first_mib)
+            _, complaints = process.communicate()
+        assert process.returncode == 0, complaints[-3000:]
+        moments = Moments(first_s, first_mib, time.monotonic() - started, end_mib)
+        self.moments.append(moments)
+        return first_s
+
+
+def _until(process: subprocess.Popen[str], file: Path | None = None) -> float:
+    """Waits for a file or for the end; the peak of the process's memory, MiB."""
+    mib = 0.0
+    while process.poll() is None and not (file and file.exists()):
+        mib = _peak_mib(process.pid) or mib
+        time.sleep(LOOK_EVERY_S)
+    assert file is None or file.exists(), process.communicate()[1][-3000:]
+    return mib
+
+
+def _peak_mib(pid: int) -> float:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
+
+
+def main() -> None:
+    """Runs for about seven minutes on two cores, two of them to make the run that is resumed."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_shards(folder / "shards", IMAGES)
+        write_shards(folder / "one unit", UNIT_SIZE)
+        caption(folder / "shards" / "00000.tar", folder / "template")
+        shards = find_shards([str(folder / "shards")])
+        missing = _finish(folder / "template", shards, folder / "done")
+        resumed = Start(folder / "shards", folder / "done", missing, done=True)
+        empty = Start(folder / "one unit", folder / "empty", 0, done=False)
+        by_turns(PAIRS, resumed.measure, empty.measure)
+        account = units.read_account(str(folder / "done"), missing)
+        assert account.ok == account.rows == UNIT_SIZE
+    _record(resumed.moments, empty.moments)
+
+
+def _finish(template: Path, shards: list[Shard], output: Path) -> int:
+    """A run of whole shards that is finished: what the template has of one of them, for each.
+
+    Returns:
+        The last unit that is as large as any.
+    """
+    head = plan.read_plan_head(str(template))
+    assert head is not None
+    rows = pq.read_table(template / plan.PLAN_NAME).select(INDEX_SCHEMA.names)
+    made = [
+        units.read_unit(str(template), unit) for unit in sorted(units.done_units(str(template)))
+    ]
+    tables = [_of_shard(rows, shard).cast(INDEX_SCHEMA) for shard in shards]
+    accounts = [head.shards[0] | {"uri": shard.uri, "name": shard.name} for shard in shards]
+    listing = plan.digest_listing(shards)
+    new, table = plan.build_plan(tables, accounts, head.settings, listing)
+    new = plan.write_plan(str(output), new, table)
+    for number, shard in enumerate(shards):
+        for at, one in enumerate(made):
+            unit = number * len(made) + at
+            units.commit_unit(str(output), unit, new.digest, "before", _of_shard(one, shard))
+    assert new.images == sum(new.unit_rows) == rows.num_rows * len(shards)
+    return max(u for u, rows in enumerate(new.unit_rows) if rows == UNIT_SIZE)
+
+
+def _of_shard(rows: pa.Table, shard: Shard) -> pa.Table:
+    """The same rows of a shard with the same images and another name."""
+    keys = (name.rpartition("/")[2] for name in rows["image_id"].to_pylist())
+    there: dict[str, list[Any]] = {
+        "image_id": [f"{shard.name}/{key}" for key in keys],
+        "uri": [shard.uri] * rows.num_rows,
+    }
+    for name, values in there.items():
+        at = rows.schema.get_field_index(name)
+        rows = rows.set_column(at, rows.schema.field(at), pa.array(values, pa.string()))
+    return rows
+
+
+def _record(resumed: list[Moments], empty: list[Moments]) -> None:
+    figures: dict[str, Any] = {}
+    lines = [
+        f"| {IMAGES:,} rows done | resumed | empty output | more | goal |",
+        "|---|---|---|---|---|",
+    ]
+    names = {"first_s": "first new image, s", "first_mib": "driver then, MiB"}
+    names |= {"end_s": "end of the process, s", "end_mib": "driver's peak, MiB"}
+    for name, title in names.items():
+        mine, theirs = ([getattr(one, name) for one in side] for side in (resumed, empty))
+        figures[name] = {"resumed": mine, "empty": theirs}
+        more = statistics.median(mine) - statistics.median(theirs)
+        goal = f"{GOALS[name]:.0f}" if name in GOALS else ""
+        lines.append(f"| {title} | {spread(mine, 1)} | {spread(theirs, 1)} | {more:.1f} | {goal} |")
+    record("resume", figures, "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""A whole run of 1.2 million images through the fake engine: does it stay as it was at first?
+
+python -m tests.perf.whole_run [--images 1200000]
+
+What grows with a run shows late: a listing per unit, a list that is never emptied, a plan that is
+read again and again. Shards are generated, of tiny images, and the engine answers at once, so that
+all that is around it runs as fast as it can. First `caption.py --plan`, then the run itself.
+Read along the tenths of the run, each of as many rows: rows/s, and peaks of memory, must be the
+same in the last as in the second (the first has all starts in it). Files: one for each unit and
+nothing left over; sizes are the least, the median and the greatest. Planned and found: within 15 %.
+By itself the benchmark takes all images, more than an hour on two cores; `make bench` takes
+100,000, which shows what grows fast. What was measured with another number stays in the table.
+"""
+
+import argparse
+import itertools
+import json
+import statistics
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from s4v_core.records import plan, units
+from tests.perf.measuring import record, recorded
+from tests.perf.passes import HOLDERS, Ran, caption, cluster, write_shards
+
+IMAGES, FEW_IMAGES = 1_200_000, 100_000
+TENTHS = 10
+
+
+def main(images: int = FEW_IMAGES) -> None:
+    """Runs for about a minute per 20,000 images on two cores."""
+    with tempfile.TemporaryDirectory() as name, cluster() as ray:
+        shards, output = Path(name) / "shards", Path(name) / "out"
+        write_shards(shards, images)
+        caption(shards, output, "--plan", inside=ray)
+        ran = caption(shards, output, inside=ray)
+        _prove(output, images)
+        ends = _tenths(output)
+        found = {
+            "date": datetime.now(UTC).date().isoformat(),
+            "wall_s": ran.wall_s,
+            "rows_per_s": _rates(ends),
+            "mib": {holder: _peaks(ran, ends, holder) for holder in HOLDERS},
+            "after": _after(ran, ends[-1][0]),
+            "files": _files(output),
+            "forecast": _forecast(output),
+        }
+    figures = recorded("whole_run") | {str(images): found}
+    record(
+        "whole_run",
+        figures,
+        "\n\n".join(_table(int(n), figures[n]) for n in sorted(figures, key=int)),
+    )
+
+
+def _prove(output: Path, images: int) -> None:
+    """Each image has one row and a caption, and nothing half-written is left."""
+    assert [path.name for path in output.iterdir() if path.is_dir()] == ["captions"]
+    files = list((output / "captions").iterdir())
+    head = plan.read_plan_head(str(output))
+    assert head is not None
+    assert len(files) == len(head.unit_rows), (len(files), len(head.unit_rows))
+    rows = pq.read_table(output / "captions", columns=["image_id", "status"])
+    assert rows.num_rows == len(pc.unique(rows["image_id"])) == images
+    assert pc.unique(rows["status"]).to_pylist() == ["ok"]
+
+
+def _tenths(output: Path) -> list[tuple[float, int]]:
+    """When the first unit, and then each tenth of the rows, was committed; and rows until then."""
+    head = plan.read_plan_head(str(output))
+    assert head is not None
+    times = units.commit_times(str(output))
+    ends: list[tuple[float, int]] = []
+    rows = 0
+    for unit in sorted(times, key=times.__getitem__):
+        rows += head.unit_rows[unit]
+        if not ends or rows >= len(ends) * head.images / TENTHS:
+            ends.append((times[unit], rows))
+    return ends
+
+
+def _rates(ends: list[tuple[float, int]]) -> list[float]:
+    """Rows per second of each tenth."""
+    return [
+        (rows - before) / (at - since) for (since, before), (at, rows) in itertools.pairwise(ends)
+    ]
+
+
+def _peaks(ran: Ran, ends: list[tuple[float, int]], holder: str) -> list[float]:
+    """MiB, the most of each tenth."""
+    return [
+        max((held.mib[holder] for held in ran.held if since < held.at <= at), default=0.0)
+        for (since, _), (at, _) in itertools.pairwise(ends)
+    ]
+
+
+def _after(ran: Ran, last: float) -> dict[str, float]:
+    """Counting and the report: seconds, and the driver's peak."""
+    later = [held.mib["driver"] for held in ran.held if held.at > last]
+    return {"s": ran.ended_at - last, "driver_mib": max(later, default=0.0)}
+
+
+def _files(output: Path) -> dict[str, Any]:
+    """Bytes of what the run left, units apart from the rest."""
+    captions = output / "captions"
+    sizes = sorted(path.stat().st_size for path in captions.iterdir())
+    rest = {path.name: path.stat().st_size for path in output.iterdir() if path.is_file()}
+    return {
+        "units": len(sizes),
+        "sizes": [sizes[0], statistics.median(sizes), sizes[-1]],
+        "rest": rest,
+    }
+
+
+def _forecast(output: Path) -> dict[str, list[float]]:
+    """Seconds of the flow and megabytes of captions, as planned and as they were."""
+    planned = json.loads((output / "plan.json").read_text())
+    found = json.loads((output / "stats.json").read_text())
+    written = sum(path.stat().st_size for path in (output / "captions").iterdir())
+    return {
+        "s": [planned["total_s"] - planned["index_s"], found["wall_s"]],
+        "mb": [planned["output_mb"], written / 1e6],
+    }
+
+
+def _table(images: int, found: dict[str, Any]) -> str:
+    rates, after, files = found["rows_per_s"], found["after"], found["files"]
+    lines = [f"| {images:,} images, {found['date']} | by tenth | last to second |", "|---|---|---|"]
+    series = {"rows/s": rates} | {f"{holder}, MiB": found["mib"][holder] for holder in HOLDERS}
+    for name, values in series.items():
+        cells = " ".join(f"{value:.0f}" for value in values)
+        lines.append(f"| {name} | {cells} | {values[-1] / max(values[1], 1):.2f} |")
+    for name, (planned, was) in found["forecast"].items():
+        lines.append(
+            f"| planned, and found, {name} | {planned:.1f}, {was:.1f} | {was / planned - 1:+.1%} |"
+        )
+    sizes = ", ".join(f"{size / 1000:.0f}" for size in files["sizes"])
+    rest = ", ".join(f"{name} {size / 1000:.0f}" for name, size in sorted(files["rest"].items()))
+    lines.append(f"| files of units | {files['units']:,}, of {sizes} kB | |")
+    lines.append(f"| other files, kB | {rest} | |")
+    lines.append(
+        f"| count and report, s | {after['s']:.0f} | driver {after['driver_mib']:.0f} MiB |"
+    )
+    return "\n".join(lines)
+
+
+def _images_asked() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--images", type=int, default=IMAGES)
+    return int(parser.parse_args().images)
+
+
+if __name__ == "__main__":
+    main(_images_asked())
