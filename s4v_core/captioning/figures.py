@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from s4v_core.generation.pass_spec import STAGES, UnitDone
+from s4v_core.generation.pass_spec import COMMIT_CPUS, STAGES, UnitDone
 
 IDLE_SHARE = 0.1
 """Of the engines' time: less of it without work is no reason to change anything."""
@@ -45,15 +45,16 @@ class Times:
     def bound_by(self, wall_s: float, engines: int) -> str:
         """What sets the pace.
 
-        It is writing where units wait for their commit longer than commits take and, at any moment,
-        one for each engine or more. Else it is the engine, unless it was idle for more than
-        IDLE_SHARE of the time; then it waited for the slower one of reading and decoding.
+        The engine, unless it was idle for more than IDLE_SHARE of the time, or units waited for
+        their commit: longer than commits take and, at any moment, one for each engine or more.
+        Then it is what holds the CPUs that reading, decoding and writing share.
         """
-        if self.queued_s > max(self.commit_s, wall_s * engines):
-            return "write"
-        if not self.images or self.idle_s <= IDLE_SHARE * wall_s * engines:
+        is_idle = self.idle_s > IDLE_SHARE * wall_s * engines
+        is_queued = self.queued_s > max(self.commit_s, wall_s * engines)
+        if not self.images or not (is_idle or is_queued):
             return "engine"
-        return "read" if self.read_s > self.decode_s else "decode"
+        held = {"read": self.read_s, "decode": self.decode_s, "write": COMMIT_CPUS * self.commit_s}
+        return max(held, key=lambda stage: held[stage])
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from s4v_core import storage
 from s4v_core.failpoints import reach
 from s4v_core.generation.brake import Brake
 from s4v_core.generation.captioner import TIMES, CaptionerActor
-from s4v_core.generation.pass_spec import Engines, PassSpec, UnitDone
+from s4v_core.generation.pass_spec import COMMIT_CPUS, Engines, PassSpec, UnitDone
 from s4v_core.generation.preparation import prepare_unit
 from s4v_core.generation.requests import EngineSpec
 from s4v_core.generation.twins import Twins
@@ -33,7 +33,6 @@ from s4v_core.records.schemas import RESULT_SCHEMA
 NO_PROGRESS_LIMIT_S = 1800
 """Longer than a GPU node takes to start with a 7B model, shorter than a night."""
 
-COMMIT_CPUS = 0.25
 MAX_ACTOR_RESTARTS = 20
 MAX_TASK_RETRIES = 1
 """Ray Data's own default is without end: a poisoned image would restart engines for ever."""

@@ -50,6 +50,9 @@ class Engines:
     accelerator: str | None = None
 
 
+COMMIT_CPUS = 0.25
+"""Of a unit's commit, which waits for the store; reading and decoding take a whole one."""
+
 STAGES = {
     "read": "read_s",
     "decode": "decode_s",

@@ -104,10 +104,10 @@ class _Worker:
             self.metrics = MetricsLog(self.run.output, self.done + 1)
         self.world.wait()
         self.seen = SeenLog(self.run.output, self.world.rank, self.done)
+        self._logged_at = time.monotonic()
 
     def compute(self, step: int, batches: list[MicroBatch], waited: float) -> None:
         """One optimiser step over the micro-batches of this worker."""
-        started = time.monotonic()
         # The same draws in every life of the run, whatever modules draw; LLaVA-1.5 draws none.
         torch.manual_seed(hash((self.run.job.seed, step, self.world.rank)) % 2**63)
         totals = _Totals(*self.world.summed(*self._own(batches)))
@@ -127,8 +127,7 @@ class _Worker:
         self.tokens += int(totals.tokens)
         self.should_stop = totals.stop > 0
         if self.world.leads:
-            seconds = time.monotonic() - started + waited + self._paused
-            self._log(totals, loss, norm, rate, waited, seconds)
+            self._log(totals, loss, norm, rate, waited)
         self._paused = self._save_if_due(totals)  # behind the log: a checkpoint keeps its metrics
 
     def finish(self) -> None:
@@ -200,15 +199,10 @@ class _Worker:
         if self.world.leads:
             self.metrics.flush()
 
-    def _log(
-        self,
-        totals: "_Totals",
-        loss: float,
-        norm: float,
-        rate: float,
-        waited: float,
-        step_s: float,
-    ) -> None:
+    def _log(self, totals: "_Totals", loss: float, norm: float, rate: float, waited: float) -> None:
+        now = time.monotonic()
+        # The next step pays for this record: writing and telling it take time as well.
+        step_s, self._logged_at = now - self._logged_at, now
         on_gpu = self.world.device.type == "cuda"
         metrics = StepMetrics(
             step=self.done,

@@ -31,6 +31,7 @@ class StepMetrics:
         learnt_tokens: Tokens that carry loss.
         tokens: Without padding, image tokens included.
         padding_share: Of all places that were computed.
+        step_s: Since the record of the step before: all the time there is, recording included.
         data_wait_s, checkpoint_wait_s: Part of `step_s` in which workers had nothing to compute:
             for their samples, and for a checkpoint right before the step.
         mfu: Model FLOP utilisation; None where the device's peak is not known.

@@ -80,7 +80,8 @@ def _unit(**times: float) -> UnitDone:
         ({"generate_s": 9.0, "idle_s": 0.2}, "engine"),
         ({"generate_s": 2.0, "idle_s": 7.0, "decode_s": 30.0, "read_s": 1.0}, "decode"),
         ({"generate_s": 2.0, "idle_s": 7.0, "decode_s": 3.0, "read_s": 60.0}, "read"),
-        ({"generate_s": 9.0, "commit_s": 5.0, "queued_s": 12.0}, "write"),
+        ({"generate_s": 9.0, "commit_s": 5.0, "queued_s": 12.0, "read_s": 1.0}, "write"),
+        ({"generate_s": 9.0, "commit_s": 5.0, "queued_s": 12.0, "read_s": 2.0}, "read"),
         ({"generate_s": 9.0, "commit_s": 5.0, "queued_s": 8.0}, "engine"),
     ],
 )

@@ -17,7 +17,7 @@ from tests.perf.measuring import RESULTS
 
 BENCHMARKS = (
     *("engine_efficiency", "feed_rate", "indexing", "data_moved", "resume", "whole_run"),
-    *("serve_overhead", "serve_load"),
+    *("training", "serve_overhead", "serve_load"),
 )
 PAGE = Path(__file__).parent / "RESULTS.md"
 BEGIN, END = "<!-- benchmarks -->\n", "<!-- end of benchmarks -->\n"

@@ -1,16 +1,20 @@
 """What all benchmarks share: pairs taken by turns, medians with their spread, and a record."""
 
 import json
+import multiprocessing
 import os
 import platform
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
+
+T = TypeVar("T")
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("ray", "torch", "transformers", "pyarrow", "pillow")
@@ -26,6 +30,16 @@ def by_turns(
         for which in (0, 1) if number % 2 else (1, 0):
             found[which].append((one, other)[which]())
     return found
+
+
+def in_new_process(function: Callable[..., T], *arguments: Any) -> T:
+    """What a function returns that no earlier measurement left memory, threads or caches for.
+
+    Args:
+        function: Of a module that is imported: one of the benchmark that runs is not found there.
+    """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def rate(done_at: Sequence[float]) -> float:

@@ -1,6 +1,7 @@
 """Whole runs in one process: exact resumption, what moves and what stays, what is refused."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,21 @@ def test_a_resumed_run_is_the_run_that_was_never_interrupted(job: Job, tmp_path:
     weights = [load_file(Path(o.model or "") / "model.safetensors") for o in (whole, resumed)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert [m.step for m in complete_checkpoints(resumed.output)] == [10, 12]
+
+
+def test_steps_take_all_the_time_there_is(job: Job) -> None:
+    _, run = prepare_run(check_stage(job(max_steps=4)))
+    told: list[float] = []
+
+    def tell(metrics: StepMetrics) -> None:
+        told.append(time.monotonic())
+        time.sleep(0.5)  # a driver far away: the next step pays for it
+
+    with lone_world("cpu") as world:
+        train(run, world, LoneDesk(tell))
+    first, *later = read_metrics(run.output)
+    assert sum(m.step_s for m in later) == pytest.approx(told[-1] - told[0], abs=1.0)
+    assert all(m.data_wait_s + m.checkpoint_wait_s <= m.step_s for m in (first, *later))
 
 
 def test_a_finished_run_is_not_run_again(job: Job) -> None:

@@ -1,0 +1,90 @@
+"""The bare loop that the training loop is measured against: for a process of its own."""
+
+import time
+
+import torch
+from transformers import LlavaForConditionalGeneration
+
+from ray_jobs.command_line import parse
+from s4v_core.images.policy import Framing
+from s4v_core.model.learning import let_learn
+from s4v_core.recipes import FINETUNE
+from s4v_core.training.assignment import Run
+from s4v_core.training.collation import MicroBatch
+from s4v_core.training.loader import StepReader
+from s4v_core.training.run import check_stage, prepare_run
+from s4v_core.training.samples import local_samples
+from s4v_core.training.schedule import learning_rate
+from s4v_core.training.stage import Optimiser
+from s4v_core.training.step import Step
+
+
+def train_bare(flags: list[str], threads: int) -> list[tuple[float, float]]:
+    """Trains what `finetune.py` with these flags trains; seconds and loss of each step.
+
+    All tensors lie in memory before the first step. The model is the product's forward on plain
+    parameters: nothing is sharded, nothing is recorded, nobody is told.
+    """
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision("high")  # as the product's loop
+    _, run = prepare_run(check_stage(parse(FINETUNE, flags, "")))
+    batches, step = _batches(run), _model(run)
+    settings = run.job.optimiser
+    parameters = [p for p in step.parameters() if p.requires_grad]
+    optimiser = _adamw(parameters, settings)
+    found = []
+    for number, rounds in enumerate(batches):
+        started = time.monotonic()
+        loss = _backward(step, rounds)
+        torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(number, run.steps, settings)
+        optimiser.step()
+        optimiser.zero_grad()
+        found.append((time.monotonic() - started, loss))
+    return found
+
+
+def _batches(run: Run) -> list[list[MicroBatch]]:
+    job = run.job
+    reader = StepReader(
+        samples=local_samples(run.samples, run.samples_sha256),
+        order=run.order,
+        collator=run.collator,
+        framing=Framing(job.image_mode, run.collator.side_px),
+        worker=0,
+        workers=1,
+        device_batch_size=job.device_batch_size,
+    )
+    return [reader[step] for step in range(run.steps)]
+
+
+def _model(run: Run) -> Step:
+    learning = run.job.learning
+    model = LlavaForConditionalGeneration.from_pretrained(run.model, dtype=torch.float32).train()
+    let_learn(
+        model, learning.vision_from, learning.vision_stem, learning.projector, learning.language
+    )
+    if run.job.activation_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return Step(model)
+
+
+def _adamw(parameters: list[torch.nn.Parameter], settings: Optimiser) -> torch.optim.AdamW:
+    return torch.optim.AdamW(
+        parameters,
+        lr=settings.learning_rate,
+        betas=(settings.beta1, settings.beta2),
+        eps=settings.eps,
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
+
+
+def _backward(step: Step, rounds: list[MicroBatch]) -> float:
+    learnt, loss = sum(batch.learnt for batch in rounds), 0.0
+    for batch in rounds:
+        part = step(batch.ids_RT, batch.positions_RT, batch.labels_RT, batch.pixels_NSS3) / learnt
+        part.backward()
+        loss += float(part.detach())
+    return loss

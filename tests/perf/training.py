@@ -1,0 +1,206 @@
+"""Training: what the loop under Ray Train costs over a bare one, what waits, what is padded.
+
+python -m tests.perf.training
+
+The loop is `finetune.py` with one worker of Ray Train; it shards, reads and decodes ahead, records
+every step and tells the driver. The bare loop is plain PyTorch in one process: the same forward,
+weights, optimiser, precision and threads, the same tensors, all in memory before it starts. Both
+losses must agree, step by step. Counted is the median step without the first three; a step of the
+loop is the time from record to record, so nothing lies between steps. Checkpoints are none.
+Read bare/loop: the share of a step that is left for the model. Goal: 0.97. The sums of the steps
+stand beside it, for a median does not see what happens now and then. Data wait is the share of
+the step in which there was nothing to compute. Goal: at most 1 %.
+Padding is the share of all computed places in 20,000 drawn lengths and the paper's batches. The
+loss head's peak is resident memory above what was there before, in fresh processes; chunked and
+plain must agree in loss and gradients to about 1e-6.
+"""
+
+import itertools
+import json
+import statistics
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from s4v_core.training.metrics import StepMetrics, read_metrics
+from tests.conftest import photo
+from tests.flow import scripts
+from tests.perf.bare_training import train_bare
+from tests.perf.heavy import build_trainable
+from tests.perf.loss_memory import Sizes, largest_difference, measure
+from tests.perf.measuring import by_turns, in_new_process, ratios, record, spread
+from tests.perf.padding import dealt_share, draw_lengths, drawn_share
+
+PAIRS, STEPS = 5, 20
+BATCH = 8
+"""Samples that the paper's finetuning gives a GPU at once."""
+COLD_STEPS = 3
+"""Not counted: memory is touched for the first time, and samples are not read ahead yet."""
+THREADS = 1
+"""Of torch, on both sides: what Ray gives a worker of one CPU."""
+SIZE = (640, 480)
+LOSS_DIFFERENCE = 1e-4
+"""Largest relative one of a step, bare against loop: the same work was done."""
+SAMPLES, WORKERS = 20_000, (16, 4)
+"""Of the padding; the paper's finetuning had 16."""
+HEAD = Sizes(rows=4, tokens=2048, width=512, vocabulary=32_000)
+LABELLED = (0.25, 1.0)
+"""Shares of the places: as where captions are learnt, and the worst case."""
+HEAD_DIFFERENCE = 1e-5
+
+Rows = list[tuple[str, str, str]]
+
+
+class Loop:
+    """`finetune.py` in processes of its own, a new output each time.
+
+    Attributes:
+        steps: Of each measurement, as the loop recorded them.
+    """
+
+    def __init__(self, flags: Sequence[str], folder: Path) -> None:
+        self._flags, self._folder = flags, folder
+        self.steps: list[list[StepMetrics]] = []
+
+    def measure(self) -> float:
+        """Seconds of the median step."""
+        output = self._folder / f"loop-{len(self.steps)}"
+        code, _, error = scripts.run(
+            *("finetune.py", *self._flags, "--output", str(output)),
+            cwd=self._folder,
+            OMP_NUM_THREADS=str(THREADS),
+        )
+        assert code == 0, error[-3000:]
+        self.steps.append(read_metrics(str(output)))
+        assert len(self.steps[-1]) == STEPS
+        return statistics.median(step.step_s for step in self.steps[-1][COLD_STEPS:])
+
+
+class Bare:
+    """The same without anything around it.
+
+    Attributes:
+        steps: Seconds and loss of each measurement's.
+    """
+
+    def __init__(self, flags: Sequence[str], folder: Path) -> None:
+        self._flags, self._folder = flags, folder
+        self.steps: list[list[tuple[float, float]]] = []
+
+    def measure(self) -> float:
+        """Seconds of the median step."""
+        output = self._folder / f"bare-{len(self.steps)}"
+        flags = [*self._flags, "--output", str(output)]
+        self.steps.append(in_new_process(train_bare, flags, THREADS))
+        return statistics.median(seconds for seconds, _ in self.steps[-1][COLD_STEPS:])
+
+
+def main() -> None:
+    """Runs for about seven minutes on two cores."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        flags = _flags(_write_lessons(folder / "lessons"), build_trainable(folder / "start"))
+        loop, bare = Loop(flags, folder), Bare(flags, folder)
+        loop_s, bare_s = by_turns(PAIRS, loop.measure, bare.measure)
+    pace, rows = _pace(loop, bare, loop_s, bare_s)
+    padding, padding_rows = _padding()
+    head, head_rows = _head()
+    lines = [f"| {' | '.join(row)} |" for row in (*rows, *padding_rows, *head_rows)]
+    table = "\n".join(("| measured | result | goal |", "|---|---|---|", *lines))
+    record("training", {"pace": pace, "padding": padding, "head": head}, table)
+
+
+def _flags(lessons: Path, model: Path) -> list[str]:
+    """Of `finetune.py`: an epoch of all lessons, a checkpoint at its end alone."""
+    return [
+        *("demo", "--demo-scenes", "0", "--data", str(lessons / "data.json")),
+        *("--images", str(lessons), "--model", str(model), "--max-tokens", "1024"),
+        *("--batch-size", str(BATCH), "--device-batch-size", str(BATCH), "--workers", "1"),
+        *("--saving.every-min", "1000"),
+    ]
+
+
+def _write_lessons(folder: Path) -> Path:
+    """Photographs with captions that differ in length as ShareGPT4V's do."""
+    folder.mkdir()
+    counts = np.random.default_rng(0).normal(190, 60, STEPS * BATCH).clip(20, 400).astype(int)
+    words = ("a", "large", "red", "circle", "in", "the", "upper", "left", "corner")
+    records = []
+    for number, count in enumerate(counts):
+        (folder / f"{number}.jpg").write_bytes(photo(number, SIZE))
+        turns = [
+            {"from": "human", "value": "<image>\nWhat do you see?"},
+            {"from": "gpt", "value": " ".join(itertools.islice(itertools.cycle(words), count))},
+        ]
+        records.append({"id": str(number), "image": f"{number}.jpg", "conversations": turns})
+    (folder / "data.json").write_text(json.dumps(records))
+    return folder
+
+
+def _pace(
+    loop: Loop, bare: Bare, loop_s: Sequence[float], bare_s: Sequence[float]
+) -> tuple[Mapping[str, Any], Rows]:
+    pairs = list(zip(loop.steps, bare.steps, strict=True))
+    apart = max(largest_difference(_losses(one), [b[1] for b in other]) for one, other in pairs)
+    assert apart < LOSS_DIFFERENCE, f"the two did not train the same: losses differ by {apart:.1e}"
+    counted = [run[COLD_STEPS:] for run in loop.steps]
+    waits = [100 * sum(m.data_wait_s for m in run) / sum(m.step_s for m in run) for run in counted]
+    whole = [
+        sum(seconds for seconds, _ in other[COLD_STEPS:]) / sum(m.step_s for m in one[COLD_STEPS:])
+        for one, other in pairs
+    ]
+    rows = [
+        ("loop under Ray Train, s a step", spread(loop_s, 3), ""),
+        ("bare loop, s a step", spread(bare_s, 3), ""),
+        ("bare/loop", spread(ratios(bare_s, loop_s), 3), "0.97"),
+        ("bare/loop, all steps together", spread(whole, 3), ""),
+        ("waiting for data, % of a step", spread(waits), "1"),
+    ]
+    steps = [[asdict(m) for m in run] for run in loop.steps]
+    return {"loop": steps, "bare": bare.steps, "losses_differ_by": apart}, rows
+
+
+def _losses(steps: Sequence[StepMetrics]) -> list[float]:
+    return [step.loss for step in steps]
+
+
+def _padding() -> tuple[Mapping[str, Any], Rows]:
+    lengths, has_image = draw_lengths(SAMPLES)
+    ways = {"one a row, as drawn": drawn_share}
+    for workers in WORKERS:
+        ways[f"dealt to {workers} workers and packed"] = partial(dealt_share, workers=workers)
+    figures, rows = {}, []
+    for about, share in ways.items():
+        kinds = {"grouped": True, "random": False}
+        found = {name: share(lengths, has_image, grouped) for name, grouped in kinds.items()}
+        figures[about] = found
+        cell = ", ".join(f"{name} {value:.1%}" for name, value in found.items())
+        rows.append((f"padding, {about}", cell, ""))
+    return figures, rows
+
+
+def _head() -> tuple[Mapping[str, Any], Rows]:
+    figures, rows = {}, []
+    for labelled in LABELLED:
+        mine = in_new_process(measure, "chunked", labelled, HEAD)
+        plain = in_new_process(measure, "plain", labelled, HEAD)
+        loss = largest_difference(mine.loss, plain.loss)
+        gradient = max(map(largest_difference, mine.gradients, plain.gradients))
+        assert max(loss, gradient) < HEAD_DIFFERENCE, (loss, gradient)
+        peaks = {"chunked_mib": mine.peak_mib, "plain_mib": plain.peak_mib}
+        figures[f"{labelled}"] = peaks | {"loss_differs_by": loss, "gradient_differs_by": gradient}
+        about = f"loss head, {labelled:.0%} labelled"
+        peak = f"chunked {mine.peak_mib:.0f}, plain {plain.peak_mib:.0f}"
+        rows.append((f"{about}, MiB at its peak", peak, ""))
+        apart = f"loss {loss:.0e}, gradient {gradient:.0e}"
+        rows.append((f"{about}, relative difference", apart, "about 1e-6"))
+    return figures, rows
+
+
+if __name__ == "__main__":
+    main()
