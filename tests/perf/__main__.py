@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.perf.measuring import RESULTS
 
-BENCHMARKS = ("engine_efficiency", "feed_rate", "serve_overhead", "serve_load")
+BENCHMARKS = ("engine_efficiency", "feed_rate", "against_others", "serve_overhead", "serve_load")
 PAGE = Path(__file__).parent / "RESULTS.md"
 BEGIN, END = "<!-- benchmarks -->\n", "<!-- end of benchmarks -->\n"
 
