@@ -16,8 +16,8 @@ from pathlib import Path
 from tests.perf.measuring import RESULTS
 
 BENCHMARKS = (
-    *("engine_efficiency", "feed_rate", "indexing", "data_moved", "resume", "whole_run"),
-    *("training", "serve_overhead", "serve_load"),
+    *("engine_efficiency", "feed_rate", "against_others", "indexing", "data_moved", "resume"),
+    *("whole_run", "training", "serve_overhead", "serve_load"),
 )
 PAGE = Path(__file__).parent / "RESULTS.md"
 BEGIN, END = "<!-- benchmarks -->\n", "<!-- end of benchmarks -->\n"

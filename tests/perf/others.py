@@ -1,0 +1,259 @@
+"""What people caption a folder of photographs with, each from its public interface.
+
+python -m tests.perf.others WAY CHECKPOINT IMAGES REPORT
+
+Writes a report of when how many images were done, and of how long prompts and captions were. Each
+way is a process of its own that against_others starts: it pays for its own imports, engine and Ray.
+"""
+
+import base64
+import io
+import json
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from PIL import Image
+
+from s4v_core import chat, prompts
+from tests.perf.servers import free_port
+from tests.perf.vllm_pass import ENGINE, TOKENS
+
+BATCH = 4
+RAY_BATCH, RAY_CPUS = 16, 8
+SIDE, POLL_S = 336, 0.2
+MODEL = "captioner"
+GREEDY = {"temperature": 0, "max_tokens": TOKENS}
+
+
+@dataclass
+class Report:
+    """How a way went, image by image.
+
+    Attributes:
+        done_at: Seconds of some clock.
+        whole_s: From before the way's own imports to its end.
+    """
+
+    done_at: list[float] = field(default_factory=list)
+    prompt_tokens: list[int] = field(default_factory=list)
+    output_tokens: list[int] = field(default_factory=list)
+    whole_s: float = 0.0
+
+
+def in_batches(checkpoint: Path, images: Sequence[Path], beams: int) -> Report:
+    """The original's loop (ShareGPT4V, tools/share-cap_batch_infer.py): four images are read and
+    prepared, generated to the end of the longest caption, then the next four."""
+    import torch
+    from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+    model = LlavaForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    processor = AutoProcessor.from_pretrained(checkpoint)
+    report = Report()
+    for start in range(0, len(images), BATCH):
+        pictures = [Image.open(path).convert("RGB") for path in images[start : start + BATCH]]
+        inputs = processor(text=[_prompt()] * len(pictures), images=pictures, return_tensors="pt")
+        with torch.inference_mode():
+            ids = model.generate(**inputs, max_new_tokens=TOKENS, num_beams=beams, do_sample=False)
+        length = inputs.input_ids.shape[1]
+        processor.batch_decode(ids[:, length:], skip_special_tokens=True)
+        report.done_at.extend([time.monotonic()] * len(pictures))
+        report.prompt_tokens.extend([length] * len(pictures))
+        end = processor.tokenizer.eos_token_id
+        report.output_tokens.extend(_length(row, end) for row in ids[:, length:].tolist())
+    return report
+
+
+def _length(ids: list[int], end: int) -> int:
+    """Tokens up to and with the end; what follows it waits for the batch's longest caption."""
+    return ids.index(end) + 1 if end in ids else len(ids)
+
+
+def run_batch(checkpoint: Path, images: Sequence[Path], folder: Path) -> Report:
+    """`vllm run-batch` on a file of chat requests with the images in them. Its answers come all at
+    the end; when they were ready is in the metrics that it shows meanwhile."""
+    asked, answers, port = folder / "requests.jsonl", folder / "answers.jsonl", free_port()
+    asked.write_text("".join(map(_request, images)))
+    command = [
+        # What `vllm run-batch` runs; that command does not know itself in vLLM's CPU build.
+        *(sys.executable, "-m", "vllm.entrypoints.openai.run_batch"),
+        *("-i", str(asked), "-o", str(answers), "--model", str(checkpoint)),
+        *("--served-model-name", MODEL, *_flags(ENGINE)),
+        *("--enable-metrics", "--host", "127.0.0.1", "--port", str(port)),
+    ]
+    report = Report()
+    with subprocess.Popen(command) as process:
+        while process.poll() is None:
+            time.sleep(POLL_S)
+            new = _finished(f"http://127.0.0.1:{port}/metrics") - len(report.done_at)
+            report.done_at.extend([time.monotonic()] * new)
+    assert process.returncode == 0, process.returncode
+    for line in answers.read_text().splitlines():
+        usage = json.loads(line)["response"]["body"]["usage"]
+        report.prompt_tokens.append(usage["prompt_tokens"])
+        report.output_tokens.append(usage["completion_tokens"])
+    return report
+
+
+def _finished(metrics: str) -> int:
+    """Requests that vLLM has answered; none while it does not tell."""
+    try:
+        lines = httpx.get(metrics).text.splitlines()
+    except httpx.TransportError:
+        return 0
+    counts = [line for line in lines if line.startswith("vllm:request_success_total{")]
+    return sum(int(float(line.rpartition(" ")[2])) for line in counts)
+
+
+def _request(image: Path) -> str:
+    url = "data:image/jpeg;base64," + base64.b64encode(image.read_bytes()).decode()
+    parts = [
+        {"type": "image_url", "image_url": {"url": url}},
+        {"type": "text", "text": prompts.CAPTION},
+    ]
+    body = {"model": MODEL, "messages": [{"role": "user", "content": parts}]} | GREEDY
+    line = {"custom_id": image.name, "method": "POST", "url": "/v1/chat/completions", "body": body}
+    return json.dumps(line) + "\n"
+
+
+def _flags(arguments: dict[str, Any]) -> list[str]:
+    found = []
+    for name, value in arguments.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            found.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            found += [f"--{flag}", json.dumps(value) if isinstance(value, dict) else str(value)]
+    return found
+
+
+def engine_stage(checkpoint: Path, images: Sequence[Path], folder: Path) -> Report:
+    """ray.data.llm's engine stage alone: prompt and decoded image go in, rows hold nothing else."""
+
+    def preprocess(row: dict[str, Any]) -> dict[str, Any]:
+        picture = _picture(Path(row["path"]).read_bytes())
+        return {
+            "prompt": _prompt(),
+            "multimodal_data": {"image": picture},
+            "sampling_params": GREEDY,
+        }
+
+    stages = {"chat_template_stage": False, "tokenize_stage": False, "detokenize_stage": False}
+    rows = [{"path": str(path)} for path in images]
+    return _on_ray(checkpoint, rows, preprocess, folder, stages)
+
+
+def vision_example(checkpoint: Path, images: Sequence[Path], folder: Path) -> Report:
+    """Ray's example of captioning with a vision model (llm_batch_inference_vision): bytes in rows,
+    a check that they open, PIL images in chat messages, every stage on, batches of 16."""
+
+    def is_valid(row: dict[str, Any]) -> bool:
+        Image.open(io.BytesIO(row["jpg"]["bytes"]))
+        return True
+
+    def preprocess(row: dict[str, Any]) -> dict[str, Any]:
+        parts = [
+            {"type": "text", "text": prompts.CAPTION},
+            {"type": "image_pil", "image_pil": _picture(row["jpg"]["bytes"])},
+        ]
+        messages = [{"role": "user", "content": parts}]
+        # As the processor's documentation has it: its last stage makes the text.
+        return {"messages": messages, "sampling_params": GREEDY | {"detokenize": False}}
+
+    from s4v_core.model.processor import CHAT_TEMPLATE
+
+    # The tokenizer stage writes BOS as well; two would be another prompt than everybody's.
+    template = CHAT_TEMPLATE.removeprefix("{{ bos_token }}")
+    stages = {"prepare_multimodal_stage": True, "chat_template_stage": {"chat_template": template}}
+    rows = [{"jpg": {"bytes": path.read_bytes()}} for path in images]
+    return _on_ray(checkpoint, rows, preprocess, folder, stages, is_valid)
+
+
+def _on_ray(
+    checkpoint: Path,
+    rows: list[dict[str, Any]],
+    preprocess: Callable[[dict[str, Any]], dict[str, Any]],
+    folder: Path,
+    stages: dict[str, Any],
+    is_valid: Callable[[dict[str, Any]], bool] | None = None,
+) -> Report:
+    import ray
+    from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+
+    ray.init(
+        address="local",
+        num_cpus=RAY_CPUS,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        _temp_dir=str(folder / "ray"),
+    )
+    config = vLLMEngineProcessorConfig(
+        model_source=str(checkpoint),
+        # With its statistics, which ours keeps as well: the rows' times are from there.
+        engine_kwargs=dict(ENGINE),
+        batch_size=RAY_BATCH,
+        # As many as our pass gives its engine; without it the stage waits for a GPU.
+        placement_group_config={"bundles": [{"CPU": 2}]},
+        **stages,
+    )
+    processor = build_processor(config, preprocess=preprocess, postprocess=_ended)
+    found = ray.data.from_items(rows, override_num_blocks=max(1, len(rows) // RAY_BATCH))
+    if is_valid:
+        found = found.filter(is_valid)
+    ends = processor(found).materialize().take_all()
+    ray.shutdown()
+    return Report(
+        [end["done_at"] for end in ends],
+        [end["prompt_tokens"] for end in ends],
+        [end["output_tokens"] for end in ends],
+    )
+
+
+def _ended(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "caption": row["generated_text"],
+        "prompt_tokens": row["num_input_tokens"],
+        "output_tokens": row["num_generated_tokens"],
+        # When the engine was done with it: a row leaves the stage only with its whole batch.
+        "done_at": row["metrics"]["last_token_ts"],
+    }
+
+
+def _prompt() -> str:
+    return chat.VICUNA_V1.render(prompts.CAPTION)
+
+
+def _picture(data: bytes) -> Image.Image:
+    """Decoded, and as small as the model takes it, for it travels between processes."""
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    scale = SIDE / min(image.size)
+    width, height = (round(side * scale) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+WAYS: dict[str, Callable[[Path, Sequence[Path], Path], Report]] = {
+    "beams": lambda checkpoint, images, _: in_batches(checkpoint, images, 3),
+    "greedy": lambda checkpoint, images, _: in_batches(checkpoint, images, 1),
+    "run_batch": run_batch,
+    "engine_stage": engine_stage,
+    "vision_example": vision_example,
+}
+
+
+def main(way: str, checkpoint: str, images: str, report: str) -> None:
+    paths = sorted(Path(images).iterdir())
+    started = time.monotonic()
+    found = WAYS[way](Path(checkpoint), paths, Path(report).parent)
+    found.whole_s = time.monotonic() - started
+    Path(report).write_text(json.dumps(asdict(found)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,90 @@
+"""`caption.py` as the benchmarks run it: in processes of its own, and the terms that it shares with
+whatever it is measured against."""
+
+import itertools
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import write_tar
+from tests.flow.oracle import check_rows
+from tests.flow.scripts import ROOT
+from tests.perf.measuring import rate
+
+SHARD, UNIT = 16, 8
+"""Images of each. Rows of a unit have one time, its end."""
+TOKENS, SEQUENCES, STEP_TOKENS, KV_CACHE_GIB = 64, 16, 8192, 2
+ENGINE: dict[str, Any] = {
+    "dtype": "float32",
+    "max_num_seqs": SEQUENCES,
+    "max_num_batched_tokens": STEP_TOKENS,
+    "enforce_eager": True,
+    "limit_mm_per_prompt": {"image": 1},
+    "mm_processor_cache_gb": 0,
+    "enable_prefix_caching": False,
+    "kv_cache_memory_bytes": KV_CACHE_GIB << 30,
+    "generation_config": "vllm",
+}
+"""What the pass gives its engine here, as arguments of vLLM: for those who run vLLM beside it."""
+
+
+class Pass:
+    """`caption.py` on tar shards, a new output each time.
+
+    Attributes:
+        rows: Of the last measurement.
+        tokens: Of all its captions.
+        wall_s: From its start to its end.
+        said: What it printed.
+    """
+
+    def __init__(self, checkpoint: Path, images: Sequence[bytes], folder: Path) -> None:
+        for start in range(0, len(images), SHARD):
+            members = {
+                f"{n:04d}.jpg": image for n, image in enumerate(images[start : start + SHARD])
+            }
+            write_tar(folder / "shards" / f"{start:04d}.tar", members)
+        self._folder, self._outputs = folder, itertools.count()
+        self._command = [
+            *(sys.executable, str(ROOT / "ray_jobs" / "caption.py"), "--engine", "vllm"),
+            *("--input", str(folder / "shards"), "--model", str(checkpoint)),
+            *("--unit-size", str(UNIT), "--settings.max-num-seqs", str(SEQUENCES)),
+            *("--settings.max-num-batched-tokens", str(STEP_TOKENS)),
+            *("--settings.kv-cache-gib", str(KV_CACHE_GIB), "--gate.no-enabled"),
+            *("--sampling.max-tokens", str(TOKENS), "--sampling.no-stop-at-loops"),
+            # The recipe's are the paper's, which draws.
+            *("--sampling.temperature", "0", "--sampling.top-p", "1"),
+        ]
+        self.rows: list[dict[str, Any]] = []
+        self.tokens, self.wall_s, self.said = 0, 0.0, ""
+
+    def measure(self) -> float:
+        """Images per second."""
+        output = self._folder / f"out-{next(self._outputs)}"
+        # A Ray of its own, whoever else has one here.
+        mine = {"RAY_ADDRESS": "local", "PYTHONPATH": str(ROOT)}
+        started = time.monotonic()
+        done = subprocess.run(
+            [*self._command, "--output", str(output)],
+            cwd=self._folder,
+            env=os.environ | mine,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.wall_s = time.monotonic() - started
+        assert done.returncode == 0, done.stderr[-3000:]
+        self.rows = check_rows(output)
+        self.tokens = sum(row["output_tokens"] for row in self.rows)
+        self.said = done.stdout
+        return steady([row["created_at"].timestamp() for row in self.rows])
+
+
+def steady(done_at: Sequence[float]) -> float:
+    """Images per second, without those that the engine began with: rows of a unit end together,
+    and the first ones' work would count as done in no time."""
+    return rate(done_at, SEQUENCES, 0.1)
