@@ -84,7 +84,8 @@ def test_four_runs_on_a_store_that_overwrites_lose_and_double_nothing(
         said = [run.communicate(timeout=600) for run in runs]
         assert [run.returncode for run in runs] == [0, 0, 0, 0], said
         # One that comes when all is done has nothing to say it of.
-        assert {err.count("overwrites") for _, err in said} in ({1}, {0, 1}), said
+        told = [err.count("this store overwrites") for _, err in said]
+        assert max(told) == 1, told
         copy = tmp_path / f"run-{number}"
         files.get(f"{output}/plan.parquet", f"{copy}/plan.parquet")
         files.get(f"{output}/captions/", f"{copy}/captions/", recursive=True)

@@ -64,6 +64,6 @@ def test_slow_reading_is_named(bucket: str, proxy: FaultProxy, tmp_path: Path) -
 
 
 def test_slow_writing_is_named(bucket: str, proxy: FaultProxy, tmp_path: Path) -> None:
-    images = _write_images(tmp_path / "in", UNIT * 150)
-    proxy.methods, proxy.delay_s = (b"PUT",), 8.0
+    images = _write_images(tmp_path / "in", UNIT * 60)
+    proxy.methods, proxy.delay_s = (b"PUT",), 5.0
     assert _verdict(tmp_path, images, f"{bucket}/out") == "write"
