@@ -4,9 +4,9 @@ For tests of everything around the engine, and for finding out what the rest of 
 """
 
 import asyncio
-import hashlib
 import os
 import time
+import zlib
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,11 @@ from s4v_core.generation.requests import EngineSpec, Generation, Request, Sampli
 
 
 def fake_caption(pixels: npt.NDArray[np.uint8]) -> str:
-    """The caption of a picture: its shape and the hash of its pixels."""
+    """The caption of a picture: its shape and a checksum of its pixels, which costs a tenth of what
+    decoding them does: what the pass can feed is measured with this engine."""
     height, width = pixels.shape[:2]
-    digest = hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
-    return f"A fake caption of a picture of {width} by {height} pixels with the hash {digest}."
+    checksum = zlib.crc32(np.ascontiguousarray(pixels).data)
+    return f"A fake caption of a picture of {width} by {height} pixels, checksum {checksum:08x}."
 
 
 class FakeEngine:
