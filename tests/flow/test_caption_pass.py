@@ -115,11 +115,11 @@ def test_the_same_job_again_does_nothing_and_a_lost_unit_is_made_again(
     started = time.monotonic()
     again = run_pass(job)
     assert time.monotonic() - started < 5
-    assert (again.captioned, again.found_done, again.exit_code) == (0, 40, DONE)
+    assert (again.figures.captioned, again.found_done, again.exit_code) == (0, 40, DONE)
     files[2].unlink()
     (tmp_path / "out" / "report.html").unlink()
     third = run_pass(job)
-    assert (third.captioned, third.found_done) == (10, 30)
+    assert (third.figures.captioned, third.found_done) == (10, 30)
     (tmp_path / "out" / "report.html").unlink()
     run_pass(job)
     assert (tmp_path / "out" / "report.html").exists()
@@ -219,7 +219,7 @@ def test_retry_errors_heals_rows_in_place(tmp_path: Path, photos: dict[str, byte
     for name in names:
         (source / name).write_bytes(photos[name])
     healed = run_pass(job.replace(retry_errors=True))
-    assert (healed.counts.ok, healed.counts.error, healed.captioned) == (40, 0, 3)
+    assert (healed.counts.ok, healed.counts.error, healed.figures.captioned) == (40, 0, 3)
     rows = {row["image_id"]: row for row in check_rows(tmp_path / "out")}
     assert all(rows[name] == row for name, row in kept.items())
 
@@ -349,7 +349,7 @@ def test_equal_images_are_captioned_once_and_say_whose_caption_they_have(
         _job(tmp_path / "shards", tmp_path / "out", dedupe=dedupe, unit_size=5, engines=2)
     )
     rows = {row["image_id"]: row for row in check_rows(tmp_path / "out")}
-    assert outcome.attempted == captioned
+    assert outcome.figures.attempted == captioned
     firsts = [row for row in rows.values() if row["twin_of"] is None]
     assert len(firsts) == captioned
     for row in rows.values():
