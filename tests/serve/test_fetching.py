@@ -197,7 +197,8 @@ def only_server(address: str) -> bool:
 def refusal_of(fetcher: Fetcher, url: str) -> tuple[Refusal, list[str]]:
     """The refusal, and which addresses were tried; within a second, and without any in words.
 
-    It waits for nothing, so a second of the clock with little work in it is a busy machine's.
+    It waits for nothing, so a second of the clock with little work in it is a busy machine's; and
+    what is slow once and quick the next time was somebody else's work, as a garbage collection is.
     """
 
     async def attempt() -> Refusal:
@@ -205,9 +206,13 @@ def refusal_of(fetcher: Fetcher, url: str) -> tuple[Refusal, list[str]]:
             await fetcher.fetch(url)
         return found.value
 
-    started, worked = time.perf_counter(), time.process_time()
-    refusal, attempts = run_watched(attempt())
-    assert time.perf_counter() - started < 1 or time.process_time() - worked < 0.2
+    for _ in range(2):
+        started, worked = time.perf_counter(), time.process_time()
+        refusal, attempts = run_watched(attempt())
+        if time.perf_counter() - started < 1 or time.process_time() - worked < 0.2:
+            break
+    else:
+        raise AssertionError(f"{url!r}: over a second, twice")
     assert_says_nothing(refusal)
     return refusal, attempts
 
