@@ -43,5 +43,5 @@ def test_it_gives_a_key_answers_and_ends_at_ctrl_c() -> None:
         assert answer.status_code == 200, answer.text
         assert answer.json()["caption"].startswith("A fake caption of a picture")
     server.send_signal(signal.SIGINT)
-    assert server.communicate(timeout=120)[0].endswith("stopping\n")
+    assert "stopping\n" in server.communicate(timeout=120)[0]
     assert server.returncode == 0
