@@ -41,6 +41,7 @@ OVERWRITES = (
     "exactly one row, but two runs at once would do some work twice"
 )
 TELL_EVERY_S = 15.0
+"""How old the figures are, at most, that `status.py` finds of a run that goes on."""
 
 DEMO_NOTICE = "A demo: the captioner knows drawn scenes and nothing else."
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from s4v_core import storage
 from s4v_core.captioning.checks import CheckedJob, check_job
+from s4v_core.captioning.figures import stages_text
 from s4v_core.captioning.job import CaptionJob
 from s4v_core.captioning.pass_flow import PassFlow, index_input
 from s4v_core.captioning.status import duration
@@ -80,10 +81,9 @@ class Forecast:
             f"{self.decode_cores:.1f} CPU cores to read and decode",
         ]
         if self.sampled:
-            stages = ", ".join(f"{name} {ms:g}" for name, ms in self.ms_per_image.items())
             lines += [
                 f"  measured on {self.sampled} images; bound by {self.bound_by}; "
-                f"ms per image: {stages}",
+                + stages_text(self.ms_per_image),
                 f"  tokens: {self.prompt_tokens:.0f} of prompt, {self.output_tokens:.0f} of "
                 f"caption (longest {self.longest_output_tokens}); {self.attempts:.2f} attempts "
                 f"an image; {self.ok_share:.1%} ok",
@@ -180,7 +180,8 @@ def _measured(
     results = pa.concat_tables(
         units.read_unit(job.output, unit) for unit in sorted(units.done_units(job.output))
     )
-    ms = flow.figures().ms_per_image
+    figures = flow.figures()
+    ms = figures.ms_per_image
     return _forecast(
         checked,
         _images(tables),
@@ -191,7 +192,7 @@ def _measured(
         output_bytes=_output_bytes(results, tables, job.unit_size),
         decode_cores=rate * (ms["read"] + ms["decode"]) / 1000,
         results=results.to_pylist(),
-        bound_by=flow.bound_by,
+        bound_by=figures.bound_by,
         ms_per_image=ms,
     )
 

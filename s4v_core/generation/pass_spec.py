@@ -65,7 +65,7 @@ STAGES = {
 
 @dataclass(frozen=True, slots=True)
 class UnitDone:
-    """One unit on its way out of the flow; times are seconds of work, not of waiting.
+    """One unit on its way out of the flow; times are seconds of work, but for idle_s and queued_s.
 
     Attributes:
         rows: Of the unit's file; of these `generated` went through the flow now.

@@ -3,8 +3,6 @@
 The child lives as long as its owner and is replaced when it dies or hangs.
 """
 
-import contextlib
-import fcntl
 import json
 import os
 import resource
@@ -22,10 +20,6 @@ MEMORY_MIB = 1024
 
 START_LIMIT_S = 120
 """For the child to import Pillow, on a machine that is busy with everything else."""
-
-PIPE_BYTES = 1 << 20
-"""A picture goes through in one piece, instead of six that both ends wait for; Linux's default
-limit."""
 
 _SIZES = struct.Struct("<IQ")
 
@@ -77,10 +71,6 @@ class GuardedDecoder:
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
             assert self._child.stdin, "the child has pipes"
-            assert self._child.stdout, "the child has pipes"
-            for pipe in (self._child.stdin, self._child.stdout):
-                with contextlib.suppress(OSError):  # a user's pipes may have their limit
-                    fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
             settings = {"config": self.config.model_dump(), "framing": asdict(self.framing)}
             _send(self._child.stdin, settings, b"")
             self._wait_until_ready(self._child)

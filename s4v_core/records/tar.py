@@ -66,7 +66,7 @@ Keep = Callable[[str, int], bool]
 """Whether the data of a member of this name and length is wanted, too."""
 
 
-def _nothing(name: str, length: int) -> bool:
+def _keep_none(name: str, length: int) -> bool:
     return False
 
 
@@ -77,7 +77,7 @@ def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(member, io.BytesIO(data))
 
 
-def index_tar(file: ForwardFile, size: int, keep: Keep = _nothing) -> TarIndex:
+def index_tar(file: ForwardFile, size: int, keep: Keep = _keep_none) -> TarIndex:
     """Read every header of a tar of `size` bytes, and the data of members to keep."""
     index = TarIndex()
     for found in _Walk(file, size, keep):
@@ -90,7 +90,7 @@ def index_tar(file: ForwardFile, size: int, keep: Keep = _nothing) -> TarIndex:
     return index
 
 
-def index_tar_gz(file: BinaryIO, keep: Keep = _nothing) -> TarIndex:
+def index_tar_gz(file: BinaryIO, keep: Keep = _keep_none) -> TarIndex:
     """The same for a gzip-compressed tar; offsets count unpacked bytes. Reads the file twice."""
     stream = Gunzip(file)
     size = stream.length()

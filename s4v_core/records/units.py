@@ -20,7 +20,10 @@ from s4v_core.records.schemas import RESULT_SCHEMA, STATUSES, check_schema
 
 FOLDER = "captions"
 FOOTER_BYTES = 64 << 10
-"""A unit's footer has about 12 kB; its account is in it."""
+"""A unit's footer has less than 12 kB; its account is in it."""
+
+_SEARCHED = ["image_id", "source", "status", "reason"]
+"""Columns that queries skip files by; statistics of all would add 5 kB to each unit's file."""
 
 _NAME = re.compile(r"unit-(\d{6,})\.parquet$")
 _KEY = b"s4v.unit"
@@ -124,11 +127,6 @@ def read_account(output: str, unit: int) -> UnitAccount:
     if _KEY not in metadata:
         raise StorageError(uri, "is no unit of a caption run")
     return UnitAccount(**json.loads(metadata[_KEY]))
-
-
-_SEARCHED = ["image_id", "source", "status", "reason"]
-"""Columns that queries skip files by. Statistics of all would be a third of the footer, which
-`status.py` reads of every unit."""
 
 
 def _parquet(uri: str) -> pq.ParquetFile:

@@ -74,7 +74,7 @@ class _Worker:
             folder, job.learning, world.mesh, dtype, job.activation_checkpointing
         )
         self.parameters = [p for p in self.step.parameters() if p.requires_grad]
-        self.optimiser = _adamw(self.parameters, job.optimiser)
+        self.optimiser = adamw(self.parameters, job.optimiser)
         self.checkpoints = Checkpoints(run.output, job.saving.keep, world)
         self.reader = StepReader(
             local_samples(run.samples, run.samples_sha256),
@@ -249,7 +249,8 @@ def _precision(job: TrainStage, world: World) -> str:
     return "bf16" if world.device.type == "cuda" else "fp32"
 
 
-def _adamw(parameters: list[torch.nn.Parameter], settings: Optimiser) -> torch.optim.AdamW:
+def adamw(parameters: list[torch.nn.Parameter], settings: Optimiser) -> torch.optim.AdamW:
+    """As a stage asks for it; the bare loop of the benchmark has the same."""
     return torch.optim.AdamW(
         parameters,
         lr=settings.learning_rate,

@@ -12,10 +12,10 @@ from s4v_core.recipes import FINETUNE
 from s4v_core.training.assignment import Run
 from s4v_core.training.collation import MicroBatch
 from s4v_core.training.loader import StepReader
+from s4v_core.training.loop import adamw
 from s4v_core.training.run import check_stage, prepare_run
 from s4v_core.training.samples import local_samples
 from s4v_core.training.schedule import learning_rate
-from s4v_core.training.stage import Optimiser
 from s4v_core.training.step import Step
 
 
@@ -31,7 +31,7 @@ def train_bare(flags: list[str], threads: int) -> list[tuple[float, float]]:
     batches, step = _batches(run), _model(run)
     settings = run.job.optimiser
     parameters = [p for p in step.parameters() if p.requires_grad]
-    optimiser = _adamw(parameters, settings)
+    optimiser = adamw(parameters, settings)
     found = []
     for number, rounds in enumerate(batches):
         started = time.monotonic()
@@ -68,17 +68,6 @@ def _model(run: Run) -> Step:
     if run.job.activation_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return Step(model)
-
-
-def _adamw(parameters: list[torch.nn.Parameter], settings: Optimiser) -> torch.optim.AdamW:
-    return torch.optim.AdamW(
-        parameters,
-        lr=settings.learning_rate,
-        betas=(settings.beta1, settings.beta2),
-        eps=settings.eps,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
 
 
 def _backward(step: Step, rounds: list[MicroBatch]) -> float:

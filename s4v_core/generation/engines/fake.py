@@ -16,8 +16,10 @@ from s4v_core.generation.requests import EngineSpec, Generation, Request, Sampli
 
 
 def fake_caption(pixels: npt.NDArray[np.uint8]) -> str:
-    """The caption of a picture: its shape and a checksum of its pixels, which costs a tenth of what
-    decoding them does: what the pass can feed is measured with this engine."""
+    """The caption of a picture: its shape and a checksum of its pixels.
+
+    CRC, for it costs little beside decoding: what the pass can feed is measured with this engine.
+    """
     height, width = pixels.shape[:2]
     checksum = zlib.crc32(np.ascontiguousarray(pixels).data)
     return f"A fake caption of a picture of {width} by {height} pixels, checksum {checksum:08x}."
