@@ -1,10 +1,6 @@
-"""`caption.py` as the benchmarks run it: in processes of its own, and the terms that it shares with
-whatever it is measured against."""
+"""`caption.py` with vLLM, and the terms that it shares with whatever it is measured against."""
 
 import itertools
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +8,7 @@ from typing import Any
 
 from tests.conftest import write_tar
 from tests.flow.oracle import check_rows
-from tests.flow.scripts import ROOT
+from tests.flow.scripts import start
 from tests.perf.measuring import rate
 
 SHARD, UNIT = 16, 8
@@ -43,15 +39,15 @@ class Pass:
     """
 
     def __init__(self, checkpoint: Path, images: Sequence[bytes], folder: Path) -> None:
-        for start in range(0, len(images), SHARD):
+        for first in range(0, len(images), SHARD):
             members = {
-                f"{n:04d}.jpg": image for n, image in enumerate(images[start : start + SHARD])
+                f"{n:04d}.jpg": image for n, image in enumerate(images[first : first + SHARD])
             }
-            write_tar(folder / "shards" / f"{start:04d}.tar", members)
+            write_tar(folder / "shards" / f"{first:04d}.tar", members)
         self._folder, self._outputs = folder, itertools.count()
-        self._command = [
-            *(sys.executable, str(ROOT / "ray_jobs" / "caption.py"), "--engine", "vllm"),
-            *("--input", str(folder / "shards"), "--model", str(checkpoint)),
+        self._flags = [
+            *("--engine", "vllm", "--model", str(checkpoint)),
+            *("--input", str(folder / "shards")),
             *("--unit-size", str(UNIT), "--settings.max-num-seqs", str(SEQUENCES)),
             *("--settings.max-num-batched-tokens", str(STEP_TOKENS)),
             *("--settings.kv-cache-gib", str(KV_CACHE_GIB), "--gate.no-enabled"),
@@ -65,22 +61,13 @@ class Pass:
     def measure(self) -> float:
         """Images per second."""
         output = self._folder / f"out-{next(self._outputs)}"
-        # A Ray of its own, whoever else has one here.
-        mine = {"RAY_ADDRESS": "local", "PYTHONPATH": str(ROOT)}
         started = time.monotonic()
-        done = subprocess.run(
-            [*self._command, "--output", str(output)],
-            cwd=self._folder,
-            env=os.environ | mine,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        process = start("caption.py", *self._flags, "--output", str(output), cwd=self._folder)
+        self.said, complaints = process.communicate()
         self.wall_s = time.monotonic() - started
-        assert done.returncode == 0, done.stderr[-3000:]
+        assert process.returncode == 0, complaints[-3000:]
         self.rows = check_rows(output)
         self.tokens = sum(row["output_tokens"] for row in self.rows)
-        self.said = done.stdout
         return steady([row["created_at"].timestamp() for row in self.rows])
 
 
