@@ -6,7 +6,6 @@ JSON, or single image files.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 
 from s4v_core import storage
 from s4v_core.errors import InputError
@@ -109,7 +108,8 @@ def relative_name(uri: str, folder: str) -> str:
 
 def ending(name: str) -> str:
     """What follows the last dot of a file's name, in lower case; empty where there is none."""
-    return PurePosixPath(name).suffix.lower().removeprefix(".")
+    stem, _, end = storage.base_name(name).rpartition(".")
+    return end.lower() if stem else ""
 
 
 def _expanded(pattern: str) -> list[str]:

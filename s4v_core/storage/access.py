@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.utils import get_protocol
 
 from s4v_core.errors import StorageError
 
@@ -92,7 +93,7 @@ def call(uri: str, attempt: Callable[[], T], writing: bool = False) -> T:
         UnreachableError: Weather that outlasted the caller's patience.
         StorageError: Everything else.
     """
-    remote = not isinstance(locate(uri)[0], LocalFileSystem)
+    remote = get_protocol(uri) not in LocalFileSystem.protocol
     deadline = time.monotonic() + _patience_s.get()
     wait_s = FIRST_WAIT_S
     while True:

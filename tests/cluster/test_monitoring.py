@@ -1,20 +1,16 @@
 """Dashboard and rules use the names that are exported, and no others."""
 
 import importlib.util
-import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import ray
-import yaml
 
 from s4v_core.generation import metrics as generation_metrics
 from serve import metrics as serve_metrics
+from tests.cluster.dashboard import USED, dashboard, expressions, rules
 
-MONITORING = Path(__file__).resolve().parents[2] / "cluster" / "monitoring"
 OF_A_HISTOGRAM = "s4v_http_seconds"
 RAYS_OWN = {
     "dashboard/modules/reporter/reporter_agent.py": "node_",
@@ -22,27 +18,6 @@ RAYS_OWN = {
     "dashboard/modules/metrics/dashboards/default_dashboard_panels.py": "object_store_",
 }
 """Where Ray names its own metrics, by their beginning."""
-
-
-def _dashboard() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((MONITORING / "dashboard.json").read_text())
-    return found
-
-
-def _rules() -> list[dict[str, Any]]:
-    [group] = yaml.safe_load((MONITORING / "rules.yaml").read_text())["groups"]
-    found: list[dict[str, Any]] = group["rules"]
-    return found
-
-
-def _expressions() -> Iterator[str]:
-    for panel in _dashboard()["panels"]:
-        yield from (target["expr"] for target in panel.get("targets", ()))
-    yield from (variable["query"] for variable in _dashboard()["templating"]["list"])
-    yield from (rule["expr"] for rule in _rules())
-
-
-USED = {name for text in _expressions() for name in re.findall(r"\bray_\w+|\bs4v:\w+", text)}
 
 
 def test_every_metric_of_ours_is_exported() -> None:
@@ -79,7 +54,7 @@ def test_every_metric_of_vllms_stands_in_its_source() -> None:
 
 
 def test_every_recorded_series_is_recorded_and_used() -> None:
-    recorded = {rule["record"] for rule in _rules() if "record" in rule}
+    recorded = {rule["record"] for rule in rules() if "record" in rule}
     assert {name for name in USED if name.startswith("s4v:")} == recorded
 
 
@@ -93,12 +68,12 @@ def test_every_recorded_series_is_recorded_and_used() -> None:
     ],
 )
 def test_the_dashboard_shows(wanted: str) -> None:
-    shown = [target["expr"] for it in _dashboard()["panels"] for target in it.get("targets", ())]
+    shown = [target["expr"] for it in dashboard()["panels"] for target in it.get("targets", ())]
     assert any(re.search(wanted, expression) for expression in shown)
 
 
 def test_panels_do_not_overlap_and_say_what_they_show() -> None:
-    panels = _dashboard()["panels"]
+    panels = dashboard()["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     places = [
         (x, y)
@@ -112,10 +87,10 @@ def test_panels_do_not_overlap_and_say_what_they_show() -> None:
 
 
 def test_brackets_close_and_alerts_say_what_to_do() -> None:
-    for text in _expressions():
+    for text in expressions():
         for opened, closed in ("()", "[]", "{}"):
             assert text.count(opened) == text.count(closed), text
-    alerts = {rule["alert"]: rule for rule in _rules() if "alert" in rule}
+    alerts = {rule["alert"]: rule for rule in rules() if "alert" in rule}
     assert alerts.keys() == {
         *("S4VNoProgress", "S4VManyWithoutCaption", "S4VEngineRestarts"),
         *("S4VEndpointErrors", "S4VOverload"),

@@ -30,7 +30,7 @@ from tests.perf.heavy import build_heavy
 from tests.perf.measuring import by_turns, ratios, record, spread
 from tests.perf.vllm_pass import ENGINE, TOKENS, Pass, steady
 
-IMAGES, PAIRS = 128, 5
+IMAGES, PAIRS = 80, 5
 SIZE = (640, 480)
 
 
@@ -88,7 +88,7 @@ def _framed(image: bytes, framing: Any) -> Image.Image:
 
 
 def main() -> None:
-    """Runs for about a quarter of an hour on two cores."""
+    """Runs for about eleven minutes on two cores."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         checkpoint = build_heavy(folder / "checkpoint")

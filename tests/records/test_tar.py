@@ -64,6 +64,21 @@ def test_a_cut_inside_a_member_keeps_its_name() -> None:
     assert _kinds(index) == ["cut_in_member"]
 
 
+def test_a_header_with_any_byte_changed_is_read_as_tarfile_reads_it() -> None:
+    data = _tar(files={"a.jpg": b"picture"})
+    for at in range(BLOCK):
+        for value in (0, 32, 49, 128, data[at] ^ 1):
+            changed = data[:at] + bytes([value]) + data[at + 1 :]
+            try:
+                header = tarfile.TarInfo.frombuf(changed[:BLOCK], "utf-8", "backslashreplace")
+            except tarfile.HeaderError:
+                assert not _index(changed).members
+            else:
+                assert [(m.name, m.length) for m in _index(changed).members] == [
+                    (header.name, header.size)
+                ]
+
+
 def test_behind_a_bad_header_the_search_goes_on() -> None:
     data = bytearray(_tar())
     at = _index(bytes(data)).members[2].offset - BLOCK
