@@ -43,7 +43,11 @@ def main(argv: list[str]) -> int:
     from s4v_core.model.conversion import convert  # --help stays quick
 
     with tqdm(desc="converting", unit=" tensors") as bar:
-        layout = convert(job.source, job.target, job.tower, lambda name: bar.update() and None)
+
+        def tell(name: str) -> None:
+            bar.update()
+
+        layout = convert(job.source, job.target, job.tower, tell)
     print(f"{job.target}: written in the {LAYOUTS[layout]} layout")
     return 0
 
