@@ -89,13 +89,14 @@ def test_both_models_answer(deployed: Deployed) -> None:
 
 def test_every_name_is_in_a_scrape(deployed: Deployed) -> None:
     """Those that the endpoints promise, and those that dashboard and rules ask for."""
-    deployed.client.post("/v1/caption", **_image())
     deployed.client.post("/v1/caption", content=b"<html>", headers={"content-type": "image/jpeg"})
-    wanted = {f"ray_{name}" for name in NAMES} | _asked_for()
+    missing = {f"ray_{name}" for name in NAMES} | _asked_for()
     deadline = time.monotonic() + 90
-    while missing := wanted - _names(deployed.metrics):
+    while missing:
         assert time.monotonic() < deadline, missing
-        time.sleep(1)
+        # Ray's agent forgets a gauge that nobody sets: vLLM's are there while it works.
+        deployed.client.post("/v1/caption", **_image())
+        missing -= _names(deployed.metrics)
 
 
 def _asked_for() -> set[str]:

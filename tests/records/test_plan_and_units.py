@@ -1,8 +1,11 @@
+import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from s4v_core import storage
@@ -113,6 +116,26 @@ def test_a_file_that_is_no_result_is_named(tmp_path: Path) -> None:
     storage.create(units.unit_uri(output, 0), b"half a file")
     with pytest.raises(StorageError, match="no complete Parquet"):
         units.commit_unit(output, 0, DIGEST, "one", _results(5))
+
+
+def test_an_image_that_is_named_like_an_account_is_none(tmp_path: Path) -> None:
+    output = str(tmp_path)
+    rows = _results(5)
+    forged = 's4v.unit\x18\x7f{"unit": 0, "plan": "p", "run_id": "forged", "rows": 9}\0'
+    names = pa.array([f"{forged}{n}" for n in range(5)])
+    rows = rows.set_column(rows.schema.get_field_index("image_id"), rows.schema.field(0), names)
+    account, _ = units.commit_unit(output, 0, DIGEST, "one", rows)
+    assert forged.encode() in storage.read(units.unit_uri(output, 0))
+    assert units.read_account(output, 0) == account
+
+
+def test_accounts_in_footers_of_other_writers_are_read(tmp_path: Path) -> None:
+    output = str(tmp_path)
+    account, _ = units.commit_unit(output, 0, DIGEST, "one", _results(5))
+    uri = units.unit_uri(output, 0)
+    about = {"s4v.unit": json.dumps(asdict(account)), "z.later": "{}"}
+    pq.write_table(units.read_unit(output, 0).replace_schema_metadata(about), uri)
+    assert units.read_account(output, 0) == account
 
 
 def test_healing_replaces_a_unit_in_one_write(tmp_path: Path) -> None:
