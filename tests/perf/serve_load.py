@@ -123,7 +123,8 @@ def cpu_seconds() -> Counter[str]:
 
 def main() -> None:
     """Runs for about eight minutes."""
-    scaling = {"min_replicas": 1, "max_replicas": 1, "max_ongoing_requests": SLOTS}
+    # The replica holds the next requests: between two messages an engine would stand still.
+    scaling = {"min_replicas": 1, "max_replicas": 1, "max_ongoing_requests": 2 * SLOTS}
     model = {
         "id": "share-captioner",
         "path": "none",
