@@ -81,10 +81,23 @@ def machine() -> dict[str, Any]:
     }
 
 
+_BEFORE = [psutil.cpu_times()]
+"""At the beginning of what the next record is of."""
+
+
+def _stolen_share() -> float:
+    """Share of the cores' time that the host of a virtual machine gave to others since the last
+    record: where it is large, a figure tells more of them than of what was measured."""
+    before, now = _BEFORE[0], psutil.cpu_times()
+    _BEFORE[0] = now
+    return float((now.steal - before.steal) / max(sum(now) - sum(before), 1e-9))
+
+
 def record(name: str, figures: Mapping[str, Any], table: str) -> None:
     """Prints the table and writes it, with the figures behind it, below `results`."""
     RESULTS.mkdir(exist_ok=True)
-    whole = {"benchmark": name, "machine": machine(), "figures": figures, "table": table}
+    whole = {"benchmark": name, "machine": machine(), "stolen_share": _stolen_share()}
+    whole |= {"figures": figures, "table": table}
     (RESULTS / f"{name}.json").write_text(json.dumps(whole, indent=1) + "\n")
     print(table)  # noqa: T201
 
