@@ -50,6 +50,10 @@ class Asked:
         self._taken = 0
         self._full_until = 0.0
 
+    def is_full(self) -> bool:
+        """Whether `place` would refuse now."""
+        return self._taken >= self._places or time.monotonic() < self._full_until
+
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
         """To be held before an image is decoded: who cannot be served is told at once, and costs
@@ -59,8 +63,8 @@ class Asked:
             Refusal: More are on their way than all engines and their queue can take, or the queue
                 was full a moment ago and nobody has been answered since.
         """
-        if self._taken >= self._places or time.monotonic() < self._full_until:
-            raise _overloaded()
+        if self.is_full():
+            raise overloaded()
         self._taken += 1
         try:
             yield
@@ -114,14 +118,15 @@ class Asked:
             self._full_until = 0.0  # a place is free
         except BackPressureError:
             self._full_until = time.monotonic() + FULL_S
-            raise _overloaded() from None
+            raise overloaded() from None
         except (RayActorError, DeploymentUnavailableError, RayTaskError):
             raise Refusal(
                 503, "engine_unavailable", "No engine can answer now.", RETRY_AFTER_S
             ) from None
 
 
-def _overloaded() -> Refusal:
+def overloaded() -> Refusal:
+    """What is told to whom no engine can serve now."""
     return Refusal(
         429, "overloaded", "All engines are busy and their queue is full.", RETRY_AFTER_S
     )

@@ -20,7 +20,7 @@ from serve.answers import (
     request_id,
     usage_of,
 )
-from serve.asking import Asked
+from serve.asking import Asked, overloaded
 from serve.conversations import check_length, read_conversation, read_sampling
 from serve.fetching import Fetcher
 from serve.metrics import serve_metrics
@@ -143,6 +143,8 @@ class Ingress:
 
     async def caption(self, http: HttpRequest) -> CaptionAnswer:
         """One image's caption, as a batch pass gives it: the same decoding, gate and ladder."""
+        if all(asked.is_full() for asked in self._models.values()):
+            raise overloaded()  # without its body, which would take longest of all
         data, body = await read_caption_request(http)
         async with _in_time(self._config.limits.timeout_s):
             return await self._captioned(data, body, request_id(http))

@@ -62,7 +62,8 @@ def _section(name: str) -> str:
     title = (import_module(f"tests.perf.{name}").__doc__ or name).splitlines()[0]
     versions = ", ".join(f"{package} {version}" for package, version in machine["versions"].items())
     about = f"{machine['date']}, {machine['cores']} cores ({machine['processor']}), {versions}"
-    about += f"; {found.get('stolen_share', 0):.0%} of their time went to other guests of the host"
+    if "stolen_share" in found:
+        about += f"; {found['stolen_share']:.0%} of their time went to other guests of the host"
     return f"### {title}\n\n`python -m tests.perf.{name}`; {about}.\n\n{found['table']}\n"
 
 
