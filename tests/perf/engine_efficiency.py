@@ -88,7 +88,7 @@ def _framed(image: bytes, framing: Any) -> Image.Image:
 
 
 def main() -> None:
-    """Runs for about eleven minutes on two cores."""
+    """Runs for a quarter of an hour on two cores (an estimate); half of it are starts."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         checkpoint = build_heavy(folder / "checkpoint")
