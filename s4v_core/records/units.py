@@ -21,13 +21,13 @@ from s4v_core.records.schemas import RESULT_SCHEMA, STATUSES, check_schema
 
 FOLDER = "captions"
 FOOTER_BYTES = 64 << 10
-"""A unit's footer has less than 6 kB; its account is in it."""
+"""A unit's footer has about 3 kB; its account is in it."""
 
 _FORMAT: dict[str, Any] = {
     "compression": "zstd",
     # What queries skip files by; statistics of all columns would add 5 kB to each unit's file.
     "write_statistics": ["image_id", "source", "status", "reason"],
-    # Parquet's own types say all of RESULT_SCHEMA: Arrow's copy would be a third of a footer.
+    # Parquet's own types say all of RESULT_SCHEMA: Arrow's copy would be half of a footer.
     "store_schema": False,
 }
 
@@ -128,8 +128,14 @@ def read_unit(output: str, unit: int) -> pa.Table:
 def read_account(output: str, unit: int) -> UnitAccount:
     """A unit's account, from its footer."""
     uri = unit_uri(output, unit)
-    tail = storage.read_tail(uri, FOOTER_BYTES)
-    return UnitAccount(**json.loads(_seen_account(tail) or _parsed_account(tail, uri)))
+    try:
+        tail = storage.read_tail(uri, FOOTER_BYTES)
+        account = _seen_account(tail) or _parsed_account(tail)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise StorageError(uri, f"is no complete Parquet file: {error}") from None
+    if account is None:
+        raise StorageError(uri, "is no unit of a caption run")
+    return UnitAccount(**json.loads(account))
 
 
 def _seen_account(tail: bytes) -> bytes | None:
@@ -142,14 +148,8 @@ def _seen_account(tail: bytes) -> bytes | None:
     return found[1] if found else None
 
 
-def _parsed_account(tail: bytes, uri: str) -> bytes:
-    try:
-        metadata = pq.read_metadata(io.BytesIO(tail)).metadata or {}
-    except (pa.ArrowInvalid, OSError) as error:
-        raise StorageError(uri, f"is no complete Parquet file: {error}") from None
-    if _KEY not in metadata:
-        raise StorageError(uri, "is no unit of a caption run")
-    return bytes(metadata[_KEY])
+def _parsed_account(tail: bytes) -> bytes | None:
+    return (pq.read_metadata(io.BytesIO(tail)).metadata or {}).get(_KEY)
 
 
 def _parquet(uri: str) -> pq.ParquetFile:

@@ -118,6 +118,11 @@ def test_a_file_that_is_no_result_is_named(tmp_path: Path) -> None:
         units.commit_unit(output, 0, DIGEST, "one", _results(5))
 
 
+def test_a_unit_that_is_gone_is_a_refusal_of_the_store(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="no complete Parquet"):
+        units.read_account(str(tmp_path), 0)
+
+
 def test_an_image_that_is_named_like_an_account_is_none(tmp_path: Path) -> None:
     output = str(tmp_path)
     rows = _results(5)
