@@ -7,14 +7,15 @@ settings. The bare engine is vLLM's AsyncLLM with all requests handed over at on
 decoded and framed beforehand, nothing around it. The pass reads tar shards, decodes, frames, gates
 and commits. Counted is from the end of the first 16 captions, as many as the engine makes at once,
 to the last, in images per second; the engine's start is in neither. Read the ratio: what the pass
-loses to everything that is not the engine, on cores that both share. Goal: 0.95.
+loses to everything that is not the engine, on cores that both share. Goal: 0.95. Below it stands
+who had the cores meanwhile.
 """
 
 import asyncio
 import itertools
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,9 @@ from s4v_core.images.policy import DecodeConfig, Decoded
 from s4v_core.model.folder import read_facts
 from tests.conftest import photo
 from tests.perf.heavy import build_heavy
-from tests.perf.measuring import by_turns, ratios, record, spread
-from tests.perf.vllm_pass import ENGINE, TOKENS, Pass, steady
+from tests.perf.measuring import CoreWatch, average, by_turns, ratios, record, shares, spread
+from tests.perf.passes import PROCESSES
+from tests.perf.vllm_pass import ENGINE, SEQUENCES, TOKENS, Pass, steady
 
 IMAGES, PAIRS = 80, 5
 SIZE = (640, 480)
@@ -39,6 +41,7 @@ class Bare:
 
     Attributes:
         tokens: Of all captions of the last measurement.
+        cores: Who had them between the first captions and the last, of each measurement.
     """
 
     def __init__(self, checkpoint: Path, images: Sequence[bytes]) -> None:
@@ -54,19 +57,23 @@ class Bare:
         asyncio.set_event_loop(self._loop)
         self._engine = AsyncLLM.from_engine_args(arguments)
         self.tokens = 0
+        self.cores: list[Mapping[str, float]] = []
         self._loop.run_until_complete(self._one(self._pictures[0]))
 
     def measure(self) -> float:
         """Images per second."""
-        return self._loop.run_until_complete(self._all())
+        with CoreWatch(PROCESSES, "other", "engine's process") as watch:
+            ends = self._loop.run_until_complete(self._all())
+        done_at = sorted(at for at, _ in ends)
+        self.cores.append(watch.cores(done_at[SEQUENCES - 1], done_at[-1]))
+        self.tokens = sum(tokens for _, tokens in ends)
+        return steady(done_at)
 
     def close(self) -> None:
         self._engine.shutdown()
 
-    async def _all(self) -> float:
-        ends = await asyncio.gather(*map(self._one, self._pictures))
-        self.tokens = sum(tokens for _, tokens in ends)
-        return steady([at for at, _ in ends])
+    async def _all(self) -> list[tuple[float, int]]:
+        return await asyncio.gather(*map(self._one, self._pictures))
 
     async def _one(self, picture: Image.Image) -> tuple[float, int]:
         from vllm import SamplingParams
@@ -100,14 +107,17 @@ def main() -> None:
         finally:
             bare.close()
         assert whole.tokens == bare.tokens, (whole.tokens, bare.tokens)
-        _record(mine, theirs, whole)
+        _record(mine, theirs, whole, bare)
 
 
-def _record(mine: list[float], theirs: list[float], whole: Pass) -> None:
+def _record(mine: list[float], theirs: list[float], whole: Pass, bare: Bare) -> None:
     bound = [line for line in whole.said.splitlines() if "bound by" in line]
     figures = {"pass_per_s": mine, "bare_per_s": theirs, "tokens": whole.tokens, "said": bound}
+    figures |= {"pass_cores": whole.cores, "bare_cores": bare.cores}
     line = " | ".join(map(partial(spread, digits=3), (mine, theirs, ratios(mine, theirs))))
     table = f"| pass, images/s | bare engine, images/s | ratio |\n|---|---|---|\n| {line} |"
+    cores = " | ".join(shares(average(side.cores)) for side in (whole, bare))
+    table += f"\n| its cores: {cores} | |"
     record("engine_efficiency", figures, table)
 
 

@@ -6,8 +6,9 @@ The plain loop is Pillow alone in one process per core: bytes from memory, reduc
 decoding, resize, crop, nothing kept. The pass reads tar shards, proves them whole, decodes in
 guarded children, moves pixels through the object store to an engine that answers at once, and
 commits rows.
-Read the ratio: the share of the plain rate that is left. Goal: 0.80. Below it stands what one core
-feeds, and so the cores that an A100 (7 images/s) and an H200 (about three times that) need.
+Read the ratio: the share of the plain rate that is left. Goal: 0.80. Beside it stands what one core
+feeds, and so the cores that an A100 (7 images/s) and an H200 (about three times that) need; below
+it who had the cores while the images counted were made.
 """
 
 import io
@@ -16,16 +17,17 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
 from tests.conftest import photo, write_tar
 from tests.flow.oracle import check_rows
-from tests.perf.measuring import by_turns, rate, ratios, record, spread
-from tests.perf.passes import caption
+from tests.perf.measuring import CoreWatch, average, by_turns, rate, ratios, record, shares, spread
+from tests.perf.passes import PROCESSES, caption
 
 SIDE = 336
 DIFFERENT, SHARDS, PAIRS = 32, 8, 5
@@ -62,10 +64,26 @@ def _plain_rate(images: Sequence[bytes], count: int) -> float:
         return done / (time.monotonic() - started)
 
 
-def _pass_rate(shards: Path, output: Path, unit: int) -> float:
-    caption(shards, output, "--unit-size", str(unit))
-    done_at = [row["created_at"].timestamp() for row in check_rows(output)]
-    return rate(done_at, unit * AT_ONCE)
+class Pass:
+    """`caption.py`, a new output each time.
+
+    Attributes:
+        cores: Who had them, of each measurement.
+    """
+
+    def __init__(self, shards: Path, folder: Path, unit: int) -> None:
+        self._shards, self._folder, self._unit = shards, folder, unit
+        self.cores: list[Mapping[str, float]] = []
+
+    def measure(self) -> float:
+        """Images per second."""
+        output = self._folder / f"out-{len(self.cores)}"
+        with CoreWatch(PROCESSES, "rest of Ray") as watch:
+            caption(self._shards, output, "--unit-size", str(self._unit))
+        done_at = sorted(row["created_at"].timestamp() for row in check_rows(output))
+        warm = self._unit * AT_ONCE
+        self.cores.append(watch.cores(done_at[warm - 1], done_at[-1]))
+        return rate(done_at, warm)
 
 
 def _write(folder: Path, images: Sequence[bytes], count: int) -> None:
@@ -76,26 +94,23 @@ def _write(folder: Path, images: Sequence[bytes], count: int) -> None:
 
 
 def main() -> None:
-    """Runs for about eight minutes on two cores."""
+    """Runs for about eight minutes on two cores (an estimate)."""
     figures, lines = {}, ["| JPEG | pass, images/s | plain loop | ratio | one core feeds |"]
     lines.append("|---|---|---|---|---|")
     for size, (count, unit) in SIZES.items():
         images = [photo(seed, size) for seed in range(DIFFERENT)]
         with tempfile.TemporaryDirectory() as name:
-            folder, runs = Path(name), itertools.count()
+            folder = Path(name)
             _write(folder / "shards", images, count)
-            mine, theirs = by_turns(
-                PAIRS,
-                lambda folder=folder, runs=runs, unit=unit: _pass_rate(
-                    folder / "shards", folder / f"out-{next(runs)}", unit
-                ),
-                lambda images=images, count=count: _plain_rate(images, count),
-            )
-        figures["x".join(map(str, size))] = {"pass_per_s": mine, "plain_per_s": theirs}
+            whole = Pass(folder / "shards", folder, unit)
+            mine, theirs = by_turns(PAIRS, whole.measure, partial(_plain_rate, images, count))
+        about = "x".join(map(str, size))
+        figures[about] = {"pass_per_s": mine, "plain_per_s": theirs, "cores": whole.cores}
         fed = statistics.median(mine) / CORES
-        cores = ", ".join(f"{name} {need / fed:.2f}" for name, need in NEEDED.items())
+        needed = ", ".join(f"{name} {need / fed:.2f}" for name, need in NEEDED.items())
         cells = (spread(mine, 0), spread(theirs, 0), spread(ratios(mine, theirs)))
-        lines.append(f"| {size[0]}x{size[1]} | {' | '.join(cells)} | {fed:.0f}/s; cores: {cores} |")
+        lines.append(f"| {about} | {' | '.join(cells)} | {fed:.0f}/s; cores: {needed} |")
+        lines.append(f"| its cores | {shares(average(whole.cores))} | | | |")
     record("feed_rate", figures, "\n".join(lines))
 
 

@@ -1,10 +1,15 @@
 """What all benchmarks share: pairs taken by turns, medians with their spread, and a record."""
 
+import contextlib
 import json
+import math
 import multiprocessing
 import os
 import platform
 import statistics
+import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
@@ -17,6 +22,7 @@ import psutil
 T = TypeVar("T")
 
 RESULTS = Path(__file__).parent / "results"
+LOOK_EVERY_S = 1.0
 PACKAGES = ("ray", "torch", "transformers", "pyarrow", "pillow")
 
 
@@ -65,6 +71,79 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
 def ratios(ones: Sequence[float], others: Sequence[float]) -> list[float]:
     """Of each pair."""
     return [one / other for one, other in zip(ones, others, strict=True)]
+
+
+class CoreWatch:
+    """Who takes the cores: CPU time of this process and of all that it has started.
+
+    A context manager that looks every second. What a process takes between two looks counts
+    for what its title says at the later one.
+    """
+
+    def __init__(self, kinds: Mapping[str, str], rest: str, here: str = "") -> None:
+        """Args:
+        kinds: Part of a title, and what to call such a process; the first that fits counts.
+        rest: What to call any other, and `here` this one; without a name it does not count.
+        """
+        self._kinds, self._rest, self._here = kinds, rest, here
+        self._seen: list[tuple[float, Counter[str]]] = []
+        self._before: dict[tuple[int, float], float] = {}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "CoreWatch":
+        self._look()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._look()
+
+    def cores(self, since: float = 0, until: float = math.inf) -> dict[str, float]:
+        """Cores in use on average, the largest first.
+
+        Args:
+            since, until: Seconds since 1970.
+        """
+        looks = [(at, spent) for at, spent in self._seen if since <= at <= until]
+        (first, _), (last, _) = looks[0], looks[-1]
+        total = sum((spent for _, spent in looks[1:]), Counter[str]())
+        return {kind: used / (last - first) for kind, used in total.most_common()}
+
+    def _watch(self) -> None:
+        while not self._ended.wait(LOOK_EVERY_S):
+            self._look()
+
+    def _look(self) -> None:
+        here, spent = psutil.Process(), Counter[str]()
+        for process in [here, *here.children(recursive=True)]:
+            with contextlib.suppress(psutil.Error):
+                key = process.pid, process.create_time()
+                kind = self._here if process == here else self._kind(" ".join(process.cmdline()))
+                used = sum(process.cpu_times()[:2])
+                # One that is new has all its time from since the last look, but this one.
+                new = used if self._seen and process != here else 0.0
+                spent[kind] += used - self._before.get(key, used - new)
+                self._before[key] = used
+        del spent[""]
+        self._seen.append((time.time(), spent))
+
+    def _kind(self, title: str) -> str:
+        return next((kind for part, kind in self._kinds.items() if part in title), self._rest)
+
+
+def average(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of several measurements, by name; the largest first."""
+    total = sum(map(Counter, found), Counter[str]())
+    return {name: value / len(found) for name, value in total.most_common()}
+
+
+def shares(cores: Mapping[str, float]) -> str:
+    """Of the cores, in words; what takes less than a hundredth of one is left out."""
+    told = ", ".join(f"{kind} {used:.2f}" for kind, used in cores.items() if used >= 0.005)
+    return f"{told} of {os.cpu_count()}"
 
 
 def machine() -> dict[str, Any]:

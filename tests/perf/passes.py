@@ -21,6 +21,15 @@ from tests.flow.scripts import FAKE, start
 SHARD, DIFFERENT = 5000, 500
 TINY = (64, 48)
 SAMPLE_EVERY_S = 1.0
+PROCESSES = {
+    "s4v_core.images.guard": "decoding",
+    "VLLM::EngineCore": "engine",
+    "CaptionerActor": "engine's actor",
+    "prepare_unit": "reading",
+    "commit_unit": "committing",
+    "caption.py": "driver",
+}
+"""Part of a process's title, and what it does in a pass."""
 HOLDERS = ("driver", "workers", "decoders", "ray", "store")
 """Who holds memory: `caption.py`; Ray's workers; the children that decode for them; Ray's own
 processes; the object store."""

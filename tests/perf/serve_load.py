@@ -11,8 +11,6 @@ process took of them while there was too much load tells what would have to be f
 """
 
 import asyncio
-import contextlib
-import os
 import random
 import statistics
 import tempfile
@@ -23,10 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
-import psutil
 
 from tests.conftest import photo
-from tests.perf.measuring import record
+from tests.perf.measuring import CoreWatch, record, shares
 from tests.perf.servers import application
 
 LATENCY_S = 0.2
@@ -109,18 +106,6 @@ PROCESSES = {"ProxyActor": "proxy", ":Ingress": "ingress", ":CaptionServer": "en
 """Part of a process's title, and what it is."""
 
 
-def cpu_seconds() -> Counter[str]:
-    """Of this process, the client, and of those that it has started, by what they are."""
-    here = psutil.Process()
-    found = Counter({"client": sum(here.cpu_times()[:2])})
-    for process in here.children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            title = " ".join(process.cmdline())
-            kind = next((kind for part, kind in PROCESSES.items() if part in title), "rest of Ray")
-            found[kind] += sum(process.cpu_times()[:2])
-    return found
-
-
 def main() -> None:
     """Runs for about eight minutes."""
     # The replica holds the next requests: between two messages an engine would stand still.
@@ -161,22 +146,19 @@ def _measure(client: Client) -> None:
 
 def _overload(client: Client, times: int, peak: float) -> dict[str, str]:
     """What became of the requests, and where the cores' time went meanwhile."""
-    before = cpu_seconds()
-    answers = client.load(times * CAPACITY_PER_S, OVERLOAD_S)
-    spent = cpu_seconds() - before
-    seconds = max(answer.at + answer.seconds for answer in answers)
+    with CoreWatch(PROCESSES, "rest of Ray", "client") as watch:
+        answers = client.load(times * CAPACITY_PER_S, OVERLOAD_S)
     answered = [answer for answer in answers if answer.status == 200]
     refused = [answer for answer in answers if answer.status in REFUSED]
     others = [answer for answer in answers if answer.status not in (200, *REFUSED)]
     assert all(answer.has_retry_after for answer in refused)
     share = f"{_answered_per_s(answers, OVERLOAD_S) / peak:.0%} of the peak of {peak:.1f}/s"
-    cores = ", ".join(f"{kind} {used / seconds:.2f}" for kind, used in spent.most_common())
     about = f"{times} times the capacity"
     return {
         f"{about} for {OVERLOAD_S} s, answered": f"{_told(answered)}; {share}",
         f"{about}, refused": _told(refused),
         f"{about}, anything else": _told(others),
-        f"{about}, cores in use": f"{cores} of {os.cpu_count()}",
+        f"{about}, cores in use": shares(watch.cores()),
     }
 
 

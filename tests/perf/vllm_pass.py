@@ -2,14 +2,15 @@
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.conftest import write_tar
 from tests.flow.oracle import check_rows
 from tests.flow.scripts import start
-from tests.perf.measuring import rate
+from tests.perf.measuring import CoreWatch, rate
+from tests.perf.passes import PROCESSES
 
 SHARD, UNIT = 16, 8
 """Images of each. Rows of a unit have one time, its end."""
@@ -36,6 +37,7 @@ class Pass:
         tokens: Of all its captions.
         wall_s: From its start to its end.
         said: What it printed.
+        cores: Who had them between the first captions and the last, of each measurement.
     """
 
     def __init__(self, checkpoint: Path, images: Sequence[bytes], folder: Path) -> None:
@@ -57,18 +59,22 @@ class Pass:
         ]
         self.rows: list[dict[str, Any]] = []
         self.tokens, self.wall_s, self.said = 0, 0.0, ""
+        self.cores: list[Mapping[str, float]] = []
 
     def measure(self) -> float:
         """Images per second."""
         output = self._folder / f"out-{next(self._outputs)}"
         started = time.monotonic()
-        process = start("caption.py", *self._flags, "--output", str(output), cwd=self._folder)
-        self.said, complaints = process.communicate()
+        with CoreWatch(PROCESSES, "rest of Ray") as watch:
+            process = start("caption.py", *self._flags, "--output", str(output), cwd=self._folder)
+            self.said, complaints = process.communicate()
         self.wall_s = time.monotonic() - started
         assert process.returncode == 0, complaints[-3000:]
         self.rows = check_rows(output)
         self.tokens = sum(row["output_tokens"] for row in self.rows)
-        return steady([row["created_at"].timestamp() for row in self.rows])
+        done_at = sorted(row["created_at"].timestamp() for row in self.rows)
+        self.cores.append(watch.cores(done_at[SEQUENCES - 1], done_at[-1]))
+        return steady(done_at)
 
 
 def steady(done_at: Sequence[float]) -> float:
