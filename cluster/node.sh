@@ -15,6 +15,8 @@ export RAY_AUTH_MODE=token
 export RAY_USAGE_STATS_ENABLED=0
 # A host that falls silent stalls a run for 438 s with Ray's own settings, for 23 to 61 s with these (tests/perf/RESULTS.md).
 export RAY_grpc_client_keepalive_time_ms=10000 RAY_grpc_client_keepalive_timeout_ms=10000
+# Endpoints refuse at the door while engines are busy (serve/shedding.py).
+export RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve.shedding:middlewares
 
 # Every worker holds sockets to all others; the usual 1024 run out at a few dozen workers.
 ulimit -n 65536 2>/dev/null || ulimit -n "$(ulimit -Hn)"

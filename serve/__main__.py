@@ -6,6 +6,7 @@ python -m serve --self-check           what protects the endpoints, and nothing 
 """
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -73,6 +74,9 @@ def _serve(args: dict[str, Any], port: int) -> int:
     import ray
     from ray import serve
 
+    from serve.shedding import CALLBACK, VARIABLE
+
+    os.environ.setdefault(VARIABLE, CALLBACK)  # Ray's processes inherit it
     ray.init(address="local", num_cpus=8, include_dashboard=False, logging_level="ERROR")
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": port})

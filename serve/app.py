@@ -8,6 +8,7 @@ from typing import Any
 
 from serve.keys import Keyring, open_keyring
 from serve.models import Model, look_at_all
+from serve.refusals import RETRY_AFTER_S
 from serve.routes import ROUTES, make_app
 from serve.settings import ModelConfig, Scaling, ServeConfig
 
@@ -20,8 +21,6 @@ DEMO = (
 HEALTH_PERIOD_S, HEALTH_TIMEOUT_S = 10.0, 30.0
 DRAIN_S = 60.0
 """A replica that goes finishes what it has begun: as long as a caption and its ladder take."""
-
-RETRY_AFTER_S = 2.0
 
 
 def build(args: dict[str, Any]) -> Any:

@@ -17,12 +17,10 @@ from ray.serve.handle import DeploymentHandle
 from s4v_core.generation.attempts import Ending
 from s4v_core.generation.requests import Generation, Request, SamplingConfig
 from serve.models import Model
-from serve.refusals import Refusal
+from serve.refusals import RETRY_AFTER_S, Refusal, overloaded
 
 TRIES = 3
 """Of a request whose replica dies: it asks the same of another one."""
-
-RETRY_AFTER_S = 2.0
 
 LOOK_S = 2.0
 
@@ -123,13 +121,6 @@ class Asked:
             raise Refusal(
                 503, "engine_unavailable", "No engine can answer now.", RETRY_AFTER_S
             ) from None
-
-
-def overloaded() -> Refusal:
-    """What is told to whom no engine can serve now."""
-    return Refusal(
-        429, "overloaded", "All engines are busy and their queue is full.", RETRY_AFTER_S
-    )
 
 
 def checked(answer: Generation) -> Generation:

@@ -100,8 +100,12 @@ class Exchange:
         if self._is_over:
             self.leave()
 
-    async def refuse(self, refusal: Refusal) -> None:
-        """Answers in place of the app, unless it has begun; the server cuts a begun answer off."""
+    async def refuse(self, refusal: Refusal, keeps: bool = False) -> None:
+        """Answers in place of the app, unless it has begun; the server cuts a begun answer off.
+
+        Args:
+            keeps: The connection, though its body was not read: the server will, and forget it.
+        """
         if self._is_started or self._is_gone:
             return
         self._is_started = self._is_over = True
@@ -109,7 +113,7 @@ class Exchange:
         body = refusal.body()
         headers = [(name.encode(), value.encode()) for name, value in refusal.headers().items()]
         headers.append((b"content-length", str(len(body)).encode()))
-        if self._is_unread():
+        if self._is_unread() and not keeps:
             headers.append((b"connection", b"close"))  # else the server reads the rest, and waits
         headers = self._with_ours(headers)
         start = {"type": "http.response.start", "status": refusal.status, "headers": headers}

@@ -20,13 +20,13 @@ from serve.answers import (
     request_id,
     usage_of,
 )
-from serve.asking import Asked, overloaded
+from serve.asking import Asked
 from serve.conversations import check_length, read_conversation, read_sampling
 from serve.fetching import Fetcher
 from serve.metrics import serve_metrics
 from serve.models import Model
 from serve.pictures import Picture, Pictures, read_base64
-from serve.refusals import Refusal
+from serve.refusals import Refusal, overloaded
 from serve.schemas import (
     AnswerMessage,
     BatchLine,

@@ -22,6 +22,12 @@ TYPES = {
 """OpenAI's `type` by status; every other one is an invalid_request_error."""
 
 
+OVERLOADED = "overloaded"
+BUSY = "x-overloaded"
+"""Header of an answer that engines have no room for: not the key's own limit."""
+RETRY_AFTER_S = 2.0
+
+
 class Refusal(Exception):
     """Ends a request with an HTTP status.
 
@@ -52,7 +58,15 @@ class Refusal(Exception):
             found["www-authenticate"] = "Bearer"
         if self.retry_after_s is not None:
             found["retry-after"] = str(max(1, round(self.retry_after_s)))
+        if self.code == OVERLOADED:
+            found[BUSY] = "1"
         return found
+
+
+def overloaded() -> Refusal:
+    """What is told to whom no engine can serve now."""
+    told = "All engines are busy and their queue is full."
+    return Refusal(429, OVERLOADED, told, RETRY_AFTER_S)
 
 
 def invalid(errors: Sequence[Mapping[str, Any]]) -> Refusal:

@@ -57,9 +57,12 @@ def local_ray(s3_server: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """One Ray for all flow tests, of this process alone; its workers know the S3 server."""
     import ray
 
+    from serve.shedding import CALLBACK, VARIABLE
+
     os.environ["S4V_SCRATCH"] = str(tmp_path_factory.mktemp("scratch"))
 
     os.environ["RAY_ADDRESS"] = "local"
+    os.environ[VARIABLE] = CALLBACK  # its proxies are as those of a cluster
     ray.init(
         address="local",
         num_cpus=8,

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import psutil
 
+from serve.shedding import CALLBACK, VARIABLE
+
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 
@@ -35,6 +37,7 @@ def head_node(**more: str) -> Iterator[dict[str, str]]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_metrics_report_interval_ms": "1000",
+        VARIABLE: CALLBACK,
         **more,
     }
     variables.pop("RAY_ADDRESS", None)

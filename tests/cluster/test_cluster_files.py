@@ -19,6 +19,8 @@ from ray.autoscaler._private import commands
 from ray.autoscaler._private.aws import node_provider
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from serve.shedding import CALLBACK, VARIABLE
+
 ROOT = Path(__file__).resolve().parents[2]
 AWS, LOCAL = ROOT / "cluster.yaml", ROOT / "cluster" / "local.yaml"
 NODE = ROOT / "cluster" / "node.sh"
@@ -128,6 +130,7 @@ def test_a_node_starts_where_jobs_find_the_scripts_with_all_its_settings(tmp_pat
         "RAY_AUTH_MODE=token",
         "RAY_grpc_client_keepalive_time_ms=10000",
         "RAY_grpc_client_keepalive_timeout_ms=10000",
+        f"{VARIABLE}={CALLBACK}",
         f"S4V_SCRATCH={scratch}",
         f"HF_HOME={scratch}/huggingface",
     } <= set(variables)

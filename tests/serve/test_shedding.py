@@ -1,0 +1,227 @@
+"""The proxy's own refusals: before a model of what is behind it, and in a running proxy."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.serve._private.utils import call_function_from_import_path
+from starlette.middleware import Middleware
+
+from serve.exchange import Message, Receive, Scope, Send
+from serve.refusals import Refusal, overloaded
+from serve.shedding import BELIEVED_S, CALLBACK, Limit, Shedding
+from tests.conftest import photo
+from tests.serve.service import FAKE, served
+
+PLACES, ROUNDS, ARRIVING = 12, 60, 120
+"""Ten times as many as can be served come in each round."""
+CAPTION = "/v1/caption"
+HEADERS = [(b"content-length", b"10")]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Engines:
+    """An ASGI app with so many places, each taken until the round is over."""
+
+    def __init__(self) -> None:
+        self.round_over = asyncio.Event()
+        self.asked: Counter[str] = Counter()
+        self._taken = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.asked[scope["method"]] += 1
+        if self._taken >= PLACES:
+            await _say(send, overloaded())
+            return
+        self._taken += 1
+        await self.round_over.wait()
+        self._taken -= 1
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _say(send: Send, refusal: Refusal) -> None:
+    headers = [(name.encode(), value.encode()) for name, value in refusal.headers().items()]
+    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+    await send({"type": "http.response.body", "body": refusal.body()})
+
+
+def _ignore(report: Mapping[str, Any]) -> None:
+    pass
+
+
+async def _ask(app: Any, path: str = CAPTION, headers: Any = HEADERS, method: str = "POST") -> Any:
+    """The first message of the answer."""
+    scope = {"type": "http", "method": method, "path": path, "headers": headers}
+    said: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b""}
+
+    async def send(message: Message) -> None:
+        said.append(message)
+
+    await app(scope, receive, send)
+    return said[0]
+
+
+async def _flood() -> tuple[Counter[int], Counter[str], list[str]]:
+    """Statuses of all answers, and what arrived at the engines, without the first ten rounds."""
+    engines, reports = Engines(), []
+    app = Shedding(engines, lambda report: reports.append(report["code"]))
+    statuses = Counter[int]()
+    for number in range(ROUNDS):
+        if number == 10:
+            statuses, engines.asked = Counter(), Counter()
+        engines.round_over.clear()
+        tasks = [asyncio.create_task(_ask(app)) for _ in range(ARRIVING)]
+        for _ in range(10):
+            await asyncio.sleep(0)
+        engines.round_over.set()
+        statuses += Counter(answer["status"] for answer in await asyncio.gather(*tasks))
+    return statuses, engines.asked, reports
+
+
+def test_under_ten_times_the_load_engines_stay_full_and_hear_of_little_more() -> None:
+    statuses, asked, reports = asyncio.run(_flood())
+    full = (ROUNDS - 10) * PLACES
+    assert sum(statuses.values()) == (ROUNDS - 10) * ARRIVING
+    assert statuses[200] == full
+    assert full < asked["POST"] <= 2.5 * full
+    assert set(reports) == {"overloaded"}
+
+
+def test_a_limit_is_learnt_moves_by_one_and_is_forgotten() -> None:
+    clock = Clock()
+    limit = Limit(clock)
+    limit.inside = 1000
+    assert limit.has_room()
+    limit.inside = 5
+    limit.narrow()
+    assert not limit.has_room()
+    limit.inside = 4
+    assert limit.has_room()
+    limit.widen()  # nobody felt it
+    limit.inside = 5
+    assert not limit.has_room()
+    limit.widen()
+    assert limit.has_room()
+    limit.inside = 6
+    assert not limit.has_room()
+    for _ in range(10):
+        limit.narrow()
+    limit.inside = 0
+    assert limit.has_room(), "one may always come in"
+    limit.inside = 1
+    assert not limit.has_room()
+    clock.now = BELIEVED_S
+    assert limit.has_room()
+
+
+async def _after(refusal: Refusal, **asked: Any) -> Any:
+    """The answer to another request, asked while one is inside and after one was refused."""
+    answers, hold = [refusal], asyncio.Event()
+
+    async def behind(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == CAPTION and answers:
+            await _say(send, answers.pop())
+            return
+        if not hold.is_set():
+            hold.set()
+            await asyncio.sleep(3600)
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+
+    app = Shedding(behind, _ignore)
+    assert (await _ask(app))["status"] == refusal.status
+    inside = asyncio.create_task(_ask(app))
+    await hold.wait()
+    try:
+        return await _ask(app, **asked)
+    finally:
+        inside.cancel()
+
+
+KEYS_OWN = Refusal(429, "rate_limited", "This key may have 1 request a minute.", retry_after_s=60)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "asked", "status"),
+    [
+        (overloaded(), {}, 429),
+        (overloaded(), {"method": "GET"}, 204),
+        (overloaded(), {"path": "/v1/chat/completions"}, 204),
+        (overloaded(), {"path": "/healthz"}, 204),
+        (KEYS_OWN, {}, 204),
+        (Refusal(503, "engine_unavailable", "No engine can answer now.", 2), {}, 204),
+    ],
+)
+def test_only_what_asks_for_busy_engines_is_refused(
+    refusal: Refusal, asked: dict[str, Any], status: int
+) -> None:
+    assert asyncio.run(_after(refusal, **asked))["status"] == status
+
+
+@pytest.mark.parametrize(
+    ("headers", "closes"),
+    [
+        ([(b"content-length", b"20000000")], False),
+        ([(b"content-length", b"2000000000")], True),
+        ([(b"content-length", b"9"), (b"content-length", b"8")], True),
+        ([(b"content-length", b"\xb2")], True),
+        ([(b"transfer-encoding", b"chunked")], True),
+    ],
+)
+def test_the_answer_is_the_ingress_s_own_and_reaches_who_is_still_sending(
+    headers: list[tuple[bytes, bytes]], closes: bool
+) -> None:
+    found = dict(asyncio.run(_after(overloaded(), headers=headers))["headers"])
+    assert found[b"retry-after"] == b"2"
+    assert found[b"content-type"] == b"application/json"
+    assert found[b"x-content-type-options"] == b"nosniff"
+    assert len(found[b"x-request-id"]) == 32
+    assert (b"connection" in found) == closes
+
+
+def test_ray_finds_it_under_its_name() -> None:
+    (middleware,) = call_function_from_import_path(CALLBACK)
+    assert isinstance(middleware, Middleware)
+    assert middleware.cls is Shedding
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("local_ray")
+def test_a_running_proxy_refuses_before_it_asks_for_a_key(tmp_path: Path) -> None:
+    settings = {"cpus": 1, "max_num_seqs": 1, "fake_latency_s": 5.0}
+    one = {"min_replicas": 1, "max_replicas": 1, "max_ongoing_requests": 1}
+    model = FAKE | {"settings": settings, "scaling": one | {"max_queued_requests": 1}}
+    headers = {"content-type": "image/jpeg"}
+    with (
+        served(tmp_path, model) as service,
+        service.http() as client,
+        service.http() as nobody,
+        ThreadPoolExecutor(8) as pool,
+    ):
+
+        def ask(_: int) -> int:
+            return client.post(CAPTION, content=photo(1), headers=headers).status_code
+
+        asked = pool.map(ask, range(8))
+        codes = set[str]()
+        nobody.headers["authorization"] = "Bearer none"
+        while "overloaded" not in codes:
+            answer = nobody.post(CAPTION, content=photo(1), headers=headers)
+            assert answer.status_code in (401, 429), answer.text
+            codes.add(answer.json()["error"]["code"])
+        assert set(asked) == {200, 429}
