@@ -4,7 +4,7 @@ An ingress that refuses has cost the proxy, Ray and itself several milliseconds 
 answer stands in line with all others: at ten times the capacity those who could be served wait for
 seconds. Here a request that cannot be served is refused where it arrives. How many may be inside is
 learnt from the answers, as TCP learns it: an ingress that refuses for want of room lowers the
-limit, an answer at the limit raises it.
+limit by one, an answer at the limit raises it by a quarter.
 
 Runs in the proxies: RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve.shedding:middlewares in the
 environment of Ray's nodes. Without it endpoints answer the same, later.
@@ -23,6 +23,10 @@ from serve.refusals import BUSY, overloaded
 VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 """Of the nodes' environment; holds CALLBACK."""
 CALLBACK = "serve.shedding:middlewares"
+
+PROBE = 0.25
+"""What an answer adds to the limit: of five that come in at the limit, four are answered and one is
+refused."""
 
 BELIEVED_S = 5.0
 """Without a refusal from behind for so long, there is no limit any more."""
@@ -48,7 +52,7 @@ class Limit:
         """Whether another one may come in."""
         if self._clock() >= self._until:
             self._most = math.inf
-        return self.inside < self._most
+        return self.inside + 1 <= self._most
 
     def narrow(self) -> None:
         """One of those inside was refused for want of room."""
@@ -58,8 +62,8 @@ class Limit:
     def widen(self) -> None:
         """One of those inside was answered. Counts where the limit is felt: many idle minutes must
         not make it meaningless."""
-        if self.inside >= self._most:
-            self._most += 1
+        if self.inside + 1 > self._most:
+            self._most += PROBE
 
 
 class Shedding:

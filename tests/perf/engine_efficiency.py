@@ -32,7 +32,7 @@ from tests.perf.measuring import CoreWatch, average, by_turns, ratios, record, s
 from tests.perf.passes import PROCESSES
 from tests.perf.vllm_pass import ENGINE, SEQUENCES, TOKENS, Pass, steady
 
-IMAGES, PAIRS = 80, 5
+IMAGES, PAIRS = 64, 5
 SIZE = (640, 480)
 
 
@@ -95,7 +95,7 @@ def _framed(image: bytes, framing: Any) -> Image.Image:
 
 
 def main() -> None:
-    """Runs for a quarter of an hour on two cores (an estimate); half of it are starts."""
+    """Runs for about ten minutes on two cores; half of it are starts."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         checkpoint = build_heavy(folder / "checkpoint")

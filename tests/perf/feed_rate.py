@@ -31,7 +31,7 @@ from tests.perf.passes import PROCESSES, caption
 
 SIDE = 336
 DIFFERENT, SHARDS, PAIRS = 32, 8, 5
-SIZES = {(640, 480): (3200, 128), (2250, 1500): (960, 48)}
+SIZES = {(640, 480): (2560, 128), (2250, 1500): (800, 40)}
 """Images of one measurement and of a unit, by their size."""
 AT_ONCE = 6
 """Units that are decoded at the same time: the first ones end together and do not count, for nobody

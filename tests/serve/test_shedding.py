@@ -13,7 +13,7 @@ from starlette.middleware import Middleware
 
 from serve.exchange import Message, Receive, Scope, Send
 from serve.refusals import Refusal, overloaded
-from serve.shedding import BELIEVED_S, CALLBACK, Limit, Shedding
+from serve.shedding import BELIEVED_S, CALLBACK, PROBE, Limit, Shedding
 from tests.conftest import photo
 from tests.serve.service import FAKE, served
 
@@ -98,11 +98,11 @@ def test_under_ten_times_the_load_engines_stay_full_and_hear_of_little_more() ->
     full = (ROUNDS - 10) * PLACES
     assert sum(statuses.values()) == (ROUNDS - 10) * ARRIVING
     assert statuses[200] == full
-    assert full < asked["POST"] <= 2.5 * full
+    assert full < asked["POST"] <= 1.5 * full
     assert set(reports) == {"overloaded"}
 
 
-def test_a_limit_is_learnt_moves_by_one_and_is_forgotten() -> None:
+def test_a_limit_is_learnt_moves_by_little_and_is_forgotten() -> None:
     clock = Clock()
     limit = Limit(clock)
     limit.inside = 1000
@@ -114,8 +114,9 @@ def test_a_limit_is_learnt_moves_by_one_and_is_forgotten() -> None:
     assert limit.has_room()
     limit.widen()  # nobody felt it
     limit.inside = 5
-    assert not limit.has_room()
-    limit.widen()
+    for _ in range(round(1 / PROBE)):
+        assert not limit.has_room()
+        limit.widen()
     assert limit.has_room()
     limit.inside = 6
     assert not limit.has_room()
@@ -200,7 +201,7 @@ def test_ray_finds_it_under_its_name() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(120)
 @pytest.mark.usefixtures("local_ray")
 def test_a_running_proxy_refuses_before_it_asks_for_a_key(tmp_path: Path) -> None:
     settings = {"cpus": 1, "max_num_seqs": 1, "fake_latency_s": 5.0}
@@ -221,6 +222,7 @@ def test_a_running_proxy_refuses_before_it_asks_for_a_key(tmp_path: Path) -> Non
         codes = set[str]()
         nobody.headers["authorization"] = "Bearer none"
         while "overloaded" not in codes:
+            ask(0)  # one more who has a key, and must hear that there is no room
             answer = nobody.post(CAPTION, content=photo(1), headers=headers)
             assert answer.status_code in (401, 429), answer.text
             codes.add(answer.json()["error"]["code"])
