@@ -85,6 +85,17 @@ def test_load_raises_replicas_from_one_to_three_and_calm_takes_them_back(busy: S
     _wait_for_replicas(lambda count: count == 1, 120)
 
 
+def test_from_none_the_first_answer_comes_within_half_a_minute(tmp_path: Path) -> None:
+    scaling = SCALING | {"min_replicas": 0, "downscale_delay_s": 2}
+    with served(tmp_path, FAKE | {"scaling": scaling}) as found, found.http() as client:
+        _wait_for_replicas(lambda count: count == 0, 120)
+        asked = time.monotonic()
+        answer = _ask(client)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["caption"] == fake_caption_of(IMAGE)
+        assert time.monotonic() - asked <= 30
+
+
 def test_overload_is_refused_at_once_and_what_was_taken_is_answered(busy: Service) -> None:
     said, statuses, slowest = fake_caption_of(IMAGE), Counter(), 0.0
     with busy.http() as client, ThreadPoolExecutor(40) as pool:
