@@ -21,13 +21,16 @@ BIN = Path(sys.executable).parent
 
 
 @contextlib.contextmanager
-def head_node(**more: str) -> Iterator[dict[str, str]]:
+def head_node(cpus: int = 8, **more: str) -> Iterator[dict[str, str]]:
     """Gives the environment for talking to it.
 
     `RAY_API_SERVER_ADDRESS` is where jobs are submitted, `METRICS` where Prometheus scrapes,
     `GCS` what a driver connects to.
 
+    Ends as a machine does that loses its power: everything is killed with -9.
+
     Args:
+        cpus: Logical ones.
         more: Variables of its own and its jobs' environment.
     """
     port, dashboard, metrics = _free_port(), _free_port(), _free_port()
@@ -43,7 +46,15 @@ def head_node(**more: str) -> Iterator[dict[str, str]]:
     variables.pop("RAY_ADDRESS", None)
     head = subprocess.Popen(
         [
-            *(BIN / "ray", "start", "--head", "--block", "--num-cpus=8", "--temp-dir", folder),
+            *(
+                BIN / "ray",
+                "start",
+                "--head",
+                "--block",
+                f"--num-cpus={cpus}",
+                "--temp-dir",
+                folder,
+            ),
             *(f"--port={port}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"),
             *("--include-dashboard=true", f"--dashboard-agent-listen-port={_free_port()}"),
             *(f"--ray-client-server-port={_free_port()}", "--disable-usage-stats"),

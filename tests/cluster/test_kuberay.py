@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from ray.serve.schema import ServeDeploySchema
 
 from serve.settings import ServeConfig
-from serve.shedding import CALLBACK, VARIABLE
+from serve.shedding import VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFESTS = ROOT / "cluster" / "kuberay"
@@ -128,6 +128,7 @@ def test_nodes_have_the_settings_of_other_clusters() -> None:
         for name in ("time", "timeout"):
             variable = f"RAY_grpc_client_keepalive_{name}_ms"
             assert f"{variable}={given[variable]}" in said
+        assert f"{VARIABLE}={given[VARIABLE]}" in said
 
 
 def test_fetched_checkpoints_lie_in_the_scratch_volume() -> None:
@@ -137,12 +138,6 @@ def test_fetched_checkpoints_lie_in_the_scratch_volume() -> None:
         mounts = {it["name"]: it["mountPath"] for it in container["volumeMounts"]}
         assert given["S4V_SCRATCH"] == mounts["scratch"]
         assert given["HF_HOME"].startswith(mounts["scratch"])
-
-
-def test_every_proxy_refuses_at_the_door() -> None:
-    for pod in _pods(_cluster("RayService")):
-        given = {it["name"]: it.get("value") for it in pod["containers"][0]["env"]}
-        assert given[VARIABLE] == CALLBACK
 
 
 def test_the_service_serves_what_serve_config_says() -> None:

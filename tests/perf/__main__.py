@@ -43,7 +43,10 @@ def _ran(name: str) -> bool:
     except Exception:  # noqa: BLE001
         traceback.print_exc()
         return False
-    print(f"   {time.monotonic() - started:.0f} s", flush=True)  # noqa: T201
+    took_s = round(time.monotonic() - started)
+    print(f"   {took_s} s", flush=True)  # noqa: T201
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"took_s": took_s}, indent=1) + "\n")
     return True
 
 
@@ -64,6 +67,8 @@ def _section(name: str) -> str:
     about = f"{machine['date']}, {machine['cores']} cores ({machine['processor']}), {versions}"
     if "stolen_share" in found:
         about += f"; {found['stolen_share']:.0%} of their time went to other guests of the host"
+    if "took_s" in found:
+        about += f"; took {found['took_s'] / 60:.0f} min"
     return f"### {title}\n\n`python -m tests.perf.{name}`; {about}.\n\n{found['table']}\n"
 
 

@@ -29,10 +29,10 @@ from tests.perf.servers import application
 LATENCY_S = 0.2
 SLOTS = 4
 CAPACITY_PER_S = SLOTS / LATENCY_S
-STEADY_PER_S, STEADY_S = 15, 120
+STEADY_PER_S, STEADY_S = 15, 60
 OVERLOADS, OVERLOAD_S = (3, 10), 60
 """Times the capacity."""
-LEAVING = 1000
+LEAVING = 600
 REFUSED = (429, 503)
 
 
@@ -107,7 +107,7 @@ PROCESSES = {"ProxyActor": "proxy", ":Ingress": "ingress", ":CaptionServer": "en
 
 
 def main() -> None:
-    """Runs for about eight minutes."""
+    """Runs for about six minutes."""
     # The replica holds the next requests: between two messages an engine would stand still.
     scaling = {"min_replicas": 1, "max_replicas": 1, "max_ongoing_requests": 2 * SLOTS}
     model = {

@@ -34,7 +34,7 @@ TOKENS = 64
 SEQUENCES = 32
 KV_CACHE_GIB = 2
 PAIRS = 5
-REQUESTS = {1: (4, 3), 8: (16, 8), 32: (64, 32)}
+REQUESTS = {1: (3, 2), 8: (12, 6), 32: (48, 16)}
 """Of one measurement, by number of clients: for whole answers, and streamed ones."""
 
 
@@ -144,7 +144,7 @@ def _ours(checkpoint: Path, folder: Path) -> Iterator[Server]:
 
 
 def main() -> None:
-    """Runs for about twelve minutes on two cores (an estimate)."""
+    """Runs for about nine minutes on two cores (an estimate)."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         checkpoint = build_heavy(folder / "checkpoint")

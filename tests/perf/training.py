@@ -36,7 +36,7 @@ from tests.perf.loss_memory import Sizes, largest_difference, measure
 from tests.perf.measuring import by_turns, in_new_process, ratios, record, spread
 from tests.perf.padding import dealt_share, draw_lengths, drawn_share
 
-PAIRS, STEPS = 5, 20
+PAIRS, STEPS = 5, 15
 BATCH = 8
 """Samples that the paper's finetuning gives a GPU at once."""
 COLD_STEPS = 3

@@ -1,0 +1,123 @@
+"""Runs that end before their time: told to go, their cluster gone; or that must not begin."""
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from s4v_core.generation.flow import needed_cpus
+from s4v_core.generation.requests import EngineSettings, EngineSpec
+from tests.cluster.head import head_node
+from tests.faults.world import World, build_world
+from tests.flow.scripts import FAKE, run, start, wait_for_units
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
+
+SLOW = ("--settings.fake-latency-s", "0.3", "--settings.cpus", "1")
+GONE_S, PROGRESS_S = 2, 30
+OTHERS = (
+    ["--prompt", "What?"],
+    ["--sampling.temperature", "0.9"],
+    ["--gate.no-enabled"],
+    ["--limit", "5"],
+    ["--dedupe", "exact"],
+)
+
+
+def _flags(world: World, output: Path) -> list[str]:
+    settings = ("--unit-size", "16", "--settings.max-num-seqs", "16")
+    return ["--input", str(world.shards), "--output", str(output), *FAKE, *settings, *SLOW]
+
+
+def _units(output: Path) -> dict[str, int]:
+    return {f.name: f.stat().st_mtime_ns for f in (output / "captions").glob("*.parquet")}
+
+
+def _finishes(world: World, output: Path, **variables: str) -> None:
+    code, _, err = run("caption.py", *_flags(world, output), cwd=output.parent, **variables)
+    assert code == 0, err
+    world.prove(output)
+
+
+def _begun(
+    world: World, output: Path, new: int, **variables: str
+) -> tuple[subprocess.Popen[str], dict[str, int]]:
+    """A run that has done so many new units, and the units that it found."""
+    before = _units(output)
+    driver = start("caption.py", *_flags(world, output), cwd=output.parent, **variables)
+    wait_for_units(output, len(before) + new, driver)
+    return driver, before
+
+
+def test_told_to_go_at_any_moment_it_goes_and_resumes(tmp_path: Path) -> None:
+    world, output = build_world(tmp_path / "shards", images=2000, shards=4), tmp_path / "out"
+    chance = random.Random(0)
+    for _ in range(10):
+        driver, before = _begun(world, output, 1)
+        time.sleep(chance.uniform(0, 1.5))
+        told = time.monotonic()
+        driver.send_signal(signal.SIGTERM)
+        _, err = driver.communicate(timeout=30)
+        assert time.monotonic() - told < GONE_S
+        assert driver.returncode == 143, err
+        assert before.items() <= _units(output).items(), "a finished unit was done again"
+    _finishes(world, output)
+
+
+def test_other_settings_on_the_same_output_write_nothing(tmp_path: Path) -> None:
+    world, output = build_world(tmp_path / "shards", images=400, shards=4), tmp_path / "out"
+    driver, _ = _begun(world, output, 3)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.communicate()
+    before = _digests(output)
+    for other in OTHERS:
+        code, _, err = run("caption.py", *_flags(world, output), *other, cwd=tmp_path)
+        assert code == 2, (other, err)
+        assert "was made with" in err
+        assert _digests(output) == before, other
+    _finishes(world, output)
+
+
+def _digests(output: Path) -> dict[str, str]:
+    files = (path for path in output.rglob("*") if path.is_file())
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_the_head_is_killed_and_a_new_cluster_goes_on(tmp_path: Path) -> None:
+    world, output = build_world(tmp_path / "shards", images=800, shards=4), tmp_path / "out"
+    for _ in range(3):
+        with head_node() as variables:
+            driver, before = _begun(world, output, 2, **_joining(variables))
+        # Ray ends a driver whose head has been away for a minute.
+        driver.communicate(timeout=300)
+        assert driver.returncode != 0
+        assert before.items() <= _units(output).items(), "a finished unit was done again"
+    with head_node() as variables:
+        _finishes(world, output, **_joining(variables))
+
+
+def test_the_smallest_cluster_that_starts_a_run_resumes_it(tmp_path: Path) -> None:
+    world, output = build_world(tmp_path / "shards", images=800, shards=4), tmp_path / "out"
+    engine = EngineSpec("fake", "none", "none", EngineSettings(cpus=1), "cpu")
+    waits = []
+    with head_node(cpus=int(needed_cpus(engine, 1)) + 1) as variables:
+        for _ in range(6):
+            began = time.monotonic()
+            driver, before = _begun(world, output, 1, **_joining(variables))
+            waits.append(time.monotonic() - began)
+            os.kill(driver.pid, signal.SIGKILL)
+            driver.communicate()
+            assert before.items() <= _units(output).items(), "a finished unit was done again"
+        _finishes(world, output, **_joining(variables))
+    print("seconds to the first new unit:", [f"{wait:.1f}" for wait in waits])  # noqa: T201
+    assert max(waits[1:]) <= PROGRESS_S
+
+
+def _joining(variables: dict[str, str]) -> dict[str, str]:
+    names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
+    return {name: variables[name] for name in names} | {"RAY_ADDRESS": variables["GCS"]}
