@@ -64,7 +64,8 @@ def test_told_to_go_at_any_moment_it_goes_and_resumes(tmp_path: Path) -> None:
         driver.send_signal(signal.SIGTERM)
         _, err = driver.communicate(timeout=30)
         assert time.monotonic() - told < GONE_S
-        assert driver.returncode == 143, err
+        # Before its flow begins it leaves without a word; a shell sees 143 both times.
+        assert driver.returncode in (143, -signal.SIGTERM), err
         assert before.items() <= _units(output).items(), "a finished unit was done again"
     _finishes(world, output)
 
