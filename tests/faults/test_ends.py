@@ -14,7 +14,7 @@ from s4v_core.generation.flow import needed_cpus
 from s4v_core.generation.requests import EngineSettings, EngineSpec
 from tests.cluster.head import head_node
 from tests.faults.world import World, build_world
-from tests.flow.scripts import FAKE, run, start, wait_for_units
+from tests.flow.scripts import FAKE, run, start, unit_times, wait_for_units
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
 
@@ -34,10 +34,6 @@ def _flags(world: World, output: Path) -> list[str]:
     return ["--input", str(world.shards), "--output", str(output), *FAKE, *settings, *SLOW]
 
 
-def _units(output: Path) -> dict[str, int]:
-    return {f.name: f.stat().st_mtime_ns for f in (output / "captions").glob("*.parquet")}
-
-
 def _finishes(world: World, output: Path, **variables: str) -> None:
     code, _, err = run("caption.py", *_flags(world, output), cwd=output.parent, **variables)
     assert code == 0, err
@@ -48,7 +44,7 @@ def _begun(
     world: World, output: Path, new: int, **variables: str
 ) -> tuple[subprocess.Popen[str], dict[str, int]]:
     """A run that has done so many new units, and the units that it found."""
-    before = _units(output)
+    before = unit_times(output)
     driver = start("caption.py", *_flags(world, output), cwd=output.parent, **variables)
     wait_for_units(output, len(before) + new, driver)
     return driver, before
@@ -66,7 +62,7 @@ def test_told_to_go_at_any_moment_it_goes_and_resumes(tmp_path: Path) -> None:
         assert time.monotonic() - told < GONE_S
         # Before its flow begins it leaves without a word; a shell sees 143 both times.
         assert driver.returncode in (143, -signal.SIGTERM), err
-        assert before.items() <= _units(output).items(), "a finished unit was done again"
+        assert before.items() <= unit_times(output).items(), "a finished unit was done again"
     _finishes(world, output)
 
 
@@ -97,7 +93,7 @@ def test_the_head_is_killed_and_a_new_cluster_goes_on(tmp_path: Path) -> None:
         # Ray ends a driver whose head has been away for a minute.
         driver.communicate(timeout=300)
         assert driver.returncode != 0
-        assert before.items() <= _units(output).items(), "a finished unit was done again"
+        assert before.items() <= unit_times(output).items(), "a finished unit was done again"
     with head_node() as variables:
         _finishes(world, output, **_joining(variables))
 
@@ -113,7 +109,7 @@ def test_the_smallest_cluster_that_starts_a_run_resumes_it(tmp_path: Path) -> No
             waits.append(time.monotonic() - began)
             os.kill(driver.pid, signal.SIGKILL)
             driver.communicate()
-            assert before.items() <= _units(output).items(), "a finished unit was done again"
+            assert before.items() <= unit_times(output).items(), "a finished unit was done again"
         _finishes(world, output, **_joining(variables))
     print("seconds to the first new unit:", [f"{wait:.1f}" for wait in waits])  # noqa: T201
     assert max(waits[1:]) <= PROGRESS_S

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tests.faults.world import World, build_world, failpoint
-from tests.flow.scripts import FAKE, engine_actors, run, start, wait_for_units
+from tests.flow.scripts import FAKE, engine_actors, run, start, unit_times, wait_for_units
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -104,16 +104,12 @@ def test_a_driver_killed_again_and_again_resumes(tmp_path: Path) -> None:
     output = tmp_path / "out"
     flags = _flags(world, output, *SLOW)
     for _ in range(cycles):
-        before = _units(output)
+        before = unit_times(output)
         driver = start("caption.py", *flags, cwd=tmp_path)
         wait_for_units(output, min(len(before) + 3, 16 * cycles), driver)
         os.kill(driver.pid, signal.SIGKILL)
         driver.communicate()
-        assert before.items() <= _units(output).items(), "a finished unit was done again"
+        assert before.items() <= unit_times(output).items(), "a finished unit was done again"
     code, _, err = run("caption.py", *flags, cwd=tmp_path)
     assert code == 0, err
     world.prove(output)
-
-
-def _units(output: Path) -> dict[str, int]:
-    return {f.name: f.stat().st_mtime_ns for f in (output / "captions").glob("*.parquet")}

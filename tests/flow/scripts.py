@@ -38,6 +38,11 @@ def wait_for_units(output: Path, count: int, process: subprocess.Popen[str]) -> 
         time.sleep(0.05)
 
 
+def unit_times(output: Path) -> dict[str, int]:
+    """When each unit's file was written (nanoseconds), by its name."""
+    return {f.name: f.stat().st_mtime_ns for f in (output / "captions").glob("*.parquet")}
+
+
 def engine_actors(driver: subprocess.Popen[str]) -> list[psutil.Process]:
     """Processes that hold an engine in the Ray that this driver started."""
     found = []
