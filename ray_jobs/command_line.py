@@ -12,6 +12,7 @@ import tyro
 
 from s4v_core.config import Config
 from s4v_core.errors import ConfigError, InputError, S4VError
+from s4v_core.interrupts import end_at_sigterm
 from s4v_core.places import fill_places
 
 J = TypeVar("J", bound=Config)
@@ -100,6 +101,7 @@ def _without_defaults(job: J, default: J) -> J:
 
 def run_main(main: Callable[[list[str]], int]) -> None:
     """Call `main` with the arguments; exit with its code, or one sentence and 2 or 1."""
+    end_at_sigterm()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     for noisy in ("ray", "httpx", "botocore", "aiobotocore", "s3fs", "huggingface_hub"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -37,19 +37,35 @@ def draining(
             timers[-1].start()
         drain()
 
-    def terminate(number: int, frame: FrameType | None) -> None:
-        # Ray's job stop kills 3 s later: nothing here may take long, and nothing is lost.
-        _say(f"terminated; {RESUME}")
-        os._exit(TERMINATED)
-
-    old = signal.signal(signal.SIGINT, interrupt), signal.signal(signal.SIGTERM, terminate)
+    old = signal.signal(signal.SIGINT, interrupt)
     try:
         yield drained
     finally:
         for timer in timers:
             timer.cancel()
-        signal.signal(signal.SIGINT, old[0])
-        signal.signal(signal.SIGTERM, old[1])
+        signal.signal(signal.SIGINT, old)
+
+
+def end_at_sigterm() -> None:
+    """From now on SIGTERM says one line and ends the process, whatever that is doing.
+
+    A thread of its own hears of it. A handler would not do: Ray puts its own in the place of any
+    other, and one has to wait for whatever call into C goes on.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # not their pipe
+    signal.signal(signal.SIGTERM, lambda *_: None)  # or Python would not hear of it
+    threading.Thread(target=_end_when_told, args=(reader,), daemon=True).start()
+
+
+def _end_when_told(reader: int) -> None:
+    while signal.SIGTERM not in os.read(reader, 64):
+        pass
+    # Ray's job stop kills 3 s later: nothing here may take long, and nothing is lost.
+    _say(f"terminated; {RESUME}")
+    os._exit(TERMINATED)
 
 
 def _say(line: str) -> None:

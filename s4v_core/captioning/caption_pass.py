@@ -5,6 +5,7 @@ Nothing is written before all checks are through.
 
 import logging
 import platform
+import random
 import secrets
 import time
 from datetime import UTC, datetime
@@ -68,6 +69,8 @@ def run_pass(job: CaptionJob) -> Outcome:
         storage.replace_json(
             storage.join(job.output, "run.json"), _about_run(checked, head, run_id)
         )
+        # In an order of its own: rivals on one output would do each unit at the same time.
+        random.Random(run_id).shuffle(todo)
         _run(flow, todo, 0 if job.retry_errors else found_done)
     outcome = Outcome(
         output=job.output,

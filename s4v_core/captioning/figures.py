@@ -99,10 +99,13 @@ class RunFigures:
 
 def figures_text(figures: dict[str, Any]) -> str:
     """For people: what RunFigures.as_dict holds."""
+    wasted = figures["wasted"]
+    rivals = f"{wasted} captioned in vain: another run was quicker\n" if wasted else ""
     return (
-        f"{figures['captioned_by_this_run']} captioned in {figures['wall_s']:.1f} s, engine start "
-        f"included ({figures['images_per_s']:g} images/s, {figures['goodput_per_s']:g} good "
-        f"captions/s of {figures['attempts_per_s']:g} generated)\n"
+        f"{rivals}{figures['captioned_by_this_run']} captioned in {figures['wall_s']:.1f} s, "
+        f"engine start included ({figures['images_per_s']:g} images/s, "
+        f"{figures['goodput_per_s']:g} good captions/s of {figures['attempts_per_s']:g} "
+        "generated)\n"
         f"bound by {figures['bound_by']} ({stages_text(figures['ms_per_image'])}); faster with "
         f"{CHANGES[figures['bound_by']]}"
     )

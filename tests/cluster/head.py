@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -21,7 +21,7 @@ BIN = Path(sys.executable).parent
 
 
 @contextlib.contextmanager
-def head_node(cpus: int = 8, **more: str) -> Iterator[dict[str, str]]:
+def head_node(cpus: int = 8, flags: Sequence[str] = (), **more: str) -> Iterator[dict[str, str]]:
     """Gives the environment for talking to it.
 
     `RAY_API_SERVER_ADDRESS` is where jobs are submitted, `METRICS` where Prometheus scrapes,
@@ -31,6 +31,7 @@ def head_node(cpus: int = 8, **more: str) -> Iterator[dict[str, str]]:
 
     Args:
         cpus: Logical ones.
+        flags: More of `ray start`'s.
         more: Variables of its own and its jobs' environment.
     """
     port, dashboard, metrics = _free_port(), _free_port(), _free_port()
@@ -59,6 +60,7 @@ def head_node(cpus: int = 8, **more: str) -> Iterator[dict[str, str]]:
             *("--include-dashboard=true", f"--dashboard-agent-listen-port={_free_port()}"),
             *(f"--ray-client-server-port={_free_port()}", "--disable-usage-stats"),
             f"--metrics-export-port={metrics}",
+            *flags,
         ],
         cwd=ROOT,
         env=variables,

@@ -6,6 +6,7 @@ import pytest
 import s3fs
 
 from tests.faults.proxy import FaultProxy
+from tests.faults.world import LARGE_IMAGES, LARGE_SHARDS, World, build_world
 
 
 @pytest.fixture
@@ -17,3 +18,9 @@ def proxy(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProx
     yield found
     found.close()
     s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture(scope="session")
+def large(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """As many images as a fault is measured with."""
+    return build_world(tmp_path_factory.mktemp("large") / "shards", LARGE_IMAGES, LARGE_SHARDS)

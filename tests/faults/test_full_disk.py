@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.head import head_node
 from tests.faults.world import build_world
 from tests.flow.scripts import FAKE, run
 
@@ -45,3 +46,23 @@ def test_a_full_disk_is_told_and_the_run_resumes(
     code, _, err = run("caption.py", *flags, cwd=tmp_path)
     assert code == 0, err
     world.prove(disk / "out")
+
+
+@pytest.mark.faults
+def test_a_full_disk_below_ray_loses_nothing(
+    small_disk: tuple[Path, Resize], tmp_path: Path
+) -> None:
+    """Ray's store holds four units, and where it would put more there is no room."""
+    disk, resize = small_disk
+    world = build_world(tmp_path / "shards", images=640, shards=4)
+    flags = ["--input", str(world.shards), "--output", str(tmp_path / "out"), *FAKE]
+    flags += ["--unit-size", "64", "--settings.fake-latency-s", "0.1"]
+    store = ("--object-store-memory=90000000", f"--object-spilling-directory={disk}")
+    with head_node(flags=store) as variables:
+        joining = {name: variables[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
+        joining |= {"RAY_ADDRESS": variables["GCS"]}
+        run("caption.py", *flags, cwd=tmp_path, **joining)
+        resize("200m")
+        code, _, err = run("caption.py", *flags, cwd=tmp_path, **joining)
+    assert code == 0, err
+    world.prove(tmp_path / "out")

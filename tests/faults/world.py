@@ -14,6 +14,7 @@ from tests.conftest import write_tar
 from tests.flow.oracle import check_rows, fake_caption_of
 
 SIZE = (40, 30)
+LARGE_IMAGES, LARGE_SHARDS, LARGE_UNIT = 10_000, 8, 64
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,97 @@
+"""Hours of requests, half of them given up: what the endpoints hold stays what it was."""
+
+import asyncio
+import logging
+import os
+import random
+import time
+from collections import Counter
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+import psutil
+import pytest
+
+from tests.conftest import photo
+from tests.serve.service import FAKE, Service, served
+
+MINUTES = float(os.environ.get("S4V_STEADY_MINUTES", "25"))
+PER_S, LEAVING = 8, 0.5
+LOOK_EVERY_S = 10
+WARM = 0.4
+"""Share of the time in which memory may still grow: allocators, caches, connections."""
+GROWTH_PER_H = 0.02
+HOLDERS = ("ServeReplica", "ProxyActor", "s4v_core.images.guard")
+
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.timeout(60 * MINUTES + 300),
+    pytest.mark.usefixtures("local_ray"),
+]
+
+log = logging.getLogger(__name__)
+
+
+def test_memory_and_open_files_stay_flat_under_a_steady_load(tmp_path: Path) -> None:
+    model = FAKE | {"settings": {"cpus": 1, "max_num_seqs": 8, "fake_latency_s": 0.2}}
+    guard = {"requests_per_minute": 1_000_000, "concurrent": 1000}
+    with served(tmp_path, model, guard=guard) as service:
+        statuses, held = asyncio.run(_steady(service))
+    at, mib, files = (np.array(values) for values in zip(*held, strict=True))
+    late = at > WARM * at[-1]
+    growth = np.polyfit(at[late] / 3600, mib[late], 1)[0] / mib[late].mean()
+    log.info("%s in %.0f min; %+.2f %%/h of %.0f MiB; open files %d to %d",
+             dict(statuses), MINUTES, 100 * growth, mib[late].mean(),
+             files[late].min(), files[late].max())  # fmt: skip
+    assert set(statuses) <= {200, 499}
+    assert growth <= GROWTH_PER_H
+    assert files[-1] <= files[late].min() + 20
+
+
+async def _steady(service: Service) -> tuple[Counter[int], list[tuple[float, float, int]]]:
+    """Answers by status, 499 where the client left; and what was held at which second."""
+    images = [photo(seed, (640, 480)) for seed in range(64)]
+    began, chance = time.monotonic(), random.Random(0)
+    statuses, held, tasks = Counter[int](), list[tuple[float, float, int]](), set()
+    headers = service.headers | {"content-type": "image/jpeg"}
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(
+        service.address, headers=headers, connector=connector
+    ) as session:
+
+        async def ask(number: int) -> None:
+            patience = chance.uniform(0.02, 0.2) if chance.random() < LEAVING else None
+            try:
+                async with (
+                    asyncio.timeout(patience),
+                    session.post("/v1/caption", data=images[number % 64]) as answer,
+                ):
+                    await answer.read()
+                    statuses[answer.status] += 1
+            except TimeoutError:
+                statuses[499] += 1
+
+        for number in range(round(60 * MINUTES * PER_S)):
+            await asyncio.sleep(began + number / PER_S - time.monotonic())
+            task = asyncio.create_task(ask(number))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+            if number % (LOOK_EVERY_S * PER_S) == 0:
+                held.append((time.monotonic() - began, *await asyncio.to_thread(_held)))
+        await asyncio.gather(*tasks)
+    return statuses, held
+
+
+def _held() -> tuple[float, int]:
+    """MiB of their own, and open files, of all processes that serve."""
+    mib, files = 0.0, 0
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if any(name in " ".join(process.cmdline()) for name in HOLDERS):
+                memory = process.memory_info()
+                mib += (memory.rss - memory.shared) / 2**20
+                files += process.num_fds()
+        except psutil.NoSuchProcess:
+            continue
+    return mib, files
