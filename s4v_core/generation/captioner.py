@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ _EXTRA: list["pa.Field[Any]"] = [
     *(pa.field(name, pa.float64()) for name in TIMES),
 ]
 GENERATED_SCHEMA = pa.schema([*RESULT_SCHEMA, *_EXTRA])
+_GENERATED_NAMES = frozenset(GENERATED_SCHEMA.names)
 
 
 class CaptionerActor:
@@ -80,10 +82,8 @@ class CaptionerActor:
         try:
             rows = prepared.drop_columns("pixels").to_pylist()
             reach("in_generate")
-            pixels = prepared["pixels"]
-            ends = await asyncio.gather(
-                *(self._ended(row, pixels[at]) for at, row in enumerate(rows))
-            )
+            pixels = views(prepared["pixels"])
+            ends = await asyncio.gather(*map(self._ended, rows, pixels))
         finally:
             busy_s = self._clock.end()
         about = {"generate_s": busy_s, "idle_s": idle_s, "engine_starts": self._new_starts()}
@@ -94,7 +94,7 @@ class CaptionerActor:
         ]
         return table_of(done, GENERATED_SCHEMA, f"unit {rows[0]['unit']}")
 
-    async def _ended(self, row: dict[str, Any], pixels: pa.LargeBinaryScalar) -> Ending:
+    async def _ended(self, row: dict[str, Any], pixels: memoryview) -> Ending:
         """How it ends with one image, or how it ended with an equal one."""
         twins, key = self._twins, row["twin_key"]
         if twins is None or key is None:
@@ -105,7 +105,7 @@ class CaptionerActor:
         await twins.tell(key, row["image_id"], ending)
         return ending
 
-    async def _attempted(self, row: dict[str, Any], pixels: pa.LargeBinaryScalar) -> Ending:
+    async def _attempted(self, row: dict[str, Any], pixels: memoryview) -> Ending:
         """A caption that passes the gate, or how the last attempt ended."""
         if row["reason"] is not None:
             return Ending("error", row["reason"], 0, None)
@@ -152,7 +152,7 @@ def failed_rows(prepared: pa.Table, reason: str, spec: PassSpec) -> pa.Table:
 def _result(row: dict[str, Any], end: Ending, spec: PassSpec, engine: str) -> dict[str, Any]:
     answer = end.answer
     sampling = spec.samplings[end.rung - 1]
-    return {name: row[name] for name in GENERATED_SCHEMA.names if name in row} | {
+    return {name: row[name] for name in row.keys() & _GENERATED_NAMES} | {
         "caption": answer.text if answer else None,
         "status": end.status,
         "reason": end.reason,
@@ -197,8 +197,21 @@ class _BusyClock:
         return busy_s
 
 
-def _request(row: dict[str, Any], pixels: pa.LargeBinaryScalar) -> Request:
-    # The buffer lies in the object store; nothing is copied.
+def views(column: "pa.ChunkedArray[Any]") -> list[memoryview]:
+    """Each row's bytes where they lie, in the object store; Arrow's own scalars are copies."""
+    found: list[memoryview] = []
+    for chunk in column.chunks:
+        _, ends, data = chunk.buffers()
+        assert ends, "of large_binary"
+        whole = memoryview(data or b"")
+        here = np.frombuffer(memoryview(ends), np.int64)[
+            chunk.offset : chunk.offset + len(chunk) + 1
+        ]
+        found += [whole[start:end] for start, end in pairwise(here)]
+    return found
+
+
+def _request(row: dict[str, Any], pixels: memoryview) -> Request:
     shape = (row["pixel_height"], row["pixel_width"], 3)
-    picture = np.frombuffer(memoryview(pixels.as_buffer()), np.uint8).reshape(shape)
+    picture = np.frombuffer(pixels, np.uint8).reshape(shape)
     return Request(row["image_id"], row["image_sha256"], picture, row["prompt"])

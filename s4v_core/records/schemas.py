@@ -77,8 +77,9 @@ def table_of(rows: Sequence[Mapping[str, Any]], schema: pa.Schema, uri: str) -> 
     Raises:
         SchemaError: A row has other columns, or null where the schema forbids it.
     """
+    names = set(schema.names)
     for row in rows:
-        if row.keys() != set(schema.names):
+        if row.keys() != names:
             raise SchemaError(uri, _listed(schema.names), _listed(row))
     table = pa.Table.from_pylist(list(rows), schema=schema)
     for field in schema:
