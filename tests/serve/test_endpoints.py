@@ -2,8 +2,10 @@
 
 import base64
 import json
+import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import httpx
 import openai
@@ -194,6 +196,36 @@ def test_hostile_files_are_answered_in_time_and_leave_no_memory(service: Service
                 assert answer.json()["error"]["code"], path
         assert post(IMAGE).json()["caption"] == SAID
         assert _memory_mib() - before < 200
+
+
+@pytest.mark.parametrize(("more", "status"), [(-100_000, 422), (100_000, 413)])
+def test_a_body_may_have_25_mib_and_no_more(service: Service, more: int, status: int) -> None:
+    body = IMAGE[:100] + bytes((25 << 20) + more - 100)
+    with service.http() as client:
+        answer = client.post("/v1/caption", content=body, headers={"content-type": "image/jpeg"})
+    assert answer.status_code == status, answer.text
+
+
+def test_a_thousand_connections_that_say_nothing_slow_nobody_down(service: Service) -> None:
+    host, _, port = service.address.removeprefix("http://").partition(":")
+    with ExitStack() as stack, service.http() as client:
+        before = _slowest_s(client)
+        for number in range(1000):
+            plug = stack.enter_context(socket.create_connection((host, int(port))))
+            if number % 2:  # nor finish what they began to say
+                plug.sendall(b"POST /v1/caption HTTP/1.1\r\nHost: a\r\n")
+        assert _slowest_s(client) <= 2 * before + 0.1
+
+
+def _slowest_s(client: httpx.Client) -> float:
+    """Of a hundred captions, but for the slowest."""
+    took = []
+    for _ in range(100):
+        started = time.monotonic()
+        answer = client.post("/v1/caption", content=IMAGE, headers={"content-type": "image/jpeg"})
+        took.append(time.monotonic() - started)
+        assert answer.status_code == 200, answer.text
+    return sorted(took)[-2]
 
 
 def _memory_mib() -> float:
