@@ -15,7 +15,7 @@ from s4v_core.generation.flow import needed_cpus
 from s4v_core.generation.requests import EngineSettings, EngineSpec
 from tests.cluster.head import head_node
 from tests.faults.world import LARGE_UNIT, World
-from tests.flow.scripts import FAKE, run, start, unit_times, wait_for_units
+from tests.flow.scripts import FAKE, kill, run, start, unit_times, wait_for_units
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
 
@@ -73,8 +73,7 @@ def test_told_to_go_at_any_moment_it_goes_and_resumes(large: World, tmp_path: Pa
 def test_other_settings_on_the_same_output_write_nothing(large: World, tmp_path: Path) -> None:
     output = tmp_path / "out"
     driver, _ = _begun(large, output, 3)
-    os.kill(driver.pid, signal.SIGKILL)
-    driver.communicate()
+    kill(driver)
     before = _digests(output)
     for other in OTHERS:
         code, _, err = run("caption.py", *_flags(large, output), *other, cwd=tmp_path)

@@ -1,7 +1,6 @@
 """Processes killed with -9 at the worst moments: the same command again, and no image is lost."""
 
 import logging
-import os
 import random
 import signal
 import subprocess
@@ -13,7 +12,7 @@ import psutil
 import pytest
 
 from tests.faults.world import LARGE_UNIT, World, build_world, failpoint
-from tests.flow.scripts import FAKE, engine_actors, run, start, unit_times, wait_for_units
+from tests.flow.scripts import FAKE, engine_actors, kill, run, start, unit_times, wait_for_units
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -113,8 +112,7 @@ def test_a_driver_killed_again_and_again_resumes(large: World, tmp_path: Path) -
         wait_for_units(output, len(before) + 1, driver)
         waits.append(time.monotonic() - began)
         wait_for_units(output, len(before) + 3, driver)
-        os.kill(driver.pid, signal.SIGKILL)
-        driver.communicate()
+        kill(driver)
         assert before.items() <= unit_times(output).items(), "a finished unit was done again"
     code, _, err = run("caption.py", *_slow(large, output), cwd=tmp_path)
     assert code == 0, err

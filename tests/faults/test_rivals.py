@@ -1,6 +1,7 @@
 """Several writers at once: one wins, nobody's rows are doubled, nobody's work is believed lost."""
 
 import logging
+import math
 import re
 import threading
 from collections.abc import Iterator
@@ -15,14 +16,13 @@ from s4v_core.generation.requests import EngineSettings
 from s4v_core.records import units
 from tests.faults.proxy import FaultProxy
 from tests.faults.race import prove_one_winner, race, rows_of_writer
-from tests.faults.world import LARGE_IMAGES, LARGE_UNIT, World, build_world
+from tests.faults.world import LARGE_UNIT, LARGE_UNITS, World, build_world
 from tests.flow.scripts import FAKE, start
 
 pytestmark = pytest.mark.timeout(900)
 
 log = logging.getLogger(__name__)
 
-WASTE = 0.1
 NO_LATENCY = ("--unit-size", "16", "--settings.max-num-seqs", "16")
 
 
@@ -77,8 +77,10 @@ def test_four_runs_on_one_output_lose_and_double_nothing(
     large.prove(output)
     wasted = sum(int(n) for out, _ in said for n in re.findall(r"(\d+) captioned in vain", out))
     log.info("images captioned in vain: %d", wasted)
-    in_flight = len(runs) * EngineSettings().units_in_flight * LARGE_UNIT
-    assert wasted <= WASTE * LARGE_IMAGES + in_flight
+    # In random orders a unit that is begun is one of those that rivals have in flight with a chance
+    # that grows as fewer are left. Of 4,871 units, as 1.2 M images have, that is one in fifty.
+    in_flight = len(runs) * EngineSettings().units_in_flight
+    assert wasted <= LARGE_UNIT * in_flight * (1 + math.log(LARGE_UNITS / in_flight))
 
 
 @pytest.mark.faults

@@ -15,6 +15,7 @@ from tests.flow.oracle import check_rows, fake_caption_of
 
 SIZE = (40, 30)
 LARGE_IMAGES, LARGE_SHARDS, LARGE_UNIT = 10_000, 8, 64
+LARGE_UNITS = LARGE_SHARDS * -(-LARGE_IMAGES // LARGE_SHARDS // LARGE_UNIT)
 
 
 @dataclass(frozen=True)

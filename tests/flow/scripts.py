@@ -38,6 +38,14 @@ def wait_for_units(output: Path, count: int, process: subprocess.Popen[str]) -> 
         time.sleep(0.05)
 
 
+def kill(driver: subprocess.Popen[str]) -> None:
+    """With -9; until the Ray that it started is gone, workers may finish units."""
+    family = psutil.Process(driver.pid).children(recursive=True)
+    driver.kill()
+    driver.communicate()
+    psutil.wait_procs(family, 60)
+
+
 def unit_times(output: Path) -> dict[str, int]:
     """When each unit's file was written (nanoseconds), by its name."""
     return {f.name: f.stat().st_mtime_ns for f in (output / "captions").glob("*.parquet")}
