@@ -104,6 +104,7 @@ def test_engine_actors_killed_at_random_lose_nothing(large: World, tmp_path: Pat
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(1800)
 def test_a_driver_killed_again_and_again_resumes(large: World, tmp_path: Path) -> None:
     output, waits = tmp_path / "out", []
     for _ in range(10):
