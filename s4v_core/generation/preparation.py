@@ -2,11 +2,9 @@
 
 import hashlib
 import time
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from s4v_core import storage
@@ -43,7 +41,6 @@ _FIELDS: list[tuple[str, Any]] = [
 ]
 
 PREPARED_SCHEMA = pa.schema(_FIELDS)
-_PIXELS = PREPARED_SCHEMA.get_field_index("pixels")
 
 
 def prepare_unit(batch: pa.Table, spec: PassSpec, brake: Brake) -> pa.Table:
@@ -72,21 +69,8 @@ def _prepared_unit(unit: int, spec: PassSpec) -> pa.Table:
     read = time.monotonic()
     rows = [_prepared(row, image, spec) for row, image in zip(planned, images, strict=True)]
     reach("after_decode")
-    pixels = joined([row.pop("pixels") for row in rows])
     times = {"unit": unit, "read_s": read - started, "decode_s": time.monotonic() - read}
-    others = PREPARED_SCHEMA.remove(_PIXELS)
-    table = pa.Table.from_pylist([row | times for row in rows], schema=others)
-    return table.add_column(_PIXELS, PREPARED_SCHEMA.field(_PIXELS), pixels)
-
-
-def joined(values: Sequence[bytes | None]) -> "pa.Array[Any]":
-    """As `pa.array` makes it, which copies what it has each time that its buffer must grow: for
-    pictures that takes a quarter as long as decoding them."""
-    ends = np.cumsum([0, *(len(value or b"") for value in values)], dtype=np.int64)
-    present = pa.array([value is not None for value in values]).buffers()[1]
-    data = b"".join(value or b"" for value in values)
-    buffers = [present, pa.array(ends).buffers()[1], pa.py_buffer(data)]
-    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(values), buffers)
+    return pa.Table.from_pylist([row | times for row in rows], schema=PREPARED_SCHEMA)
 
 
 def _prepared(planned: dict[str, Any], image: bytes | str, spec: PassSpec) -> dict[str, Any]:

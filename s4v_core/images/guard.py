@@ -1,7 +1,7 @@
 """A decoder in a child process with limits of memory and time: a crash there costs one image.
 
 The child lives as long as its owner and is replaced when it dies or hangs. It leaves its pixels in
-memory that both share: through a pipe they would cost a quarter of what decoding does.
+memory that both share, which costs a little less than a pipe.
 """
 
 import json
