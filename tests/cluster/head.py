@@ -90,6 +90,12 @@ def head_node(cpus: int = 8, flags: Sequence[str] = (), **more: str) -> Iterator
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def joining(variables: dict[str, str]) -> dict[str, str]:
+    """Of what `head_node` gives, the environment of a driver that joins it."""
+    names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
+    return {name: variables[name] for name in names} | {"RAY_ADDRESS": variables["GCS"]}
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -13,7 +13,7 @@ import pytest
 
 from s4v_core.generation.flow import needed_cpus
 from s4v_core.generation.requests import EngineSettings, EngineSpec
-from tests.cluster.head import head_node
+from tests.cluster.head import head_node, joining
 from tests.faults.world import LARGE_UNIT, World
 from tests.flow.scripts import FAKE, kill, run, start, unit_times, wait_for_units
 
@@ -92,13 +92,13 @@ def test_the_head_is_killed_and_a_new_cluster_goes_on(large: World, tmp_path: Pa
     output = tmp_path / "out"
     for _ in range(3):
         with head_node() as variables:
-            driver, before = _begun(large, output, 2, **_joining(variables))
+            driver, before = _begun(large, output, 2, **joining(variables))
         # Ray ends a driver whose head has been away for a minute.
         driver.communicate(timeout=300)
         assert driver.returncode != 0
         assert before.items() <= unit_times(output).items(), "a finished unit was done again"
     with head_node() as variables:
-        _finishes(large, output, **_joining(variables))
+        _finishes(large, output, **joining(variables))
 
 
 def test_the_smallest_cluster_that_starts_a_run_resumes_it(large: World, tmp_path: Path) -> None:
@@ -108,16 +108,11 @@ def test_the_smallest_cluster_that_starts_a_run_resumes_it(large: World, tmp_pat
     with head_node(cpus=int(needed_cpus(engine, 1)) + 1) as variables:
         for _ in range(6):
             began = time.monotonic()
-            driver, before = _begun(large, output, 1, **_joining(variables))
+            driver, before = _begun(large, output, 1, **joining(variables))
             waits.append(time.monotonic() - began)
             os.kill(driver.pid, signal.SIGKILL)
             driver.communicate()
             assert before.items() <= unit_times(output).items(), "a finished unit was done again"
-        _finishes(large, output, **_joining(variables))
+        _finishes(large, output, **joining(variables))
     log.info("seconds to the first new unit: %s", [f"{wait:.1f}" for wait in waits])
     assert max(waits[1:]) <= PROGRESS_S
-
-
-def _joining(variables: dict[str, str]) -> dict[str, str]:
-    names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
-    return {name: variables[name] for name in names} | {"RAY_ADDRESS": variables["GCS"]}
