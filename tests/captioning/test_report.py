@@ -1,10 +1,10 @@
 """The report of a run: what it counts, what it shows, and that it runs and loads nothing else."""
 
-import json
 import time
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect
 
 from s4v_core import storage
 from s4v_core.captioning.report import write_report
@@ -12,7 +12,7 @@ from s4v_core.captioning.report.survey import PICKED, survey_run
 from s4v_core.captioning.statistics import count_run
 from s4v_core.records import plan
 from tests.captioning.finished_run import EVIL, write_run
-from tests.flow.browser import CHROMIUM, browser
+from tests.flow.browser import browser, needs_chromium
 
 FIGURES = {"goodput_per_s": 5.5, "attempts_per_s": 6.1, "bound_by": "engine"}
 
@@ -51,29 +51,24 @@ def test_a_caption_stays_text(tmp_path: Path) -> None:
     assert page.count("<script>") == 1
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")
+@needs_chromium
 def test_its_filters_work_and_nothing_is_loaded(tmp_path: Path) -> None:
     report = _written(tmp_path / "out", write_run(tmp_path / "out", tmp_path, 1000))
-    shown = "[...document.querySelectorAll('article')].filter(a => !a.hidden).length"
-    with browser() as page:
-        page.open(report.as_uri())
-        assert page.run(shown) == PICKED
-        page.run("document.querySelector('[data-kind=rejected]').click()")
-        assert page.run(shown) == 20
-        page.run(
-            "const s = document.querySelector('select'); s.value = 'sam';"
-            "s.dispatchEvent(new Event('change'))"
-        )
-        assert 0 < page.run(shown) < 20
-        page.run(
-            "const i = document.querySelector('input'); i.value = 'no such word';"
-            "i.dispatchEvent(new Event('input'))"
-        )
-        assert page.run(shown) == 0
-        assert page.run("document.title") == "Captions: none"
-        loaded = [url for url in page.requests if not url.startswith("data:")]
+    with browser() as visit:
+        page = visit.page
+        page.goto(report.as_uri())
+        shown = page.locator("article").filter(visible=True)
+        expect(shown).to_have_count(PICKED)
+        page.click("[data-kind=rejected]")
+        expect(shown).to_have_count(20)
+        page.select_option("select", "sam")
+        assert 0 < shown.count() < 20
+        page.fill("input", "no such word")
+        expect(shown).to_have_count(0)
+        assert page.title() == "Captions: none"
+        loaded = [url for url in visit.requests if not url.startswith("data:")]
         assert loaded == [report.as_uri()]
-        assert page.errors == []
+        assert visit.errors == []
 
 
 @pytest.mark.perf
@@ -83,11 +78,9 @@ def test_a_report_of_a_hundred_thousand_rows_opens_at_once(tmp_path: Path) -> No
     report = _written(tmp_path / "out", head)
     written_s = time.monotonic() - started
     assert report.stat().st_size < 20e6
-    with browser() as page:
-        page.open(report.as_uri())
-        timing = json.loads(
-            page.run("JSON.stringify(performance.getEntriesByType('navigation')[0])")
-        )
+    with browser() as visit:
+        visit.page.goto(report.as_uri())
+        timing = visit.page.evaluate("performance.getEntriesByType('navigation')[0].toJSON()")
     print(  # noqa: T201
         f"written in {written_s:.1f} s, {report.stat().st_size / 1e6:.1f} MB, "
         f"loaded in {timing['loadEventEnd']:.0f} ms"

@@ -3,16 +3,19 @@
 import base64
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import Locator, Page, expect
 
 from s4v_core.generation.engines.fake_faults import Fault
 from serve.guard import GuardConfig
@@ -20,11 +23,9 @@ from serve.keys import Keyring
 from serve.routes import make_app
 from serve.settings import ModelConfig, ServeConfig
 from tests.conftest import photo
-from tests.flow.browser import CHROMIUM, Page, browser
+from tests.flow.browser import Visit, browser, needs_chromium
 from tests.flow.oracle import fake_caption_of
 from tests.serve.service import FAKE, Service, served
-
-needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")
 
 IMAGE = photo(1, (640, 480))
 SAID = fake_caption_of(IMAGE)
@@ -32,11 +33,7 @@ FAULTY = FAKE | {"settings": FAKE["settings"] | {"fake_faults": True, "fake_late
 SLOW = FAKE | {"id": "slow", "settings": FAKE["settings"] | {"fake_latency_s": 30.0}}
 FILES = {"/": "text/html", "/page/page.css": "text/css", "/page/page.js": "text/javascript"}
 
-STATUS = "document.querySelector('#told').textContent"
-CAPTION = "document.querySelector('#caption .said')?.textContent"
-ANSWERS = "[...document.querySelectorAll('#chat article:not(.question) .said')]"
-LAST = f"{ANSWERS}.at(-1)?.textContent"
-IDLE = "!document.querySelector('#send').disabled"
+ANSWERS = "#chat article:not(.question) .said"
 
 PAYLOADS = (
     "<script>window.hit=1</script>",
@@ -70,59 +67,58 @@ def service(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @contextmanager
-def opened(service: Service) -> Iterator[Page]:
+def opened(service: Service, **window: Any) -> Iterator[Visit]:
     """The page after its key was typed."""
-    with browser() as page:
-        page.open(service.address + "/")
-        type_key(page, service.key)
-        page.wait(f"{STATUS} === 'The key is accepted.'")
-        yield page
+    with browser(**window) as visit:
+        visit.page.goto(service.address)
+        type_key(visit.page, service.key)
+        expect(told(visit.page)).to_have_text("The key is accepted.")
+        yield visit
 
 
 @pytest.fixture
-def page(service: Service) -> Iterator[Page]:
+def visit(service: Service) -> Iterator[Visit]:
     with opened(service) as found:
         yield found
 
 
+@pytest.fixture
+def page(visit: Visit) -> Page:
+    return visit.page
+
+
+def told(page: Page) -> Locator:
+    return page.locator("#told")
+
+
 def type_key(page: Page, key: str) -> None:
-    page.focus("#key")
-    page.type(key)
-    page.press("Enter")
+    page.fill("#key", key)
+    page.press("#key", "Enter")
 
 
 def say(page: Page, text: str) -> None:
-    page.focus("#prompt")
-    page.type(text)
-    page.press("Enter")
+    page.fill("#prompt", text)
+    page.press("#prompt", "Enter")
 
 
-def chat(page: Page, text: str) -> str:
+def chat(page: Page, text: str) -> str | None:
     """What is answered to a message."""
-    count = page.run(f"{ANSWERS}.length")
+    answers = page.locator(ANSWERS)
+    count = answers.count()
     say(page, text)
-    page.wait(f"{ANSWERS}.length > {count} && {IDLE}")
-    return page.run(LAST)
+    expect(answers).to_have_count(count + 1)
+    expect(page.locator("#send")).to_be_enabled()
+    return answers.last.text_content()
 
 
-def choose_mode(page: Page, mode: str) -> None:
-    page.run(f"document.querySelector('[value={mode}]').click()")
-
-
-def caption(page: Page, path: Path, prompt: str = "") -> None:
-    page.choose_file("#file", path)
-    page.wait("!document.querySelector('#preview').hidden")
+def caption(page: Page, path: Path, prompt: str = "") -> Locator:
+    """What is shown of an image."""
+    page.set_input_files("#file", path)
+    expect(page.locator("#preview")).to_be_visible()
     say(page, prompt)
-    page.wait(f"{IDLE} && !{STATUS}.startsWith('Waiting')")
-
-
-def told_errors(page: Page) -> list[str]:
-    """What the console holds, but for answers that are no 2xx: the browser notes them itself."""
-    page.run("0")
-    entries = [json.loads(error) for error in page.errors]
-    return [
-        json.dumps(entry) for entry in entries if entry.get("entry", {}).get("source") != "network"
-    ]
+    expect(told(page)).not_to_have_text(re.compile("^Waiting"))
+    expect(page.locator("#send")).to_be_enabled()
+    return page.locator("#caption")
 
 
 @pytest.fixture
@@ -165,45 +161,35 @@ def test_it_can_be_closed(page: bool) -> None:
 
 @needs_chromium
 def test_a_caption_comes_with_its_status_and_can_be_copied(
-    service: Service, page: Page, picture: Path
+    service: Service, visit: Visit, picture: Path
 ) -> None:
-    assert page.run("[...document.querySelector('#model').options].map(o => o.value)") == [
-        "share-captioner",
-        "slow",
-    ]
-    caption(page, picture, "What's `this`?")
-    assert page.run(CAPTION) == SAID
-    shown = page.run("document.querySelector('#caption').innerText")
-    for word in (
-        "ok: it passed the gate",
-        "640 \u00d7 480 JPEG",
-        "Attempts",
-        picture.name,
-    ):
-        assert word in shown
+    page = visit.page
+    expect(page.locator("#model option")).to_have_text(["share-captioner", "slow"])
+    shown = caption(page, picture, "What's `this`?")
+    expect(shown.locator(".said")).to_have_text(SAID)
+    for word in ("ok: it passed the gate", "640 \u00d7 480 JPEG", "Attempts", picture.name):
+        expect(shown).to_contain_text(word)
     found = json.loads(copied(page, "#copy-json"))
     assert (found["caption"], found["prompt"]) == (SAID, "What's `this`?")
     command = copied(page, "#copy-curl")
     assert service.key not in command
     assert run_command(command, service, picture.parent)["caption"] == SAID
-    assert service.key not in page.run(
-        "document.documentElement.outerHTML + document.cookie + JSON.stringify({...localStorage})"
+    assert service.key not in page.content() + page.evaluate(
+        "document.cookie + JSON.stringify({...localStorage})"
         " + [...document.querySelectorAll('input, textarea')].map(i => i.value).join()"
     )
-    assert told_errors(page) == []
+    assert visit.errors == []
 
 
 def copied(page: Page, button: str) -> str:
     """What its button puts on the clipboard, as one finds out: by pasting it."""
-    page.run("document.querySelector('#told').textContent = ''")
-    page.focus(button)
-    page.press("Enter")
-    page.wait(f"{STATUS} === 'Copied.'")
-    page.focus("#prompt")
-    page.press("a", "selectAll")
-    page.press("v", "paste")
-    text = page.run("document.querySelector('#prompt').value")
-    page.run("document.querySelector('#prompt').value = ''")
+    page.evaluate("document.querySelector('#told').textContent = ''")
+    page.press(button, "Enter")
+    expect(told(page)).to_have_text("Copied.")
+    page.press("#prompt", "Control+A")
+    page.press("#prompt", "Control+V")
+    text = page.input_value("#prompt")
+    page.fill("#prompt", "")
     return text
 
 
@@ -220,54 +206,54 @@ def run_command(command: str, service: Service, folder: Path) -> dict:
 def test_a_rejected_caption_says_why(page: Page, tmp_path: Path) -> None:
     colour = np.full((64, 64, 3), (255, 0, Fault.REFUSAL), np.uint8)
     Image.fromarray(colour).save(tmp_path / "no.png")
-    caption(page, tmp_path / "no.png")
-    shown = page.run("document.querySelector('#caption').innerText")
-    assert "rejected by the gate: refusal" in shown
-    assert "I'm sorry, but I cannot describe this image." in shown
-    assert page.run("document.querySelector('.status').className") == "status rejected"
+    shown = caption(page, tmp_path / "no.png")
+    expect(shown).to_contain_text("rejected by the gate: refusal")
+    expect(shown).to_contain_text("I'm sorry, but I cannot describe this image.")
+    expect(page.locator(".status")).to_have_class("status rejected")
 
 
 @needs_chromium
 def test_what_goes_wrong_is_said_in_one_sentence(
-    service: Service, page: Page, picture: Path, tmp_path: Path
+    service: Service, visit: Visit, picture: Path, tmp_path: Path
 ) -> None:
+    page = visit.page
     say(page, "")
-    page.wait(f"{STATUS} === 'Choose an image first.'")
+    expect(told(page)).to_have_text("Choose an image first.")
     (tmp_path / "bad.jpg").write_bytes(b"<html>" * 9)
-    page.choose_file("#file", tmp_path / "bad.jpg")
+    page.set_input_files("#file", tmp_path / "bad.jpg")
     say(page, "")
-    page.wait(f"{STATUS} === 'The bytes are no image of a known format (not_an_image).'")
+    expect(told(page)).to_have_text("The bytes are no image of a known format (not_an_image).")
     (tmp_path / "big.jpg").write_bytes(bytes(1_100_000))
-    page.choose_file("#file", tmp_path / "big.jpg")
+    page.set_input_files("#file", tmp_path / "big.jpg")
     say(page, "")
-    page.wait(f"{STATUS} === 'The image is too large: The body may have 1 MiB.'")
-    page.choose_file("#file", picture)
+    expect(told(page)).to_have_text("The image is too large: The body may have 1 MiB.")
+    page.set_input_files("#file", picture)
     slow = {"model": "slow", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
     with service.http() as client, ExitStack() as both:
         for _ in range(2):
             both.enter_context(client.stream("POST", "/v1/chat/completions", json=slow))
         say(page, "")
-        page.wait(
-            f"{STATUS} === 'Too many requests: This key may have 2 requests at a time;"
-            " try again in 1 s.'"
+        expect(told(page)).to_have_text(
+            "Too many requests: This key may have 2 requests at a time; try again in 1 s."
         )
-    page.offline(True)
+    page.context.set_offline(True)
     say(page, "")
-    page.wait(f"{STATUS}.startsWith('No answer came')")
-    page.offline(False)
-    assert page.run("document.querySelector('#told').className") == "error"
+    expect(told(page)).to_have_text(re.compile("^No answer came"))
+    expect(told(page)).to_have_class("error")
+    page.context.set_offline(False)
     type_key(page, "s4v-wrong")
-    page.wait(f"{STATUS} === 'This API key is not known: check it and try again.'")
-    assert told_errors(page) == []
+    expect(told(page)).to_have_text("This API key is not known: check it and try again.")
+    assert visit.errors == []
 
 
 @needs_chromium
 def test_a_conversation_about_a_pasted_image_goes_on(
-    service: Service, page: Page, picture: Path
+    service: Service, visit: Visit, picture: Path
 ) -> None:
-    choose_mode(page, "chat")
-    put_in(page, "paste", "clipboardData")
-    page.wait("document.querySelector('#preview').naturalWidth === 640")
+    page = visit.page
+    page.check("[value=chat]")
+    put_in(page, "ClipboardEvent", "paste", "clipboardData")
+    expect(page.locator("#preview")).to_have_js_property("naturalWidth", 640)
     assert chat(page, "What is it?") == SAID
     assert chat(page, "And now? $(touch evil) `id` \\ \u00e9") == SAID
     found = json.loads(copied(page, "#copy-json"))
@@ -276,85 +262,102 @@ def test_a_conversation_about_a_pasted_image_goes_on(
     answer = run_command(copied(page, "#copy-curl"), service, picture.parent)
     assert answer["choices"][0]["message"]["content"] == SAID
     assert sorted(path.name for path in picture.parent.iterdir()) == [picture.name]
-    put_in(page, "drop", "dataTransfer")
-    page.wait(f"{STATUS} === 'Another image, a new conversation.'")
-    assert page.run(f"{ANSWERS}.length") == 0
-    assert told_errors(page) == []
+    put_in(page, "DragEvent", "drop", "dataTransfer")
+    expect(told(page)).to_have_text("Another image, a new conversation.")
+    expect(page.locator(ANSWERS)).to_have_count(0)
+    assert visit.errors == []
 
 
-def put_in(page: Page, event: str, data: str) -> None:
+@needs_chromium
+def test_a_dropped_image_is_captioned(visit: Visit) -> None:
+    put_in(visit.page, "DragEvent", "drop", "dataTransfer")
+    expect(visit.page.locator("#preview")).to_have_js_property("naturalWidth", 640)
+    say(visit.page, "")
+    expect(visit.page.locator("#caption .said")).to_have_text(SAID)
+    assert visit.errors == []
+
+
+def put_in(page: Page, kind: str, event: str, data: str) -> None:
     """Pastes or drops the picture."""
-    text = base64.b64encode(IMAGE).decode()
-    kind = {"paste": "ClipboardEvent", "drop": "DragEvent"}[event]
-    page.run(
-        f"""
-        var bytes = Uint8Array.from(atob("{text}"), c => c.charCodeAt(0));
-        var all = new DataTransfer();
-        all.items.add(new File([bytes], "it's $HOME.jpg", {{type: "image/jpeg"}}));
-        var event = new {kind}("{event}", {{{data}: all, bubbles: true, cancelable: true}});
-        document.querySelector("#drop").dispatchEvent(event)
-    """
+    page.locator("#drop").evaluate(
+        """(area, [text, kind, event, data]) => {
+            const bytes = Uint8Array.from(atob(text), c => c.charCodeAt(0));
+            const all = new DataTransfer();
+            all.items.add(new File([bytes], "it's $HOME.jpg", {type: "image/jpeg"}));
+            const happens = {[data]: all, bubbles: true, cancelable: true};
+            area.dispatchEvent(new window[kind](event, happens));
+        }""",
+        [base64.b64encode(IMAGE).decode(), kind, event, data],
     )
 
 
 @needs_chromium
 def test_a_long_answer_is_seen_as_it_comes_and_can_be_stopped(page: Page) -> None:
-    choose_mode(page, "chat")
-    page.run("document.querySelector('#model').value = 'slow'")
+    page.check("[value=chat]")
+    page.select_option("#model", "slow")
     say(page, "word " * 100)
-    page.wait(f"({LAST} ?? '').split(' ').length > 3")
-    assert page.run("document.querySelector('#chat').getAttribute('aria-busy')") == "true"
-    page.press("Escape")
-    page.wait(f"{STATUS} === 'Stopped.'")
-    text, whole = page.run(LAST), f"A fake answer to {('word ' * 100).strip()!r}."
+    answer = page.locator(ANSWERS).last
+    expect(answer).to_have_text(re.compile(r"(\S+ ){3}"))
+    expect(page.locator("#chat")).to_have_attribute("aria-busy", "true")
+    page.keyboard.press("Escape")
+    expect(told(page)).to_have_text("Stopped.")
+    text, whole = answer.text_content(), f"A fake answer to {('word ' * 100).strip()!r}."
+    assert text
     assert whole.startswith(text)
     assert text != whole
-    assert page.run("document.querySelector('#chat .meta').textContent") == "not complete"
-    page.run("document.querySelector('#model').value = 'share-captioner'")
+    expect(page.locator("#chat .meta")).to_have_text("not complete")
+    page.select_option("#model", "share-captioner")
     assert chat(page, "And?") == "A fake answer to 'And?'."
 
 
 @needs_chromium
-def test_what_a_model_says_stays_text(service: Service, page: Page, tmp_path: Path) -> None:
-    choose_mode(page, "chat")
+def test_what_a_model_says_stays_text(service: Service, visit: Visit, tmp_path: Path) -> None:
+    page = visit.page
+    page.check("[value=chat]")
     for payload in PAYLOADS:
         assert chat(page, payload) == f"A fake answer to {payload!r}."
-    choose_mode(page, "caption")
+    page.check("[value=caption]")
     (tmp_path / "<img src=x onerror=window.hit=1>.jpg").write_bytes(IMAGE)
-    caption(page, tmp_path / "<img src=x onerror=window.hit=1>.jpg")
-    assert page.run(CAPTION) == SAID
-    assert page.run("window.hit") is None
-    assert page.run("document.title") == "s4v"
-    assert page.run("document.querySelectorAll('.said *').length") == 0
-    assert page.run("document.scripts.length") == 1
+    shown = caption(page, tmp_path / "<img src=x onerror=window.hit=1>.jpg")
+    expect(shown.locator(".said")).to_have_text(SAID)
+    assert page.evaluate("window.hit") is None
+    assert page.title() == "s4v"
+    assert page.locator(".said *").count() == 0
+    assert page.evaluate("document.scripts.length") == 1
     own = (service.address, f"blob:{service.address}", "data:,")
-    assert [url for url in page.requests if not url.startswith(own)] == []
-    assert page.errors == []
+    assert [url for url in visit.requests if not url.startswith(own)] == []
+    assert visit.errors == []
 
 
 @needs_chromium
-def test_it_works_from_the_keyboard_and_fits_narrow_and_wide_windows(
-    page: Page, picture: Path, tmp_path: Path
-) -> None:
+def test_it_works_from_the_keyboard(page: Page) -> None:
     page.focus("#key")
     visited = []
     for _ in range(7):
-        visited.append(page.run("document.activeElement.id || document.activeElement.value"))
-        page.press("Tab")
+        visited.append(page.evaluate("document.activeElement.id || document.activeElement.value"))
+        page.keyboard.press("Tab")
     assert visited == ["key", "", "model", "caption", "file", "prompt", "send"]
-    caption(page, picture)
-    look(page, tmp_path, "caption")
-    choose_mode(page, "chat")
-    chat(page, "What is it?")
-    chat(page, "And what else?")
-    look(page, tmp_path, "chat")
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [1280, 390])
+def test_it_fits_desktop_and_phone(
+    service: Service, width: int, picture: Path, tmp_path: Path
+) -> None:
+    viewport = {"width": width, "height": 900}
+    with opened(service, viewport=viewport, is_mobile=width < 700) as visit:
+        caption(visit.page, picture)
+        look(visit.page, tmp_path, "caption")
+        visit.page.check("[value=chat]")
+        chat(visit.page, "What is it?")
+        chat(visit.page, "And what else?")
+        look(visit.page, tmp_path, "chat")
 
 
 def look(page: Page, folder: Path, name: str) -> None:
-    for width, scheme in ((1280, "light"), (390, "light"), (1280, "dark"), (390, "dark")):
-        page.show(width, 900, scheme)
-        page.run("scrollTo(0, 0)")
-        assert page.run("document.documentElement.scrollWidth") <= width
-        path = folder / f"{name}-{width}-{scheme}.png"
-        page.screenshot(path)
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        path = folder / f"{name}-{scheme}.png"
+        page.screenshot(path=path, full_page=True)
         print(path)  # noqa: T201
