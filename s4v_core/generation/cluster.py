@@ -9,8 +9,10 @@ from s4v_core.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-LOCAL_CPUS = 8
-"""Logical CPUs of a local cluster on a small machine: actors hold theirs for the whole run."""
+SPARE_CPUS = 3
+"""Of a local cluster on a small machine, beyond what a job needs: reading goes on while both cores
+decode. More only start more processes that share them: on two cores with eight instead of six, a
+pass was a third slower."""
 
 
 def connect(needed_cpus: float, gpus: int) -> None:
@@ -48,6 +50,10 @@ def _start_or_join(needed_cpus: float) -> bool:
         except ConnectionError:
             if "RAY_ADDRESS" in os.environ:
                 raise ConfigError(f"RAY_ADDRESS: no cluster answers at {address}") from None
-    cpus = max(LOCAL_CPUS, os.cpu_count() or 1, int(needed_cpus) + 1)
-    ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+    ray.init(address="local", num_cpus=local_cpus(needed_cpus), include_dashboard=False, **quiet)
     return True
+
+
+def local_cpus(needed_cpus: float) -> int:
+    """Logical CPUs of a cluster that is started on this machine."""
+    return max(os.cpu_count() or 1, int(needed_cpus) + SPARE_CPUS)

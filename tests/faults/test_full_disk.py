@@ -1,7 +1,9 @@
 """An output disk that is full: one sentence, no part of a file, and the run resumes."""
 
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,9 +18,8 @@ Resize = Callable[[str], None]
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[tuple[Path, Resize]]:
-    disk = tmp_path / "disk"
-    disk.mkdir()
+def small_disk() -> Iterator[tuple[Path, Resize]]:
+    disk = Path(tempfile.mkdtemp(prefix="s4v"))  # short: the paths of Ray's sockets have a limit
     mount = ["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(disk)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("needs the right to mount a tmpfs")
@@ -28,6 +29,7 @@ def small_disk(tmp_path: Path) -> Iterator[tuple[Path, Resize]]:
 
     yield disk, resize
     subprocess.run(["umount", "-l", str(disk)], check=True)
+    disk.rmdir()
 
 
 def _flags(world: World, output: Path, *more: str) -> list[str]:
@@ -68,3 +70,30 @@ def test_a_full_disk_below_ray_loses_nothing(
         code, _, err = run("caption.py", *flags, cwd=tmp_path, **joining(variables))
     assert code == 0, err
     world.prove(tmp_path / "out")
+
+
+@pytest.mark.faults
+def test_a_full_temporary_folder_of_ray_loses_nothing(
+    small_disk: tuple[Path, Resize], tmp_path: Path
+) -> None:
+    """Where its logs, its sockets and what it puts out of memory lie, nothing can be written."""
+    disk, resize = small_disk
+    resize("40m")
+    world = build_world(tmp_path / "shards", images=640, shards=4)
+    flags = _flags(world, tmp_path / "out", "--unit-size", "64")
+    with head_node(flags=(f"--temp-dir={disk}",)) as variables:
+        _fill(disk / "filler")
+        code, _, err = run("caption.py", *flags, cwd=tmp_path, **joining(variables))
+        assert code in (0, 1), err
+        assert "Traceback" not in err
+        (disk / "filler").unlink()
+        code, _, err = run("caption.py", *flags, cwd=tmp_path, **joining(variables))
+    assert code == 0, err
+    world.prove(tmp_path / "out")
+
+
+def _fill(path: Path) -> None:
+    """Until nothing more fits on its disk."""
+    with suppress(OSError), path.open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass

@@ -23,7 +23,8 @@ TINY = (64, 48)
 SAMPLE_EVERY_S = 1.0
 PROCESSES = {
     "s4v_core.images.guard": "decoding",
-    "VLLM::EngineCore": "engine",
+    "VLLM::EngineCore": "engine's scheduler",
+    "VLLM::Worker": "engine",
     "CaptionerActor": "engine's actor",
     "prepare_unit": "reading",
     "commit_unit": "committing",
@@ -90,11 +91,14 @@ def cluster() -> Iterator[Cluster]:
     """As large as the one that `caption.py` starts where there is none."""
     import ray
 
-    from s4v_core.generation.cluster import LOCAL_CPUS
+    from s4v_core.generation.cluster import local_cpus
+    from s4v_core.generation.flow import needed_cpus
+    from s4v_core.generation.requests import EngineSettings, EngineSpec
 
+    engine = EngineSpec("fake", "none", "vicuna_v1", EngineSettings(), "cpu")
     about = ray.init(
         address="local",
-        num_cpus=max(LOCAL_CPUS, os.cpu_count() or 1),
+        num_cpus=local_cpus(needed_cpus(engine, 1)),
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,

@@ -13,7 +13,7 @@ from tests.perf.measuring import CoreWatch, rate
 from tests.perf.passes import PROCESSES
 
 SHARD, UNIT = 16, 8
-"""Images of each. Rows of a unit have one time, its end."""
+"""Images of each."""
 TOKENS, SEQUENCES, STEP_TOKENS, KV_CACHE_GIB = 64, 16, 8192, 2
 ENGINE: dict[str, Any] = {
     "dtype": "float32",
@@ -73,11 +73,12 @@ class Pass:
         self.rows = check_rows(output)
         self.tokens = sum(row["output_tokens"] for row in self.rows)
         done_at = sorted(row["created_at"].timestamp() for row in self.rows)
-        self.cores.append(watch.cores(done_at[SEQUENCES - 1], done_at[-1]))
+        self.cores.append(watch.cores(done_at[SEQUENCES - 1], done_at[-SEQUENCES]))
         return steady(done_at)
 
 
 def steady(done_at: Sequence[float]) -> float:
-    """Images per second, without those that the engine began with: rows of a unit end together,
-    and the first ones' work would count as done in no time."""
-    return rate(done_at, SEQUENCES, 0.1)
+    """Images per second while the engine made as many as it can at once: without those that it
+    began with and those that it ended with, for a last batch half full takes as long as a full
+    one."""
+    return rate(sorted(done_at)[: 1 - SEQUENCES], SEQUENCES, 0.0)
