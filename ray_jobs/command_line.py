@@ -1,6 +1,7 @@
 """What all entry scripts share: `[RECIPE] [--flag value ...]`, one-sentence errors, exit codes."""
 
 import contextlib
+import errno
 import io
 import logging
 import os
@@ -102,6 +103,7 @@ def _without_defaults(job: J, default: J) -> J:
 def run_main(main: Callable[[list[str]], int]) -> None:
     """Call `main` with the arguments; exit with its code, or one sentence and 2 or 1."""
     end_at_sigterm()
+    logging.raiseExceptions = False  # one traceback per line, where a disk below Ray's log is full
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     for noisy in ("ray", "httpx", "botocore", "aiobotocore", "s3fs", "huggingface_hub"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -117,6 +119,14 @@ def run_main(main: Callable[[list[str]], int]) -> None:
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = READER_GONE
+    except OSError as error:  # of the output it is a StorageError
+        if error.errno != errno.ENOSPC:
+            raise
+        complain(
+            "a disk of this machine is full, where Ray keeps its logs or other programs their "
+            "temporary files; make room and run the same command again"
+        )
+        code = 1
     except KeyboardInterrupt:
         print("\nstopped; run the same command again to resume", file=sys.stderr)
         code = INTERRUPTED
