@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 SPARE_CPUS = 3
 """Of a local cluster on a small machine, beyond what a job needs: reading goes on while both cores
 decode. More only start more processes that share them: on two cores with eight instead of six, a
-pass was a third slower."""
+pass was a quarter slower."""
 
 
 def connect(needed_cpus: float, gpus: int) -> None:

@@ -32,7 +32,7 @@ from tests.perf.measuring import CoreWatch, average, by_turns, ratios, record, s
 from tests.perf.passes import PROCESSES
 from tests.perf.vllm_pass import ENGINE, SEQUENCES, TOKENS, Pass, steady
 
-IMAGES, PAIRS = 128, 5
+IMAGES, PAIRS = 96, 5
 SIZE = (640, 480)
 
 
