@@ -47,11 +47,16 @@ class Times:
 
         The engine, unless it was idle for more than IDLE_SHARE of the time, or units waited for
         their commit: longer than commits take and, at any moment, one for each engine or more.
-        Then it is what holds the CPUs that reading, decoding and writing share.
+        Then it is what holds the CPUs that reading, decoding and writing share. Of a run so small
+        that most was generated before its first unit was done, nothing else can be said.
+
+        Args:
+            wall_s: From the first unit's end.
         """
         is_idle = self.idle_s > IDLE_SHARE * wall_s * engines
         is_queued = self.queued_s > max(self.commit_s, wall_s * engines)
-        if not self.images or not (is_idle or is_queued):
+        is_small = self.generate_s > 2 * wall_s * engines
+        if not self.images or is_small or not (is_idle or is_queued):
             return "engine"
         held = {"read": self.read_s, "decode": self.decode_s, "write": COMMIT_CPUS * self.commit_s}
         return max(held, key=lambda stage: held[stage])

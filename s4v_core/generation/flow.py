@@ -33,8 +33,6 @@ from s4v_core.records.schemas import RESULT_SCHEMA
 NO_PROGRESS_LIMIT_S = 1800
 """Longer than a GPU node takes to start with a 7B model, shorter than a night."""
 
-_READY_AT = time.time()
-
 MAX_ACTOR_RESTARTS = 20
 MAX_TASK_RETRIES = 1
 """Ray Data's own default is without end: a poisoned image would restart engines for ever."""
@@ -119,9 +117,8 @@ def commit(batch: pa.Table, spec: PassSpec) -> UnitDone:
         StorageError: They are not.
     """
     started = time.monotonic()
-    # Of two nodes' clocks; what they differ by is little beside a queue that matters. What ended
-    # before this process was there waited for its start, once, and not for other commits.
-    queued_s = max(time.time() - max(batch["ended_at"][0].as_py(), _READY_AT), 0.0)
+    # Of two nodes' clocks; what they differ by is little beside a queue that matters.
+    queued_s = max(time.time() - batch["ended_at"][0].as_py(), 0.0)
     unit = batch["unit"][0].as_py()
     times = {name: batch[name][0].as_py() for name in TIMES}
     rows = batch.select(RESULT_SCHEMA.names).cast(RESULT_SCHEMA)

@@ -83,6 +83,7 @@ def _unit(**times: float) -> UnitDone:
         ({"generate_s": 9.0, "commit_s": 5.0, "queued_s": 12.0, "read_s": 1.0}, "write"),
         ({"generate_s": 9.0, "commit_s": 5.0, "queued_s": 12.0, "read_s": 2.0}, "read"),
         ({"generate_s": 9.0, "commit_s": 5.0, "queued_s": 8.0}, "engine"),
+        ({"generate_s": 25.0, "commit_s": 5.0, "queued_s": 30.0, "decode_s": 9.0}, "engine"),
     ],
 )
 def test_the_verdict_names_what_the_engine_waited_for(
