@@ -126,4 +126,4 @@ def _connect(checked: CheckedJob) -> None:
 
     engines = checked.job.engines
     gpus = engines if checked.engine.device == "gpu" else 0
-    connect(needed_cpus(checked.engine, engines), gpus)
+    connect(needed_cpus(checked.engine.settings, engines), gpus)

@@ -83,15 +83,15 @@ class CaptionerActor:
             rows = prepared.drop_columns("pixels").to_pylist()
             reach("in_generate")
             pixels = views(prepared["pixels"])
-            done = await asyncio.gather(*map(self._result, rows, pixels))
+            done = await asyncio.gather(*map(self._row, rows, pixels))
         finally:
             busy_s = self._clock.end()
         about = {"generate_s": busy_s, "idle_s": idle_s, "engine_starts": self._new_starts()}
         about |= {"ended_at": time.time()}
         return table_of([row | about for row in done], GENERATED_SCHEMA, f"unit {rows[0]['unit']}")
 
-    async def _result(self, row: dict[str, Any], pixels: memoryview) -> dict[str, Any]:
-        """Made when its caption is, not when the unit's last one is: that is its `created_at`."""
+    async def _row(self, row: dict[str, Any], pixels: memoryview) -> dict[str, Any]:
+        """One of GENERATED_SCHEMA, made as soon as its caption is: its `created_at` is its own."""
         return _result(row, await self._ended(row, pixels), self._spec, self._engine.version)
 
     async def _ended(self, row: dict[str, Any], pixels: memoryview) -> Ending:

@@ -25,7 +25,7 @@ from s4v_core.generation.brake import Brake
 from s4v_core.generation.captioner import TIMES, CaptionerActor
 from s4v_core.generation.pass_spec import COMMIT_CPUS, Engines, PassSpec, UnitDone
 from s4v_core.generation.preparation import prepare_unit
-from s4v_core.generation.requests import EngineSpec
+from s4v_core.generation.requests import EngineSettings
 from s4v_core.generation.twins import Twins
 from s4v_core.records import plan, units
 from s4v_core.records.schemas import RESULT_SCHEMA
@@ -38,9 +38,9 @@ MAX_TASK_RETRIES = 1
 """Ray Data's own default is without end: a poisoned image would restart engines for ever."""
 
 
-def needed_cpus(engine: EngineSpec, engines: int) -> float:
+def needed_cpus(settings: EngineSettings, engines: int) -> float:
     """Logical CPUs below which the flow would stand still: the actors and one task of each kind."""
-    return engines * engine.settings.cpus + 1 + COMMIT_CPUS
+    return engines * settings.cpus + 1 + COMMIT_CPUS
 
 
 def run_flow(

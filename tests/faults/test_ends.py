@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from s4v_core.generation.flow import needed_cpus
-from s4v_core.generation.requests import EngineSettings, EngineSpec
+from s4v_core.generation.requests import EngineSettings
 from tests.cluster.head import head_node, joining
 from tests.faults.world import LARGE_UNIT, World
 from tests.flow.scripts import FAKE, kill, run, start, unit_times, wait_for_units
@@ -103,9 +103,8 @@ def test_the_head_is_killed_and_a_new_cluster_goes_on(large: World, tmp_path: Pa
 
 def test_the_smallest_cluster_that_starts_a_run_resumes_it(large: World, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    engine = EngineSpec("fake", "none", "none", EngineSettings(cpus=1), "cpu")
     waits = []
-    with head_node(cpus=int(needed_cpus(engine, 1)) + 1) as variables:
+    with head_node(cpus=int(needed_cpus(EngineSettings(cpus=1), 1)) + 1) as variables:
         for _ in range(6):
             began = time.monotonic()
             driver, before = _begun(large, output, 1, **joining(variables))

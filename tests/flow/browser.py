@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from playwright.sync_api import ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -22,7 +22,7 @@ class Visit:
 
     Attributes:
         requests: URLs that it asked for.
-        errors: What the console holds, but for its own notes of answers that are no 2xx.
+        errors: What its console holds.
     """
 
     page: Page
@@ -32,11 +32,7 @@ class Visit:
     def __post_init__(self) -> None:
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("console", self._console)
-
-    def _console(self, message: ConsoleMessage) -> None:
-        if not message.text.startswith("Failed to load resource"):
-            self.errors.append(message.text)
+        self.page.on("console", lambda message: self.errors.append(message.text))
 
 
 @contextmanager

@@ -10,10 +10,10 @@ a vision model. They write no shards, gate nothing and cannot resume.
 
 Counted is from the end of the first images that are in work at once (16, or a batch of four) to the
 last one's: no start is in it. That is to their favour: ray.data.llm prepares all these few images
-while its engine starts, and of its rows the time is taken when the engine is done with them, not
-when they come out; ours have the time when their unit of eight is done. The whole command, start
-included, stands beside it, and so do the tokens that a caption got. Read the factor: our rate over
-theirs, of each round. Goal: above 1 for every one.
+while its engine starts. Of its rows and of ours the time is taken when the engine is done with
+them, not when they come out. The whole command, start included, stands beside it, and so do the
+tokens that a caption got. Read the factor: our rate over theirs, of each round. Goal: above 1 for
+every one.
 """
 
 import json

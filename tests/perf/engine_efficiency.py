@@ -95,7 +95,7 @@ def _framed(image: bytes, framing: Any) -> Image.Image:
 
 
 def main() -> None:
-    """Runs for about ten minutes on two cores; half of it are starts."""
+    """Runs for about a quarter of an hour on two cores (an estimate); half of it are starts."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         checkpoint = build_heavy(folder / "checkpoint")

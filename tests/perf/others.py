@@ -26,7 +26,9 @@ from tests.perf.servers import free_port
 from tests.perf.vllm_pass import ENGINE, TOKENS
 
 BATCH = 4
-RAY_BATCH, RAY_CPUS = 16, 6
+RAY_BATCH = 16
+RAY_CPUS = 6
+"""As many as a pass gives its own Ray on two cores."""
 SIDE, POLL_S = 336, 0.2
 MODEL = "captioner"
 GREEDY = {"temperature": 0, "max_tokens": TOKENS}

@@ -93,12 +93,11 @@ def cluster() -> Iterator[Cluster]:
 
     from s4v_core.generation.cluster import local_cpus
     from s4v_core.generation.flow import needed_cpus
-    from s4v_core.generation.requests import EngineSettings, EngineSpec
+    from s4v_core.generation.requests import EngineSettings
 
-    engine = EngineSpec("fake", "none", "vicuna_v1", EngineSettings(), "cpu")
     about = ray.init(
         address="local",
-        num_cpus=local_cpus(needed_cpus(engine, 1)),
+        num_cpus=local_cpus(needed_cpus(EngineSettings(), 1)),
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,

@@ -147,7 +147,7 @@ def _ours(checkpoint: Path, folder: Path) -> Iterator[Server]:
 
 
 def main() -> None:
-    """Runs for about ten minutes on two cores."""
+    """Runs for about twelve minutes on two cores (an estimate)."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         checkpoint = build_heavy(folder / "checkpoint")

@@ -121,6 +121,11 @@ def caption(page: Page, path: Path, prompt: str = "") -> Locator:
     return page.locator("#caption")
 
 
+def told_errors(visit: Visit) -> list[str]:
+    """What the console holds, but for answers that are no 2xx: the browser notes them itself."""
+    return [error for error in visit.errors if not error.startswith("Failed to load resource")]
+
+
 @pytest.fixture
 def picture(tmp_path: Path) -> Path:
     path = tmp_path / "it's $HOME.jpg"
@@ -178,7 +183,7 @@ def test_a_caption_comes_with_its_status_and_can_be_copied(
         "document.cookie + JSON.stringify({...localStorage})"
         " + [...document.querySelectorAll('input, textarea')].map(i => i.value).join()"
     )
-    assert visit.errors == []
+    assert told_errors(visit) == []
 
 
 def copied(page: Page, button: str) -> str:
@@ -243,7 +248,7 @@ def test_what_goes_wrong_is_said_in_one_sentence(
     page.context.set_offline(False)
     type_key(page, "s4v-wrong")
     expect(told(page)).to_have_text("This API key is not known: check it and try again.")
-    assert visit.errors == []
+    assert told_errors(visit) == []
 
 
 @needs_chromium
@@ -265,7 +270,7 @@ def test_a_conversation_about_a_pasted_image_goes_on(
     put_in(page, "DragEvent", "drop", "dataTransfer")
     expect(told(page)).to_have_text("Another image, a new conversation.")
     expect(page.locator(ANSWERS)).to_have_count(0)
-    assert visit.errors == []
+    assert told_errors(visit) == []
 
 
 @needs_chromium
@@ -274,7 +279,7 @@ def test_a_dropped_image_is_captioned(visit: Visit) -> None:
     expect(visit.page.locator("#preview")).to_have_js_property("naturalWidth", 640)
     say(visit.page, "")
     expect(visit.page.locator("#caption .said")).to_have_text(SAID)
-    assert visit.errors == []
+    assert told_errors(visit) == []
 
 
 def put_in(page: Page, kind: str, event: str, data: str) -> None:
@@ -347,17 +352,17 @@ def test_it_fits_desktop_and_phone(
     viewport = {"width": width, "height": 900}
     with opened(service, viewport=viewport, is_mobile=width < 700) as visit:
         caption(visit.page, picture)
-        look(visit.page, tmp_path, "caption")
+        look(visit.page, width, tmp_path, "caption")
         visit.page.check("[value=chat]")
         chat(visit.page, "What is it?")
         chat(visit.page, "And what else?")
-        look(visit.page, tmp_path, "chat")
+        look(visit.page, width, tmp_path, "chat")
 
 
-def look(page: Page, folder: Path, name: str) -> None:
+def look(page: Page, width: int, folder: Path, name: str) -> None:
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
         path = folder / f"{name}-{scheme}.png"
         page.screenshot(path=path, full_page=True)
         print(path)  # noqa: T201
