@@ -33,7 +33,7 @@ from tests.perf.measuring import rate, ratios, record, spread
 from tests.perf.others import BATCH, Report
 from tests.perf.vllm_pass import SEQUENCES, Pass
 
-IMAGES, FEW, ROUNDS = 48, 12, 3
+IMAGES, FEW, ROUNDS = 48, 12, 5
 SIZE = (640, 480)
 LIMIT_S = 900
 TOGETHER_S = 0.1

@@ -31,7 +31,7 @@ from tests.perf.passes import PROCESSES, caption
 
 SIDE = 336
 DIFFERENT, SHARDS, PAIRS = 32, 8, 5
-SIZES = {(640, 480): (7680, 128), (2250, 1500): (2400, 40)}
+SIZES = {(640, 480): (5120, 128), (2250, 1500): (1600, 40)}
 """Images of a pass and of a unit, by their size."""
 PLAIN_SHARE, WARM_SHARE = 0.3, 0.2
 """Of these: what the plain loop decodes; and what of a pass does not count, for at first Ray's
