@@ -1,6 +1,7 @@
 """`--plan`: a sample of the input through the real flow, and what that means for all of it."""
 
 import json
+import math
 import statistics
 import time
 from dataclasses import asdict, dataclass
@@ -25,6 +26,10 @@ SAMPLE_PER_SLOT = 4
 most of it."""
 
 LEAST_SAMPLE = 256
+LEAST_SAMPLE_S, MOST_LARGER = 20.0, 16
+"""What ends sooner says more of its own start than of a run of hours: it is measured again, on so
+many times as many images at most."""
+
 COUNTS = (1, 4, 8, 16, 32, 64)
 """Numbers of engines that hours are told for."""
 
@@ -132,10 +137,21 @@ def read_forecast(output: str) -> dict[str, Any] | None:
 
 
 def _sampled(checked: CheckedJob, tables: list[pa.Table], index_s: float) -> Forecast:
+    rows, count = pa.concat_tables(tables), _sample_size(checked)
+    while True:
+        found, took_s = _of_sample(checked, _spread(rows, count), tables, index_s)
+        if took_s >= LEAST_SAMPLE_S or found.sampled == rows.num_rows:
+            return found
+        count *= min(math.ceil(LEAST_SAMPLE_S / max(took_s, 1.0)) + 1, MOST_LARGER)
+
+
+def _of_sample(
+    checked: CheckedJob, sample: pa.Table, tables: list[pa.Table], index_s: float
+) -> tuple[Forecast, float]:
+    """And for how many seconds the sample's units came out."""
     job = checked.job
-    sample = _spread(pa.concat_tables(tables), _sample_size(checked))
     folder = storage.join(job.output, f".forecast-{time.time_ns()}")
-    unit_size = max(-(-sample.num_rows // SAMPLE_UNITS), 1)
+    unit_size = min(max(-(-sample.num_rows // SAMPLE_UNITS), 1), job.unit_size)
     head, table = plan.build_plan(
         [sample], [], checked.settings, checked.listing_digest, unit_size=unit_size
     )
@@ -165,7 +181,7 @@ def _measured(
     head: plan.PlanHead,
     tables: list[pa.Table],
     index_s: float,
-) -> Forecast:
+) -> tuple[Forecast, float]:
     started = time.monotonic()
     arrivals: list[tuple[float, int]] = []
     flow = PassFlow(checked, head, "forecast", job.output)
@@ -182,7 +198,7 @@ def _measured(
     )
     figures = flow.figures()
     ms = figures.ms_per_image
-    return _forecast(
+    found = _forecast(
         checked,
         _images(tables),
         rate,
@@ -195,6 +211,7 @@ def _measured(
         bound_by=figures.bound_by,
         ms_per_image=ms,
     )
+    return found, last - first
 
 
 def _images(tables: list[pa.Table]) -> int:

@@ -18,6 +18,7 @@ from s4v_core.captioning.job import CaptionJob
 from s4v_core.captioning.outcome import DONE, INCOMPLETE_INPUT
 from s4v_core.captioning.status import read_status
 from s4v_core.errors import ConfigError, InputError, StorageError
+from s4v_core.generation.requests import EngineSettings
 from s4v_core.images.policy import DecodeConfig
 from s4v_core.records import units
 from tests.conftest import SHARED_DATA, photo, write_tar
@@ -286,6 +287,16 @@ def test_a_forecast_measures_a_sample_and_leaves_the_run_to_come_untouched(
     assert "images/s" in found.as_text()
     assert not (tmp_path / "out" / "plan.parquet").exists()
     assert run_pass(job.replace(plan=False)).counts.ok == 40
+
+
+def test_a_sample_that_ends_too_soon_to_tell_a_pace_is_followed_by_a_larger_one(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("s4v_core.captioning.forecast.LEAST_SAMPLE", 4)
+    job = _job(shards, tmp_path / "out", plan=True, settings=EngineSettings(max_num_seqs=1))
+    assert forecast(job).sampled == 40
+    monkeypatch.setattr("s4v_core.captioning.forecast.LEAST_SAMPLE_S", 0.0)
+    assert forecast(job).sampled == 4
 
 
 def test_a_report_shows_captions_and_loads_nothing(shards: Path, tmp_path: Path) -> None:

@@ -108,13 +108,15 @@ def cluster() -> Iterator[Cluster]:
         ray.shutdown()
 
 
-def write_shards(folder: Path, images: int, size: tuple[int, int] = TINY) -> None:
+def write_shards(
+    folder: Path, images: int, size: tuple[int, int] = TINY, different: int = DIFFERENT
+) -> None:
     """Tar shards of so many JPEGs.
 
     All whole ones are one file under many names: a million images need little disk, and reading
     them measures no disk.
     """
-    pictures = [photo(seed, size) for seed in range(min(DIFFERENT, images))]
+    pictures = [photo(seed, size) for seed in range(min(different, images))]
     first = folder / "00000.tar"
     for number in range(-(-images // SHARD)):
         path, count = folder / f"{number:05d}.tar", min(SHARD, images - number * SHARD)
