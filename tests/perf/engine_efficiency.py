@@ -32,8 +32,8 @@ from tests.perf.measuring import CoreWatch, average, by_turns, ratios, record, s
 from tests.perf.passes import PROCESSES
 from tests.perf.vllm_pass import ENGINE, SEQUENCES, TOKENS, Pass, steady
 
-IMAGES, PAIRS = 112, 5
-BLOCKS = 7
+IMAGES, PAIRS = 96, 5
+BLOCKS = 6
 """So many that a caption takes at least 0.3 s: fewer would not set the pace."""
 SIZE = (640, 480)
 
@@ -97,7 +97,7 @@ def _framed(image: bytes, framing: Any) -> Image.Image:
 
 
 def main() -> None:
-    """Runs for about a quarter of an hour on two cores (an estimate); half of it are starts."""
+    """Runs for about nine minutes on two cores; half of them are starts."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         checkpoint = build_heavy(folder / "checkpoint", BLOCKS)

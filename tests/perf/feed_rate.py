@@ -94,7 +94,7 @@ def _write(folder: Path, images: Sequence[bytes], count: int) -> None:
 
 
 def main() -> None:
-    """Runs for about eleven minutes on two cores."""
+    """Runs for about five minutes on two cores."""
     figures, lines = {}, ["| JPEG | pass, images/s | plain loop | ratio | one core feeds |"]
     lines.append("|---|---|---|---|---|")
     for size, (count, unit) in SIZES.items():

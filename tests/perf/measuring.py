@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 RESULTS = Path(__file__).parent / "results"
 LOOK_EVERY_S = 1.0
+TOGETHER_S = 0.5
+"""What ends so soon after another one ended with it."""
 PACKAGES = ("ray", "torch", "transformers", "pyarrow", "pillow")
 
 
@@ -48,17 +50,16 @@ def in_new_process(function: Callable[..., T], *arguments: Any) -> T:
         return pool.submit(function, *arguments).result()
 
 
-def rate(done_at: Sequence[float], warm: int = 1, together_s: float = 0.5) -> float:
+def rate(done_at: Sequence[float], warm: int) -> float:
     """Images per second from the first one's end to the last one's; those that ended together with
     the first do not count, for nobody saw them begin.
 
     Args:
         warm: The how manieth to begin with. As many as are in work at once, so that none counts
             whose work was done before.
-        together_s: What ends so soon after that one ended with it.
     """
     first = sorted(done_at)[warm - 1]
-    later = [at for at in done_at if at > first + together_s]
+    later = [at for at in done_at if at > first + TOGETHER_S]
     return len(later) / (max(later) - first)
 
 

@@ -33,10 +33,10 @@ LATENCY_S = 0.2
 SLOTS = 4
 CAPACITY_PER_S = SLOTS / LATENCY_S
 STEADY_PER_S, STEADY_S, STEADY_SLOTS = 20, 30, 8
-CALM_PER_S = 15
+CALM_PER_S, PEAK_S = 15, 20
 OVERLOADS, OVERLOAD_S = (3, 10), 30
 """Times the capacity."""
-LEAVING = 600
+LEAVING = 450
 REFUSED = (429, 503)
 
 
@@ -111,7 +111,7 @@ PROCESSES = {"ProxyActor": "proxy", ":Ingress": "ingress", ":CaptionServer": "en
 
 
 def main(steady_s: int = STEADY_S, overload_s: int = OVERLOAD_S) -> None:
-    """Runs for about four minutes."""
+    """Runs for about five minutes."""
     with _fake_endpoint(STEADY_SLOTS) as client:
         steady = client.load(STEADY_PER_S, steady_s)
     rows = {f"steady {STEADY_PER_S}/s for {steady_s} s, {STEADY_SLOTS} places": _told(steady)}
@@ -145,7 +145,7 @@ def _fake_endpoint(slots: int) -> Iterator[Client]:
 
 def _loaded(client: Client, overload_s: int) -> dict[str, str]:
     """Too much, calm, and clients that leave."""
-    peak = _answered_per_s(client.load(CAPACITY_PER_S, 30), 30)
+    peak = _answered_per_s(client.load(CAPACITY_PER_S, PEAK_S), PEAK_S)
     rows = {}
     for times in OVERLOADS:
         rows |= _overload(client, times, overload_s, peak)
