@@ -79,8 +79,8 @@ def _length(ids: list[int], end: int) -> int:
 
 def run_batch(checkpoint: Path, images: Sequence[Path], folder: Path) -> Report:
     """`vllm run-batch` on a file of chat requests with the images in them. Its answers come all at
-    the end; when they were ready is in the metrics that it shows meanwhile. Those that it does not
-    show any more were ready when it ceased to."""
+    the end; when they were ready is in the metrics that it shows meanwhile. Those that it did not
+    show any more count as ready when it ended."""
     asked, answers, port = folder / "requests.jsonl", folder / "answers.jsonl", free_port()
     asked.write_text("".join(map(_request, images)))
     command = [
@@ -92,13 +92,12 @@ def run_batch(checkpoint: Path, images: Sequence[Path], folder: Path) -> Report:
     ]
     report = Report()
     with subprocess.Popen(command) as process:
-        while process.poll() is None and len(report.done_at) < len(images):
+        while process.poll() is None:
             time.sleep(POLL_S)
-            ready = _finished(f"http://127.0.0.1:{port}/metrics")
-            if ready is None:
-                ready = len(images) if report.done_at else 0
-            report.done_at.extend([time.monotonic()] * (ready - len(report.done_at)))
+            new = _finished(f"http://127.0.0.1:{port}/metrics") - len(report.done_at)
+            report.done_at.extend([time.monotonic()] * new)
     assert process.returncode == 0, process.returncode
+    report.done_at.extend([time.monotonic()] * (len(images) - len(report.done_at)))
     for line in answers.read_text().splitlines():
         usage = json.loads(line)["response"]["body"]["usage"]
         report.prompt_tokens.append(usage["prompt_tokens"])
@@ -106,12 +105,12 @@ def run_batch(checkpoint: Path, images: Sequence[Path], folder: Path) -> Report:
     return report
 
 
-def _finished(metrics: str) -> int | None:
-    """Requests that vLLM has answered; None while it does not tell."""
+def _finished(metrics: str) -> int:
+    """Requests that vLLM has answered; none while it does not tell."""
     try:
         lines = httpx.get(metrics).text.splitlines()
     except httpx.TransportError:
-        return None
+        return 0
     counts = [line for line in lines if line.startswith("vllm:request_success_total{")]
     return sum(int(float(line.rpartition(" ")[2])) for line in counts)
 

@@ -111,7 +111,7 @@ def _peak_mib(pid: int) -> float:
 
 
 def main() -> None:
-    """Runs for about five minutes on two cores, two of them to make the run that is resumed."""
+    """Runs for about six minutes on two cores, half of them to make the run that is resumed."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_shards(folder / "shards", IMAGES)

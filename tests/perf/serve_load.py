@@ -111,7 +111,7 @@ PROCESSES = {"ProxyActor": "proxy", ":Ingress": "ingress", ":CaptionServer": "en
 
 
 def main(steady_s: int = STEADY_S, overload_s: int = OVERLOAD_S) -> None:
-    """Runs for about five minutes."""
+    """Runs for about six minutes."""
     with _fake_endpoint(STEADY_SLOTS) as client:
         steady = client.load(STEADY_PER_S, steady_s)
     rows = {f"steady {STEADY_PER_S}/s for {steady_s} s, {STEADY_SLOTS} places": _told(steady)}

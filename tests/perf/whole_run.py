@@ -8,8 +8,9 @@ all that is around it runs as fast as it can. First `caption.py --plan`, then th
 Read along the tenths of the run, each of as many rows: rows/s, and peaks of memory, must be the
 same in the last as in the second (the first has all starts in it). Files: one for each unit and
 nothing left over; sizes are the least, the median and the greatest. Planned and found: within 15 %.
-By itself the benchmark takes all images, more than an hour on two cores; `make bench` takes
-30,000, which shows what grows fast. What was measured with another number stays in the table.
+By itself the benchmark takes all images, half an hour to an hour on two cores (an estimate);
+`make bench` takes 30,000, which shows what grows fast. What was measured with another number stays
+in the table.
 """
 
 import argparse
