@@ -48,3 +48,14 @@ def fake_caption_of(data: bytes, side: int = 336) -> str:
     picture = np.asarray(image.resize((side, side), Image.Resampling.BICUBIC, box=box))
     checksum = zlib.crc32(picture.tobytes())
     return f"A fake caption of a picture of {side} by {side} pixels, checksum {checksum:08x}."
+
+
+def planned_and_found(output: Path) -> dict[str, tuple[float, float]]:
+    """Seconds of the flow (`s`) and megabytes of captions (`mb`): as `--plan` said, as they are."""
+    planned = json.loads((output / "plan.json").read_text())
+    found = json.loads((output / "stats.json").read_text())
+    written = sum(path.stat().st_size for path in (output / "captions").iterdir())
+    return {
+        "s": (planned["total_s"] - planned["index_s"], found["wall_s"]),
+        "mb": (planned["output_mb"], written / 1e6),
+    }

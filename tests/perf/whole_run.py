@@ -15,7 +15,6 @@ in the table.
 
 import argparse
 import itertools
-import json
 import statistics
 import tempfile
 from datetime import UTC, datetime
@@ -26,6 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from s4v_core.records import plan, units
+from tests.flow.oracle import planned_and_found
 from tests.perf.measuring import record, recorded
 from tests.perf.passes import HOLDERS, SHARD, Ran, caption, cluster, write_shards
 
@@ -49,7 +49,7 @@ def main(images: int = FEW_IMAGES) -> None:
             "mib": {holder: _peaks(ran, ends, holder) for holder in HOLDERS},
             "after": _after(ran, ends[-1][0]),
             "files": _files(output),
-            "forecast": _forecast(output),
+            "forecast": planned_and_found(output),
         }
     figures = recorded("whole_run") | {str(images): found}
     record(
@@ -115,17 +115,6 @@ def _files(output: Path) -> dict[str, Any]:
         "units": len(sizes),
         "sizes": [sizes[0], statistics.median(sizes), sizes[-1]],
         "rest": rest,
-    }
-
-
-def _forecast(output: Path) -> dict[str, list[float]]:
-    """Seconds of the flow and megabytes of captions, as planned and as they were."""
-    planned = json.loads((output / "plan.json").read_text())
-    found = json.loads((output / "stats.json").read_text())
-    written = sum(path.stat().st_size for path in (output / "captions").iterdir())
-    return {
-        "s": [planned["total_s"] - planned["index_s"], found["wall_s"]],
-        "mb": [planned["output_mb"], written / 1e6],
     }
 
 
