@@ -25,7 +25,7 @@ def head_node(cpus: int = 8, flags: Sequence[str] = (), **more: str) -> Iterator
     """Gives the environment for talking to it.
 
     `RAY_API_SERVER_ADDRESS` is where jobs are submitted, `METRICS` where Prometheus scrapes,
-    `GCS` what a driver connects to.
+    `GCS` what a driver connects to, `LOGS` the folder of Ray's own logs.
 
     Ends as a machine does that loses its power: everything is killed with -9.
 
@@ -71,6 +71,7 @@ def head_node(cpus: int = 8, flags: Sequence[str] = (), **more: str) -> Iterator
     variables["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{dashboard}"
     variables["METRICS"] = f"http://127.0.0.1:{metrics}/metrics"
     variables["GCS"] = f"127.0.0.1:{port}"
+    variables["LOGS"] = f"{folder}/session_latest/logs"
     deadline = time.monotonic() + 120
     try:
         while subprocess.run(

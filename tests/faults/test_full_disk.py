@@ -57,15 +57,19 @@ def test_a_full_disk_is_told_and_the_run_resumes(
 def test_a_full_disk_below_ray_loses_nothing(
     small_disk: tuple[Path, Resize], tmp_path: Path
 ) -> None:
-    """Ray's store holds four units, and where it would put more there is no room."""
+    """Ray's store holds four units and would put out what is more than a tenth of it, but there
+    is no room where it would go."""
     disk, resize = small_disk
     world = build_world(tmp_path / "shards", images=640, shards=4)
-    flags = _flags(world, tmp_path / "out", "--unit-size", "64", "--settings.fake-latency-s", "0.1")
+    flags = _flags(world, tmp_path / "out", "--unit-size", "64", "--settings.fake-latency-s", "1")
     store = ("--object-store-memory=90000000", f"--object-spilling-directory={disk}")
-    with head_node(flags=store) as variables:
+    with head_node(flags=store, RAY_object_spilling_threshold="0.1") as variables:
         code, _, err = run("caption.py", *flags, cwd=tmp_path, **joining(variables))
         assert code in (0, 1), err
         assert "Traceback" not in err
+        told = (Path(variables["LOGS"]) / "raylet.out").read_text()
+        assert "Triggering object spilling" in told
+        assert "Object creation will fail if spilling is required" in told
         resize("200m")
         code, _, err = run("caption.py", *flags, cwd=tmp_path, **joining(variables))
     assert code == 0, err
