@@ -86,6 +86,9 @@ def moto_server() -> Iterator[str]:
     """A moto S3 on a port of its own; yields its address. Credentials are in the environment."""
     from moto.server import ThreadedMotoServer
 
+    from tests.atomic_s3 import make_creation_atomic
+
+    make_creation_atomic()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line per request buries the rest
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()

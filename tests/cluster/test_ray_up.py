@@ -20,6 +20,7 @@ from s4v_core.demo.shards import write_lessons, write_scenes
 from s4v_core.demo.shipped import CAPTIONER
 from s4v_core.training.checkpoints import complete_checkpoints
 from s4v_core.training.metrics import read_metrics
+from tests.atomic_s3 import make_creation_atomic
 from tests.cluster.head import BIN
 from tests.cluster.hosts import ROOT, Host, Network, wait_until, why_not
 from tests.faults.world import World, build_world
@@ -102,6 +103,7 @@ def network() -> Iterator[Network]:
 
 @pytest.fixture(scope="module")
 def store(network: Network) -> Iterator[s3fs.S3FileSystem]:
+    make_creation_atomic()
     server = ThreadedMotoServer(ip_address=network.gateway, port=0)
     server.start()
     host, port = server.get_host_and_port()

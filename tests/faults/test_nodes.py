@@ -16,6 +16,7 @@ import s3fs
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
+from tests.atomic_s3 import make_creation_atomic
 from tests.cluster.hosts import ROOT, Host, Network, RayCluster, wait_until, why_not
 from tests.faults.world import World, build_world
 from tests.flow.scripts import FAKE
@@ -58,6 +59,7 @@ class Store:
     """
 
     def __init__(self, address: str) -> None:
+        make_creation_atomic()
         self.commits: list[Commit] = []
         self._app = DomainDispatcherApplication(create_backend_app)
         self._lock = threading.Lock()
