@@ -12,7 +12,7 @@ def make_creation_atomic() -> None:
     """From now on one PUT at a time in this process.
 
     moto looks whether the object is there, and then writes: of sixteen writers at once two win now
-    and then (4 races of 165 where threads change every 10 us, none of 171 with this lock).
+    and then.
     """
     lock, put_object = threading.Lock(), S3Response.put_object
 

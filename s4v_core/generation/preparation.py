@@ -48,8 +48,6 @@ def prepare_unit(batch: pa.Table, spec: PassSpec, brake: Brake) -> pa.Table:
 
     Empty where the unit's file exists already, or the brake is pulled.
     """
-    # Whoever had to hold two units for a moment, while others were slow, holds one again.
-    pa.default_memory_pool().release_unused()
     if not batch.num_rows or brake.is_pulled():
         return PREPARED_SCHEMA.empty_table()
     with brake.reporting(), storage.patience(storage.UNIT_PATIENCE_S):

@@ -25,7 +25,8 @@ def head_node(cpus: int = 8, flags: Sequence[str] = (), **more: str) -> Iterator
     """Gives the environment for talking to it.
 
     `RAY_API_SERVER_ADDRESS` is where jobs are submitted, `METRICS` where Prometheus scrapes,
-    `GCS` what a driver connects to, `LOGS` the folder of Ray's own logs.
+    `GCS` what a driver connects to, `LOGS` the folder of Ray's own logs, if `flags` do not
+    move it.
 
     Ends as a machine does that loses its power: everything is killed with -9.
 
