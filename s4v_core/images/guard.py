@@ -72,7 +72,7 @@ class GuardedDecoder:
             self.close()
             file = os.memfd_create("pixels")
             try:
-                os.ftruncate(file, _slot_size(self.framing))
+                os.ftruncate(file, self.framing.most_bytes)
                 self._slot = mmap.mmap(file, 0)
                 self._child = self._started(file)
             finally:
@@ -102,11 +102,6 @@ class GuardedDecoder:
             self.close()
             raise BrokenPipeError
         _receive(child.stdout)
-
-
-def _slot_size(framing: Framing) -> int:
-    """Bytes of the largest picture: no framing gives more than a square of RGB."""
-    return 3 * framing.size_px**2
 
 
 def serve() -> None:

@@ -39,6 +39,11 @@ class Framing:
     mode: Literal["crop", "pad", "fit"]
     size_px: int
 
+    @property
+    def most_bytes(self) -> int:
+        """Of the largest picture: none is more than a square of RGB."""
+        return 3 * self.size_px**2
+
 
 @dataclass(frozen=True, slots=True)
 class Decoded:

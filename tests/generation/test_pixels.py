@@ -2,8 +2,10 @@
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from s4v_core.generation.captioner import views
+from s4v_core.generation.preparation import PixelBuffer
 
 VALUES = [b"one", None, b"", b"three and more"]
 
@@ -15,3 +17,13 @@ def test_views_show_every_row_of_every_piece_and_copy_none() -> None:
     assert [bytes(view) for view in found] == [value or b"" for value in column.to_pylist()]
     address = np.frombuffer(found[3], np.uint8).ctypes.data
     assert address == array.buffers()[2].address
+
+
+@pytest.mark.parametrize("values", [VALUES, [], [None], [b"", None], [b"twelve bytes"] * 3])
+def test_a_units_pictures_are_one_column(values: list[bytes | None]) -> None:
+    pixels = PixelBuffer(len(values), most_bytes=14)
+    for value in values:
+        pixels.append(value)
+    column = pixels.column()
+    column.validate(full=True)
+    assert column.to_pylist() == values

@@ -47,13 +47,17 @@ class Service:
 
 @contextmanager
 def served(folder: Path, *models: dict[str, Any], **settings: Any) -> Iterator[Service]:
-    """Deploys an application on a running Ray, and takes it down again."""
+    """Deploys an application on a running Ray, and takes it down again.
+
+    Its key may ask as often as a fast machine can, but where `guard` says otherwise.
+    """
     from ray import serve
 
     secret, line = new_key("tests")
     (folder / "keys").write_text(f"{line}\n")
     settings = {"models": list(models), "ingress": ALONE} | settings
-    settings["guard"] = {"keys_file": str(folder / "keys")} | settings.get("guard", {})
+    guard = {"keys_file": str(folder / "keys"), "requests_per_minute": 10_000_000}
+    settings["guard"] = guard | settings.get("guard", {})
     address = _proxy()
     try:
         serve.run(build(settings), name="s4v")

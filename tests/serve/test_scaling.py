@@ -38,7 +38,7 @@ IMAGE = photo(1)
 @pytest.fixture
 def busy(tmp_path: Path) -> Iterator[Service]:
     model = FAKE | {"settings": SLOW, "scaling": SCALING}
-    guard = {"requests_per_minute": 100_000, "concurrent": 1000}
+    guard = {"concurrent": 1000}
     with served(tmp_path, model, guard=guard, decode={"reduced_jpeg": False}) as found:
         yield found
 
@@ -128,7 +128,7 @@ def _engine_pids() -> list[int]:
 def test_a_replica_that_is_killed_under_load_loses_no_request(tmp_path: Path) -> None:
     two = ALONE | {"min_replicas": 2, "max_replicas": 2}
     model = FAKE | {"settings": SLOW, "scaling": two}
-    guard = {"requests_per_minute": 100_000, "concurrent": 1000}
+    guard = {"concurrent": 1000}
     with (
         served(tmp_path, model, guard=guard, decode={"reduced_jpeg": False}) as service,
         service.http() as client,
@@ -148,7 +148,7 @@ def test_another_configuration_is_rolled_out_without_a_failed_request(tmp_path: 
     two = ALONE | {"min_replicas": 2, "max_replicas": 2}
     model = FAKE | {"settings": SLOW | {"fake_latency_s": 0.2}, "scaling": two}
     settings = {
-        "guard": {"requests_per_minute": 100_000, "concurrent": 1000},
+        "guard": {"concurrent": 1000},
         "decode": {"reduced_jpeg": False},
         "ingress": two,
     }
