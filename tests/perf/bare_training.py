@@ -1,11 +1,13 @@
 """The bare loop that the training loop is measured against: for a process of its own."""
 
 import time
+from contextlib import ExitStack
 
 import torch
 from transformers import LlavaForConditionalGeneration
 
 from ray_jobs.command_line import parse
+from s4v_core.checkpoints import locate
 from s4v_core.images.policy import Framing
 from s4v_core.model.learning import let_learn
 from s4v_core.recipes import FINETUNE
@@ -16,19 +18,30 @@ from s4v_core.training.loop import adamw
 from s4v_core.training.run import check_stage, prepare_run
 from s4v_core.training.samples import local_samples
 from s4v_core.training.schedule import learning_rate
+from s4v_core.training.sharding import build_sharded
 from s4v_core.training.step import Step
+from s4v_core.training.world import lone_world
 
 
-def train_bare(flags: list[str], threads: int) -> list[tuple[float, float]]:
+def train_bare(flags: list[str], threads: int, sharded: bool) -> list[tuple[float, float]]:
     """Trains what `finetune.py` with these flags trains; seconds and loss of each step.
 
-    All tensors lie in memory before the first step. The model is the product's forward on plain
-    parameters: nothing is sharded, nothing is recorded, nobody is told.
+    All tensors lie in memory before the first step; nothing is recorded, nobody is told.
+
+    Args:
+        sharded: Whether the model is the product's, sharded over a world of one, or its forward on
+            plain parameters.
     """
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("high")  # as the product's loop
     _, run = prepare_run(check_stage(parse(FINETUNE, flags, "")))
-    batches, step = _batches(run), _model(run)
+    batches = _batches(run)
+    with ExitStack() as stack:
+        step = _sharded(run, stack) if sharded else _plain(run)
+        return _trained(run, step, batches)
+
+
+def _trained(run: Run, step: Step, batches: list[list[MicroBatch]]) -> list[tuple[float, float]]:
     settings = run.job.optimiser
     parameters = [p for p in step.parameters() if p.requires_grad]
     optimiser = adamw(parameters, settings)
@@ -59,7 +72,15 @@ def _batches(run: Run) -> list[list[MicroBatch]]:
     return [reader[step] for step in range(run.steps)]
 
 
-def _model(run: Run) -> Step:
+def _sharded(run: Run, stack: ExitStack) -> Step:
+    job, world = run.job, stack.enter_context(lone_world("cpu"))
+    folder, _ = locate(run.model)
+    return build_sharded(
+        folder, job.learning, world.mesh, torch.float32, job.activation_checkpointing
+    )
+
+
+def _plain(run: Run) -> Step:
     learning = run.job.learning
     model = LlavaForConditionalGeneration.from_pretrained(run.model, dtype=torch.float32).train()
     let_learn(

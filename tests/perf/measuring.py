@@ -28,15 +28,14 @@ TOGETHER_S = 0.5
 PACKAGES = ("ray", "torch", "transformers", "pyarrow", "pillow")
 
 
-def by_turns(
-    pairs: int, one: Callable[[], float], other: Callable[[], float]
-) -> tuple[list[float], list[float]]:
-    """Measures both `pairs` times, each time the other one first: a machine that slows down or
-    speeds up in the meantime does so to both."""
-    found: tuple[list[float], list[float]] = ([], [])
-    for number in range(pairs):
-        for which in (0, 1) if number % 2 else (1, 0):
-            found[which].append((one, other)[which]())
+def by_turns(rounds: int, *measures: Callable[[], float]) -> list[list[float]]:
+    """Measures all `rounds` times, each time in the other direction: a machine that slows down or
+    speeds up in the meantime does so to all."""
+    found: list[list[float]] = [[] for _ in measures]
+    for number in range(rounds):
+        turns = list(zip(measures, found, strict=True))
+        for measure, values in turns if number % 2 else reversed(turns):
+            values.append(measure())
     return found
 
 

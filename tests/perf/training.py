@@ -4,9 +4,11 @@ python -m tests.perf.training
 
 The loop is `finetune.py` with one worker of Ray Train; it shards, reads and decodes ahead, records
 every step and tells the driver. The bare loop is plain PyTorch in one process: the same forward,
-weights, optimiser, precision and threads, the same tensors, all in memory before it starts. Both
-losses must agree, step by step. Counted is the median step without the first three; a step of the
-loop is the time from record to record, so nothing lies between steps. Checkpoints are none.
+weights, optimiser, precision and threads, the same tensors, all in memory before it starts. A third
+is that bare loop on the product's sharded model, whose parts FSDP gathers and scatters even in a
+world of one: what of the loss is sharding's. All losses must agree, step by step. Counted is the
+median step without the first three; a step of the loop is the time from record to record, so
+nothing lies between steps. Checkpoints are none.
 Read bare/loop: the share of a step that is left for the model. Goal: 0.97. The sums of the steps
 stand beside it, for a median does not see what happens now and then. Data wait is the share of
 the step in which there was nothing to compute. Goal: at most 1 %.
@@ -82,21 +84,21 @@ class Loop:
 
 
 class Bare:
-    """The same without anything around it.
+    """The same without anything around it, on plain parameters or on sharded ones.
 
     Attributes:
         steps: Seconds and loss of each measurement's.
     """
 
-    def __init__(self, flags: Sequence[str], folder: Path) -> None:
-        self._flags, self._folder = flags, folder
+    def __init__(self, flags: Sequence[str], folder: Path, sharded: bool) -> None:
+        self._flags, self._folder, self._sharded = flags, folder, sharded
         self.steps: list[list[tuple[float, float]]] = []
 
     def measure(self) -> float:
         """Seconds of the median step."""
-        output = self._folder / f"bare-{len(self.steps)}"
+        output = self._folder / f"bare-{self._sharded}-{len(self.steps)}"
         flags = [*self._flags, "--output", str(output)]
-        self.steps.append(in_new_process(train_bare, flags, THREADS))
+        self.steps.append(in_new_process(train_bare, flags, THREADS, self._sharded))
         return statistics.median(seconds for seconds, _ in self.steps[-1][COLD_STEPS:])
 
 
@@ -105,9 +107,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         flags = _flags(_write_lessons(folder / "lessons"), build_trainable(folder / "start"))
-        loop, bare = Loop(flags, folder), Bare(flags, folder)
-        loop_s, bare_s = by_turns(PAIRS, loop.measure, bare.measure)
-    pace, rows = _pace(loop, bare, loop_s, bare_s)
+        ways = Loop(flags, folder), Bare(flags, folder, True), Bare(flags, folder, False)
+        found = by_turns(PAIRS, *(way.measure for way in ways))
+    pace, rows = _pace(*ways, *found)
     padding, padding_rows = _padding()
     head, head_rows = _head()
     lines = [f"| {' | '.join(row)} |" for row in (*rows, *padding_rows, *head_rows)]
@@ -143,11 +145,20 @@ def _write_lessons(folder: Path) -> Path:
 
 
 def _pace(
-    loop: Loop, bare: Bare, loop_s: Sequence[float], bare_s: Sequence[float]
+    loop: Loop,
+    sharded: Bare,
+    bare: Bare,
+    loop_s: Sequence[float],
+    sharded_s: Sequence[float],
+    bare_s: Sequence[float],
 ) -> tuple[Mapping[str, Any], Rows]:
     pairs = list(zip(loop.steps, bare.steps, strict=True))
-    apart = max(largest_difference(_losses(one), [b[1] for b in other]) for one, other in pairs)
-    assert apart < LOSS_DIFFERENCE, f"the two did not train the same: losses differ by {apart:.1e}"
+    apart = max(
+        largest_difference(_losses(one), [b[1] for b in other])
+        for way in (sharded, bare)
+        for one, other in zip(loop.steps, way.steps, strict=True)
+    )
+    assert apart < LOSS_DIFFERENCE, f"they did not train the same: losses differ by {apart:.1e}"
     counted = [run[COLD_STEPS:] for run in loop.steps]
     waits = [100 * sum(m.data_wait_s for m in run) / sum(m.step_s for m in run) for run in counted]
     whole = [
@@ -157,12 +168,16 @@ def _pace(
     rows = [
         ("loop under Ray Train, s a step", spread(loop_s, 3), ""),
         ("bare loop, s a step", spread(bare_s, 3), ""),
+        ("bare loop on the sharded model, s a step", spread(sharded_s, 3), ""),
         ("bare/loop", spread(ratios(bare_s, loop_s), 3), "0.97"),
+        ("bare/sharded", spread(ratios(bare_s, sharded_s), 3), ""),
+        ("sharded/loop", spread(ratios(sharded_s, loop_s), 3), ""),
         ("bare/loop, all steps together", spread(whole, 3), ""),
         ("waiting for data, % of a step", spread(waits), "1"),
     ]
     steps = [[asdict(m) for m in run] for run in loop.steps]
-    return {"loop": steps, "bare": bare.steps, "losses_differ_by": apart}, rows
+    found = {"loop": steps, "bare": bare.steps, "sharded": sharded.steps}
+    return found | {"losses_differ_by": apart}, rows
 
 
 def _losses(steps: Sequence[StepMetrics]) -> list[float]:
