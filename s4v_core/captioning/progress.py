@@ -9,6 +9,9 @@ from s4v_core.generation.pass_spec import UnitDone
 from s4v_core.progress import open_bar
 
 WINDOW_S = 60.0
+LEAST_SPAN_S = 5.0
+"""Units that end together, as two engines' do, tell no rate."""
+
 SHOWN_REASONS = 3
 
 
@@ -46,7 +49,7 @@ class PassNotes:
         now = self._clock()
         self._began = now if self._began is None else self._began
         self._recent.append((now, done.generated))
-        while self._recent[0][0] < now - WINDOW_S:
+        while self._recent[0][0] <= now - WINDOW_S:
             self._recent.popleft()
         self._images += done.generated
         self._good += done.generated_ok
@@ -64,11 +67,12 @@ class PassNotes:
         return ", ".join([*notes, f"bound by {bound_by}"])
 
     def recent_rate(self) -> float:
-        """Images per second of the last minute, or since the first unit came."""
+        """Images per second of the last minute, or since the first unit came; 0 before it can be
+        told."""
         if self._began is None or not self._recent:
             return 0.0
         now = self._clock()
         span = min(WINDOW_S, now - self._began)
         # The first unit's images were made before the clock began.
         counted = sum(images for at, images in self._recent if at > self._began)
-        return counted / span if span > 0 else 0.0
+        return counted / span if span >= LEAST_SPAN_S else 0.0
