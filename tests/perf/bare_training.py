@@ -1,7 +1,7 @@
 """The bare loop that the training loop is measured against: for a process of its own."""
 
 import time
-from contextlib import ExitStack
+from collections.abc import Iterable
 
 import torch
 from transformers import LlavaForConditionalGeneration
@@ -13,54 +13,59 @@ from s4v_core.model.learning import let_learn
 from s4v_core.recipes import FINETUNE
 from s4v_core.training.assignment import Run
 from s4v_core.training.collation import MicroBatch
-from s4v_core.training.loader import StepReader
+from s4v_core.training.loader import StepReader, read_steps
 from s4v_core.training.loop import adamw
 from s4v_core.training.run import check_stage, prepare_run
 from s4v_core.training.samples import local_samples
 from s4v_core.training.schedule import learning_rate
 from s4v_core.training.sharding import build_sharded
 from s4v_core.training.step import Step
-from s4v_core.training.world import lone_world
+from s4v_core.training.world import World, lone_world
 
 
-def train_bare(flags: list[str], threads: int, sharded: bool) -> list[tuple[float, float]]:
+def train_bare(flags: list[str], threads: int, alone: bool) -> list[tuple[float, float]]:
     """Trains what `finetune.py` with these flags trains; seconds and loss of each step.
 
-    All tensors lie in memory before the first step; nothing is recorded, nobody is told.
+    Nothing is recorded, nobody is told.
 
     Args:
-        sharded: Whether the model is the product's, sharded over a world of one, or its forward on
-            plain parameters.
+        alone: Whether parameters are plain and all tensors lie in memory before the first step; or
+            the model is the product's, sharded over a world of one, and its loader reads ahead.
     """
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("high")  # as the product's loop
     _, run = prepare_run(check_stage(parse(FINETUNE, flags, "")))
-    batches = _batches(run)
-    with ExitStack() as stack:
-        step = _sharded(run, stack) if sharded else _plain(run)
-        return _trained(run, step, batches)
+    reader = _reader(run)
+    if alone:
+        return _trained(run, _plain(run), [reader[step] for step in range(run.steps)])
+    with lone_world("cpu") as world:
+        ahead = read_steps(reader, range(run.steps), run.job.loader_workers)
+        return _trained(run, _sharded(run, world), ahead)
 
 
-def _trained(run: Run, step: Step, batches: list[list[MicroBatch]]) -> list[tuple[float, float]]:
+def _trained(
+    run: Run, step: Step, batches: Iterable[list[MicroBatch]]
+) -> list[tuple[float, float]]:
     settings = run.job.optimiser
     parameters = [p for p in step.parameters() if p.requires_grad]
     optimiser = adamw(parameters, settings)
-    found = []
+    found, started = [], time.monotonic()
     for number, rounds in enumerate(batches):
-        started = time.monotonic()
         loss = _backward(step, rounds)
         torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(number, run.steps, settings)
         optimiser.step()
         optimiser.zero_grad()
-        found.append((time.monotonic() - started, loss))
+        ended = time.monotonic()
+        found.append((ended - started, loss))
+        started = ended
     return found
 
 
-def _batches(run: Run) -> list[list[MicroBatch]]:
+def _reader(run: Run) -> StepReader:
     job = run.job
-    reader = StepReader(
+    return StepReader(
         samples=local_samples(run.samples, run.samples_sha256),
         order=run.order,
         collator=run.collator,
@@ -69,11 +74,10 @@ def _batches(run: Run) -> list[list[MicroBatch]]:
         workers=1,
         device_batch_size=job.device_batch_size,
     )
-    return [reader[step] for step in range(run.steps)]
 
 
-def _sharded(run: Run, stack: ExitStack) -> Step:
-    job, world = run.job, stack.enter_context(lone_world("cpu"))
+def _sharded(run: Run, world: World) -> Step:
+    job = run.job
     folder, _ = locate(run.model)
     return build_sharded(
         folder, job.learning, world.mesh, torch.float32, job.activation_checkpointing
