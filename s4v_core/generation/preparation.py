@@ -85,7 +85,11 @@ class PixelBuffer:
     """A unit's pictures behind one another in one piece of memory, which goes back when they do.
 
     As values of their own they would lie between smaller ones on the heap, which then cannot
-    shrink, and once more in a column that grows: a worker kept 170 MiB and more of either.
+    shrink, and once more in a column that grows: a worker kept about 170 MiB of either.
+
+    Args:
+        pictures: How many will be appended, those that are missing included.
+        most_bytes: Of the largest.
     """
 
     def __init__(self, pictures: int, most_bytes: int) -> None:
@@ -100,6 +104,7 @@ class PixelBuffer:
         self._bytes[start : self._ends[-1]] = np.frombuffer(picture or b"", np.uint8)
 
     def column(self) -> "pa.Array[Any]":
+        """All pictures, null where one is missing; a view, not a copy."""
         validity = pa.array(self._present, pa.bool_()).buffers()[1]
         ends = pa.array(self._ends, pa.int64()).buffers()[1]
         data = pa.py_buffer(self._bytes[: self._ends[-1]].data)

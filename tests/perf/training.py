@@ -10,7 +10,8 @@ the loss is theirs, and what Ray's and the record's. All losses must agree, step
 the median step without the first three; a step is the time from end to end, so nothing lies between
 steps. Checkpoints are none.
 Read bare/loop: the share of a step that is left for the model. Goal: 0.97. The sums of the steps
-stand beside it, for a median does not see what happens now and then. Data wait is the share of
+stand beside it, for a median does not see what happens now and then, and so do the best times of
+each step, for what others on the machine take can only make one longer. Data wait is the share of
 the step in which there was nothing to compute. Goal: at most 1 %.
 Padding is the share of all computed places in 20,000 drawn lengths and the paper's batches. The
 loss head's peak is resident memory above what was there before, in fresh processes; chunked and
@@ -55,8 +56,6 @@ LABELLED = (0.25, 1.0)
 HEAD_DIFFERENCE = 1e-5
 
 Rows = list[tuple[str, str, str]]
-
-
 Steps = list[tuple[float, float]]
 """Seconds and loss of each."""
 
@@ -86,8 +85,7 @@ class Loop:
         found = read_metrics(str(output))
         assert len(found) == STEPS
         self.steps.append([(step.step_s, step.loss) for step in found])
-        waited = sum(step.data_wait_s for step in found[COLD_STEPS:])
-        [seconds] = _counted(self.steps[-1:])
+        waited, seconds = sum(m.data_wait_s for m in found[COLD_STEPS:]), _counted(self.steps[-1])
         self.waits.append(100 * waited / sum(seconds))
         return statistics.median(seconds)
 
@@ -105,21 +103,20 @@ class Bare:
 
     def measure(self) -> float:
         """Seconds of the median step."""
-        output = self._folder / f"alone-{self._alone}-{len(self.steps)}"
+        output = self._folder / f"{'bare' if self._alone else 'fed'}-{len(self.steps)}"
         flags = [*self._flags, "--output", str(output)]
         self.steps.append(in_new_process(train_bare, flags, THREADS, self._alone))
-        [seconds] = _counted(self.steps[-1:])
-        return statistics.median(seconds)
+        return statistics.median(_counted(self.steps[-1]))
 
 
 def main() -> None:
-    """Runs for about seven minutes on two cores."""
+    """Runs for about ten minutes on two cores."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         flags = _flags(_write_lessons(folder / "lessons"), build_trainable(folder / "start"))
         ways = Loop(flags, folder), Bare(flags, folder, False), Bare(flags, folder, True)
-        by_turns(PAIRS, *(way.measure for way in ways))
-    pace, rows = _pace(*ways)
+        medians = by_turns(PAIRS, *(way.measure for way in ways))
+    pace, rows = _pace(ways, medians)
     padding, padding_rows = _padding()
     head, head_rows = _head()
     lines = [f"| {' | '.join(row)} |" for row in (*rows, *padding_rows, *head_rows)]
@@ -154,43 +151,40 @@ def _write_lessons(folder: Path) -> Path:
     return folder
 
 
-def _pace(loop: Loop, fed: Bare, bare: Bare) -> tuple[Mapping[str, Any], Rows]:
+def _pace(
+    ways: tuple[Loop, Bare, Bare], medians: Sequence[Sequence[float]]
+) -> tuple[Mapping[str, Any], Rows]:
+    (loop, fed, bare), (loop_s, fed_s, bare_s) = ways, medians
     apart = max(
         largest_difference([loss for _, loss in one], [loss for _, loss in other])
         for way in (fed, bare)
         for one, other in zip(loop.steps, way.steps, strict=True)
     )
     assert apart < LOSS_DIFFERENCE, f"they did not train the same: losses differ by {apart:.1e}"
-    loop_s, fed_s, bare_s = (_counted(way.steps) for way in (loop, fed, bare))
-    middle, fed_middle, bare_middle = map(_medians, (loop_s, fed_s, bare_s))
-    whole = ratios([sum(run) for run in bare_s], [sum(run) for run in loop_s])
+    mine, theirs = ([_counted(run) for run in way.steps] for way in (loop, bare))
+    whole = ratios([sum(run) for run in theirs], [sum(run) for run in mine])
     rows = [
-        ("loop under Ray Train, s a step", spread(middle, 3), ""),
-        ("bare loop, s a step", spread(bare_middle, 3), ""),
-        ("bare loop with sharding and loader, s a step", spread(fed_middle, 3), ""),
-        ("bare/loop", spread(ratios(bare_middle, middle), 3), "0.97"),
-        ("bare/with sharding and loader", spread(ratios(bare_middle, fed_middle), 3), ""),
-        ("with sharding and loader/loop", spread(ratios(fed_middle, middle), 3), ""),
+        ("loop under Ray Train, s a step", spread(loop_s, 3), ""),
+        ("bare loop, s a step", spread(bare_s, 3), ""),
+        ("bare loop with sharding and loader, s a step", spread(fed_s, 3), ""),
+        ("bare/loop", spread(ratios(bare_s, loop_s), 3), "0.97"),
+        ("bare/with sharding and loader", spread(ratios(bare_s, fed_s), 3), ""),
+        ("with sharding and loader/loop", spread(ratios(fed_s, loop_s), 3), ""),
         ("bare/loop, all steps together", spread(whole, 3), ""),
-        ("bare/loop, the best of each step", f"{_best(bare_s) / _best(loop_s):.3f}", ""),
+        ("bare/loop, the best of each step", f"{_best(theirs) / _best(mine):.3f}", ""),
         ("waiting for data, % of a step", spread(loop.waits), "1"),
     ]
     steps = {"loop": loop.steps, "fed": fed.steps, "bare": bare.steps}
     return steps | {"waits": loop.waits, "losses_differ_by": apart}, rows
 
 
-def _counted(steps: Sequence[Steps]) -> list[list[float]]:
-    """Seconds of each run's steps, without the cold ones."""
-    return [[seconds for seconds, _ in run[COLD_STEPS:]] for run in steps]
-
-
-def _medians(runs: Sequence[Sequence[float]]) -> list[float]:
-    return [statistics.median(run) for run in runs]
+def _counted(steps: Steps) -> list[float]:
+    """Seconds of a run's steps, without the cold ones."""
+    return [seconds for seconds, _ in steps[COLD_STEPS:]]
 
 
 def _best(runs: Sequence[Sequence[float]]) -> float:
-    """Seconds of all steps, each as in the run that was quickest with it: what others on the
-    machine take can only make a step longer."""
+    """Seconds of all steps, each as in the run that was quickest with it."""
     return sum(map(min, zip(*runs, strict=True)))
 
 
