@@ -3,7 +3,7 @@ PY := .venv/bin/python
 # Ray would report usage statistics; tests and demo keep to themselves.
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: bench demo serve test test-faults test-cluster test-slow check setup lock clean
+.PHONY: bench bench-serve demo serve test test-faults test-cluster test-slow check setup lock clean
 
 demo: setup  ## caption drawn scenes with the demo captioner: no GPU, no download
 	$(PY) ray_jobs/caption.py demo
@@ -23,8 +23,11 @@ test-cluster: setup  ## clusters on hosts of this machine's own: needs root, ipr
 test-slow: setup
 	$(PY) -m pytest -m slow
 
-bench: setup  ## figures into tests/perf/RESULTS.md; give it the machine for about an hour
+bench: setup  ## figures into tests/perf/RESULTS.md; give it the machine for an hour
 	$(PY) -m tests.perf
+
+bench-serve: setup  ## the same of the endpoints, a quarter of an hour
+	$(PY) -m tests.perf serve_overhead serve_load
 
 check: setup  ## what needs no engine: format, lint, types, storeys
 	.venv/bin/ruff format --check .

@@ -21,7 +21,7 @@ def build_heavy(folder: Path, blocks: int = 4, seed: int = 0) -> Path:
 
     Args:
         blocks: Of each tower. With four of them vLLM takes 0.20 s for a caption of 64 tokens on one
-            core of two (Intel Xeon with AVX-512).
+            core of two that have AVX-512 (Intel Xeon), 0.39 s on one that has not (AMD EPYC).
     """
     vision, text = Shape(256, 1024, blocks, 4), Shape(384, 1056, blocks, 6)
     return _build(folder, 336, vision, text, seed)

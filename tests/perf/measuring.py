@@ -3,7 +3,6 @@
 import contextlib
 import json
 import math
-import multiprocessing
 import os
 import platform
 import statistics
@@ -11,15 +10,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import psutil
-
-T = TypeVar("T")
 
 RESULTS = Path(__file__).parent / "results"
 LOOK_EVERY_S = 1.0
@@ -37,16 +33,6 @@ def by_turns(rounds: int, *measures: Callable[[], float]) -> list[list[float]]:
         for measure, values in turns if number % 2 else reversed(turns):
             values.append(measure())
     return found
-
-
-def in_new_process(function: Callable[..., T], *arguments: Any) -> T:
-    """What a function returns that no earlier measurement left memory, threads or caches for.
-
-    Args:
-        function: Of a module that is imported: one of the benchmark that runs is not found there.
-    """
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
 
 
 def rate(done_at: Sequence[float], warm: int) -> float:

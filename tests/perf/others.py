@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from PIL import Image
 
 from s4v_core import chat, prompts
 from tests.perf.servers import free_port
-from tests.perf.vllm_pass import ENGINE, TOKENS
+from tests.perf.vllm_pass import ENGINE, TOKENS, Report
 
 BATCH = 4
 RAY_BATCH = 16
@@ -32,21 +32,6 @@ RAY_CPUS = 8
 SIDE, POLL_S = 336, 0.1
 MODEL = "captioner"
 GREEDY = {"temperature": 0, "max_tokens": TOKENS}
-
-
-@dataclass
-class Report:
-    """How a way went, image by image.
-
-    Attributes:
-        done_at: Seconds of some clock.
-        whole_s: From before the way's own imports to its end.
-    """
-
-    done_at: list[float] = field(default_factory=list)
-    prompt_tokens: list[int] = field(default_factory=list)
-    output_tokens: list[int] = field(default_factory=list)
-    whole_s: float = 0.0
 
 
 def in_batches(checkpoint: Path, images: Sequence[Path], beams: int) -> Report:

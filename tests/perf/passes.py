@@ -127,15 +127,17 @@ def write_shards(
             write_tar(path, {f"{n:06d}.jpg": picture for n, picture in shown})
 
 
-def caption(shards: Path, output: Path, *flags: str, inside: Cluster | None = None) -> Ran:
+def caption(
+    shards: Path, output: Path, *flags: str, inside: Cluster | None = None, look: bool = True
+) -> Ran:
     """Runs `caption.py` to its end, in a Ray of its own unless one is given; memory is looked at
-    where one is given."""
+    where one is given, unless not even that may cost anything."""
     started, ended = time.monotonic(), threading.Event()
     with (
         at_work(shards, output, *flags, inside=inside) as process,
         ThreadPoolExecutor(1) as pool,
     ):
-        watch = pool.submit(_watch, process.pid, inside, ended) if inside else None
+        watch = pool.submit(_watch, process.pid, inside, ended) if inside and look else None
         try:
             said, complaints = process.communicate()
         finally:

@@ -20,12 +20,14 @@ plain must agree in loss and gradients to about 1e-6.
 
 import itertools
 import json
+import multiprocessing
 import statistics
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -35,7 +37,7 @@ from tests.flow import scripts
 from tests.perf.bare_training import train_bare
 from tests.perf.heavy import build_trainable
 from tests.perf.loss_memory import Sizes, largest_difference, measure
-from tests.perf.measuring import by_turns, in_new_process, ratios, record, spread
+from tests.perf.measuring import by_turns, ratios, record, spread
 from tests.perf.padding import dealt_share, draw_lengths, drawn_share
 
 PAIRS, STEPS = 5, 15
@@ -55,6 +57,7 @@ LABELLED = (0.25, 1.0)
 """Shares of the places: as where captions are learnt, and the worst case."""
 HEAD_DIFFERENCE = 1e-5
 
+T = TypeVar("T")
 Rows = list[tuple[str, str, str]]
 Steps = list[tuple[float, float]]
 """Seconds and loss of each."""
@@ -105,8 +108,17 @@ class Bare:
         """Seconds of the median step."""
         output = self._folder / f"{'bare' if self._alone else 'fed'}-{len(self.steps)}"
         flags = [*self._flags, "--output", str(output)]
-        self.steps.append(in_new_process(train_bare, flags, THREADS, self._alone))
+        self.steps.append(_in_new_process(train_bare, flags, THREADS, self._alone))
         return statistics.median(_counted(self.steps[-1]))
+
+
+def _in_new_process(function: Callable[..., T], *arguments: Any) -> T:
+    """What a function returns that no earlier measurement left memory, threads or caches for: its
+    process is forked from one that has only imported."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([train_bare.__module__, measure.__module__])
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def main() -> None:
@@ -206,8 +218,8 @@ def _padding() -> tuple[Mapping[str, Any], Rows]:
 def _head() -> tuple[Mapping[str, Any], Rows]:
     figures, rows = {}, []
     for labelled in LABELLED:
-        mine = in_new_process(measure, "chunked", labelled, HEAD)
-        plain = in_new_process(measure, "plain", labelled, HEAD)
+        mine = _in_new_process(measure, "chunked", labelled, HEAD)
+        plain = _in_new_process(measure, "plain", labelled, HEAD)
         loss = largest_difference(mine.loss, plain.loss)
         gradient = max(map(largest_difference, mine.gradients, plain.gradients))
         assert max(loss, gradient) < HEAD_DIFFERENCE, (loss, gradient)

@@ -2,9 +2,10 @@
 
 import itertools
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import linear_regression
 from typing import Any
 
 from tests.conftest import write_tar
@@ -30,18 +31,52 @@ ENGINE: dict[str, Any] = {
 """What the pass gives its engine here, as arguments of vLLM: for those who run vLLM beside it."""
 
 
-class Pass:
-    """`caption.py` on tar shards, a new output each time.
+@dataclass
+class Report:
+    """How a way went, image by image.
 
     Attributes:
-        rows: Of the last measurement.
-        tokens: Of all its captions.
-        wall_s: From its start to its end.
-        said: What it printed.
-        cores: Who had them between the first captions and the last, of each measurement.
+        done_at: Seconds of some clock.
+        whole_s: From before the way's own imports to its end.
     """
 
+    done_at: list[float] = field(default_factory=list)
+    prompt_tokens: list[int] = field(default_factory=list)
+    output_tokens: list[int] = field(default_factory=list)
+    whole_s: float = 0.0
+
+
+class Watched(ABC):
+    """A way of which is known who had the cores.
+
+    Attributes:
+        cores: Between the first captions and the last, of each measurement.
+    """
+
+    def __init__(self, rest: str, here: str = "") -> None:
+        """Args:
+        rest, here: CoreWatch's.
+        """
+        self._names = rest, here
+        self.cores: list[Mapping[str, float]] = []
+
+    def measure(self) -> Report:
+        """Captions all images once."""
+        with CoreWatch(PROCESSES, *self._names) as watch:
+            report = self._report()
+        ends = sorted(report.done_at)
+        self.cores.append(watch.cores(ends[SEQUENCES - 1], ends[-SEQUENCES]))
+        return report
+
+    @abstractmethod
+    def _report(self) -> Report: ...
+
+
+class Pass(Watched):
+    """`caption.py` on tar shards, a new output each time."""
+
     def __init__(self, checkpoint: Path, images: Sequence[bytes], folder: Path) -> None:
+        super().__init__("rest of Ray")
         for first in range(0, len(images), SHARD):
             members = {
                 f"{n:04d}.jpg": image for n, image in enumerate(images[first : first + SHARD])
@@ -58,30 +93,18 @@ class Pass:
             # The recipe's are the paper's, which draws.
             *("--sampling.temperature", "0", "--sampling.top-p", "1"),
         ]
-        self.rows: list[dict[str, Any]] = []
-        self.tokens, self.wall_s, self.said = 0, 0.0, ""
-        self.cores: list[Mapping[str, float]] = []
 
-    def measure(self) -> float:
-        """Images per second."""
+    def _report(self) -> Report:
         output = self._folder / f"out-{next(self._outputs)}"
         started = time.monotonic()
-        with CoreWatch(PROCESSES, "rest of Ray") as watch:
-            process = start("caption.py", *self._flags, "--output", str(output), cwd=self._folder)
-            self.said, complaints = process.communicate()
-        self.wall_s = time.monotonic() - started
+        process = start("caption.py", *self._flags, "--output", str(output), cwd=self._folder)
+        _, complaints = process.communicate()
+        whole_s = time.monotonic() - started
         assert process.returncode == 0, complaints[-3000:]
-        self.rows = check_rows(output)
-        self.tokens = sum(row["output_tokens"] for row in self.rows)
-        done_at = sorted(row["created_at"].timestamp() for row in self.rows)
-        self.cores.append(watch.cores(done_at[SEQUENCES - 1], done_at[-SEQUENCES]))
-        return steady(done_at)
-
-
-def steady(done_at: Sequence[float]) -> float:
-    """Images per second while the engine made as many as it can at once: the slope of the line
-    through the ends, but those that it began with and those that it ended with. Captions of one
-    length end many at a time; from one end to another would count the last ones' part of a batch
-    as a whole one or as none."""
-    inner = sorted(done_at)[SEQUENCES:-SEQUENCES]
-    return linear_regression(inner, range(len(inner))).slope
+        rows = check_rows(output)
+        return Report(
+            [row["created_at"].timestamp() for row in rows],
+            [row["prompt_tokens"] for row in rows],
+            [row["output_tokens"] for row in rows],
+            whole_s,
+        )

@@ -1,0 +1,69 @@
+"""vLLM alone: what of `caption.py` is measured against when nothing may be around the engine."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from s4v_core import chat, prompts
+from s4v_core.images.decode import decode
+from s4v_core.images.policy import DecodeConfig, Decoded
+from s4v_core.model.folder import read_facts
+from tests.perf.vllm_pass import ENGINE, TOKENS, Report, Watched
+
+
+class Bare(Watched):
+    """vLLM's AsyncLLM, which gets all requests at once, its pictures decoded and framed before."""
+
+    def __init__(self, checkpoint: Path, images: Sequence[bytes]) -> None:
+        from vllm import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        super().__init__("other", "engine's actor")
+        framing = read_facts(str(checkpoint)).framing
+        self._pictures = [_framed(image, framing) for image in images]
+        self._prompt = chat.VICUNA_V1.render(prompts.CAPTION)
+        self._loop = asyncio.new_event_loop()
+        self._numbers = itertools.count()
+        arguments = AsyncEngineArgs(model=str(checkpoint), disable_log_stats=True, **ENGINE)
+        asyncio.set_event_loop(self._loop)
+        started = time.monotonic()
+        self._engine = AsyncLLM.from_engine_args(arguments)
+        self._loop.run_until_complete(self._one(self._pictures[0]))
+        self._start_s = time.monotonic() - started
+
+    def close(self) -> None:
+        self._engine.shutdown()
+
+    def _report(self) -> Report:
+        started = time.monotonic()
+        ends = self._loop.run_until_complete(self._all())
+        whole_s = self._start_s + time.monotonic() - started
+        done_at, prompt_tokens, output_tokens = map(list, zip(*ends, strict=True))
+        return Report(done_at, prompt_tokens, output_tokens, whole_s)
+
+    async def _all(self) -> list[tuple[float, int, int]]:
+        return await asyncio.gather(*map(self._one, self._pictures))
+
+    async def _one(self, picture: Image.Image) -> tuple[float, int, int]:
+        """When it was done, and how many tokens its prompt and its caption have."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        prompt: Any = {"prompt": self._prompt, "multi_modal_data": {"image": picture}}
+        sampling = SamplingParams(
+            max_tokens=TOKENS, temperature=0, output_kind=RequestOutputKind.FINAL_ONLY
+        )
+        stream = self._engine.generate(prompt, sampling, f"{next(self._numbers)}")
+        *_, last = [output async for output in stream]
+        return time.time(), len(last.prompt_token_ids or ()), len(last.outputs[0].token_ids)
+
+
+def _framed(image: bytes, framing: Any) -> Image.Image:
+    found = decode(image, DecodeConfig(), framing)
+    assert isinstance(found, Decoded)
+    return Image.frombytes("RGB", (found.pixel_width, found.pixel_height), found.pixels)
