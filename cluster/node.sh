@@ -15,6 +15,8 @@ export RAY_AUTH_MODE=token
 export RAY_USAGE_STATS_ENABLED=0
 # A host that falls silent stalls a run for 438 s with Ray's own settings, for 23 to 61 s with these (tests/perf/RESULTS.md).
 export RAY_grpc_client_keepalive_time_ms=10000 RAY_grpc_client_keepalive_timeout_ms=10000
+# Ray would take 15 off its workers' priority: engines would give way to whatever else runs on the node.
+export RAY_worker_niceness=0
 # Endpoints refuse at the door while engines are busy (serve/shedding.py).
 export RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve.shedding:middlewares
 

@@ -74,9 +74,11 @@ def _serve(args: dict[str, Any], port: int) -> int:
     import ray
     from ray import serve
 
+    from s4v_core.generation.cluster import start_workers_as_equals
     from serve.shedding import CALLBACK, VARIABLE
 
     os.environ.setdefault(VARIABLE, CALLBACK)  # Ray's processes inherit it
+    start_workers_as_equals()
     ray.init(address="local", num_cpus=8, include_dashboard=False, logging_level="ERROR")
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": port})

@@ -20,6 +20,9 @@ from s4v_core.images.policy import DecodeConfig, Decoded, Framing, Refused
 MEMORY_MIB = 1024
 """Address space of the child. Decoding 64 Mpx needs about 600 MiB."""
 
+NICENESS = 5
+"""Added to the child's: where cores are short, decoding gives way to engines, which cost more."""
+
 START_LIMIT_S = 120
 """For the child to import Pillow, on a machine that is busy with everything else."""
 
@@ -108,6 +111,7 @@ def serve() -> None:
     """The child: settings first, then one answer per image until the pipe closes."""
     from s4v_core.images.decode import decode  # Pillow stays out of processes that do not decode
 
+    os.nice(NICENESS)
     limit = MEMORY_MIB << 20
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     source, sink = sys.stdin.buffer, sys.stdout.buffer

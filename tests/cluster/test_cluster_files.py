@@ -130,6 +130,7 @@ def test_a_node_starts_where_jobs_find_the_scripts_with_all_its_settings(tmp_pat
         "RAY_AUTH_MODE=token",
         "RAY_grpc_client_keepalive_time_ms=10000",
         "RAY_grpc_client_keepalive_timeout_ms=10000",
+        "RAY_worker_niceness=0",
         f"{VARIABLE}={CALLBACK}",
         f"S4V_SCRATCH={scratch}",
         f"HF_HOME={scratch}/huggingface",

@@ -125,9 +125,9 @@ def test_nodes_have_the_settings_of_other_clusters() -> None:
     said = (ROOT / "cluster" / "node.sh").read_text()
     for pod in _pods(_cluster("RayCluster")):
         given = {it["name"]: it.get("value") for it in pod["containers"][0]["env"]}
-        for name in ("time", "timeout"):
-            variable = f"RAY_grpc_client_keepalive_{name}_ms"
-            assert f"{variable}={given[variable]}" in said
+        for name in ("grpc_client_keepalive_time_ms", "grpc_client_keepalive_timeout_ms"):
+            assert f"RAY_{name}={given[f'RAY_{name}']}" in said
+        assert f"RAY_worker_niceness={given['RAY_worker_niceness']}" in said
         assert f"{VARIABLE}={given[VARIABLE]}" in said
 
 

@@ -91,10 +91,11 @@ def cluster() -> Iterator[Cluster]:
     """As large as the one that `caption.py` starts where there is none."""
     import ray
 
-    from s4v_core.generation.cluster import local_cpus
+    from s4v_core.generation.cluster import local_cpus, start_workers_as_equals
     from s4v_core.generation.flow import needed_cpus
     from s4v_core.generation.requests import EngineSettings
 
+    start_workers_as_equals()
     about = ray.init(
         address="local",
         num_cpus=local_cpus(needed_cpus(EngineSettings(), 1)),
