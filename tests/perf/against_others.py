@@ -137,6 +137,7 @@ def _by_turns(measures: Mapping[str, Callable[[], Report]]) -> dict[str, list[Re
         first = 3 * number % len(WAYS)
         ways = [*WAYS][first:] + [*WAYS][:first]
         for way in reversed(ways) if number % 2 else ways:
+            print(f"   round {number + 1} of {ROUNDS}: {way}", flush=True)  # noqa: T201
             found[way].append(measures[way]())
             lengths |= set(found[way][-1].prompt_tokens)
             assert len(lengths) == 1, (way, lengths)  # the same text in front of every image

@@ -29,6 +29,7 @@ def by_turns(rounds: int, *measures: Callable[[], float]) -> list[list[float]]:
     speeds up in the meantime does so to all."""
     found: list[list[float]] = [[] for _ in measures]
     for number in range(rounds):
+        print(f"   round {number + 1} of {rounds}", flush=True)  # noqa: T201
         turns = list(zip(measures, found, strict=True))
         for measure, values in turns if number % 2 else reversed(turns):
             values.append(measure())
