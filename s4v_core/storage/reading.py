@@ -24,11 +24,11 @@ SLOWEST_BYTES_PER_S = 256 << 10
 """A read that is slower is given up and tried again."""
 
 SHORTEST_LIMIT_S = 30.0
-ASKED_BYTES = 1 << 20
-"""Of a local file at once: of more the kernel may fetch only the beginning."""
-
 UNKNOWN_LENGTH = 64 << 20
 """Counted for whole files, whose length nobody asked for: more than any image may have."""
+
+FETCHED_AT_ONCE = 1 << 20
+"""Bytes of a local file that the kernel is asked for: of more it may fetch only the beginning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,8 +229,8 @@ class _LocalFile(io.FileIO):
         at = super().seek(offset, whence)
         self._asked = max(self._asked, at)
         while self._asked < at + self._ahead:
-            os.posix_fadvise(self.fileno(), self._asked, ASKED_BYTES, os.POSIX_FADV_WILLNEED)
-            self._asked += ASKED_BYTES
+            os.posix_fadvise(self.fileno(), self._asked, FETCHED_AT_ONCE, os.POSIX_FADV_WILLNEED)
+            self._asked += FETCHED_AT_ONCE
         return at
 
 

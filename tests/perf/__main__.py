@@ -3,7 +3,7 @@
 python -m tests.perf [NAME ...]
 
 Without a name these are all of the pass and of training; those of the endpoints go apart (`make
-bench-serve`), so that neither takes more than an hour. Each is a module of this folder that says in
+bench-serve`), for together they take too long. Each is a module of this folder that says in
 its first lines what it measures, why, and how to read it. One that fails says so in its place, and
 the others go on.
 """
