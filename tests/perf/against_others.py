@@ -3,31 +3,30 @@
 python -m tests.perf.against_others
 
 Same checkpoint, photographs, prompt, greedy choice, most tokens of a caption, and cores; vLLM with
-the same settings wherever it runs. The bare engine is vLLM's AsyncLLM with all requests handed over
-at once and its pictures decoded before; our pass reads tar shards, decodes, frames and commits. The
-other ways (tests/perf/others.py) are public interfaces: the original's static batches of four with
-transformers, with its three beams and greedy; `vllm run-batch`; ray.data.llm's engine stage fed
-with prompt and image; Ray's example of captioning with a vision model. They write no shards, gate
-nothing and cannot resume.
+the same settings wherever it runs, Ray with the same priority of its workers. The bare engine is
+vLLM's AsyncLLM with all requests handed over at once and its pictures decoded before; our pass
+reads tar shards, decodes, frames and commits. The other ways (tests/perf/others.py) are public
+interfaces: the original's static batches of four with transformers, with its three beams and
+greedy; `vllm run-batch`; ray.data.llm's engine stage fed with prompt and image; Ray's example of
+captioning with a vision model. They write no shards, gate nothing and cannot resume.
 
 Counted is from the middle of the ends of the first images that are in work at once (16, or a batch
-of four) to the middle of the last ones' ends: no start is in it. That is to the others' favour:
-ray.data.llm prepares all these few images while its engine starts. Of its rows and of ours the time
-is taken when the engine is done with them, not when they come out. `vllm run-batch` may not tell
-any more when its last ones are done, so it gets 16 more, which are not counted. The whole command,
-start included, stands beside it, and so do the tokens that a caption got.
+of four) to the middle of the last ones' ends: no start is in it, so processes come with imports
+done and Ray runs before. That is to the others' favour: ray.data.llm prepares all these few images
+while its engine starts. Of its rows and of ours the time is taken when the engine is done with
+them, not when they come out. `vllm run-batch` may not tell any more when its last ones are done, so
+it gets 16 more, which are not counted.
 Read the factor: our rate over theirs, of each round. Beside the bare engine it is what the pass
 keeps of vLLM's rate on cores that both share; goal: 0.95. Beside every other way: above 1. Below
 stands who had the cores meanwhile.
 """
 
-import json
+import itertools
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -35,18 +34,18 @@ from pathlib import Path
 import torch
 
 from tests.conftest import photo
-from tests.flow.scripts import ROOT
+from tests.perf import others
 from tests.perf.bare_engine import Bare
 from tests.perf.heavy import build_heavy
 from tests.perf.measuring import average, ratios, record, shares, spread
-from tests.perf.others import BATCH
+from tests.perf.others import BATCH, RAY_CPUS
+from tests.perf.passes import cluster
 from tests.perf.vllm_pass import SEQUENCES, Pass, Report, Watched
 
 ROUNDS = 5
 BLOCKS = 6 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 4
 """So many that vLLM takes at least 0.3 s for a caption: fewer would not set the pace."""
 SIZE = (640, 480)
-LIMIT_S = 900
 OURS, BARE = "caption.py", "bare"
 
 
@@ -56,12 +55,14 @@ class Way:
     images: Of a measurement.
     at_once: How many of them are in work at the same time.
     uncounted: Of the last ones.
+    on_ray: Whether it needs one.
     """
 
     title: str
     images: int = 48
     at_once: int = SEQUENCES
     uncounted: int = 0
+    on_ray: bool = False
 
     def images_per_s(self, report: Report) -> float:
         assert len(report.done_at) == len(report.output_tokens) == self.images, self
@@ -71,38 +72,23 @@ class Way:
 
 
 WAYS = {
-    OURS: Way("`caption.py`", 64),
-    BARE: Way("the bare engine", 64),
+    "run_batch": Way("`vllm run-batch`", 64, uncounted=16),
     # A static batch is like every other one, so few will do.
     "beams": Way("transformers, batches of 4, 3 beams", 12, BATCH),
     "greedy": Way("transformers, batches of 4, greedy", 12, BATCH),
-    "run_batch": Way("`vllm run-batch`", 64, uncounted=16),
-    "engine_stage": Way("ray.data.llm, engine stage alone"),
-    "vision_example": Way("Ray's vision example"),
+    BARE: Way("the bare engine", 64),
+    OURS: Way("`caption.py`", 64, on_ray=True),
+    "engine_stage": Way("ray.data.llm, engine stage alone", on_ray=True),
+    "vision_example": Way("Ray's vision example", on_ray=True),
 }
-
-
-def theirs(way: str, checkpoint: Path, images: Path, folder: Path) -> Report:
-    with tempfile.TemporaryDirectory() as name:  # short: Ray has its sockets in it
-        report, log = Path(name) / "report.json", folder / f"{way}.log"
-        command = [sys.executable, "-m", "tests.perf.others", way, str(checkpoint), str(images)]
-        variables = {"PYTHONPATH": str(ROOT), "VLLM_NO_USAGE_STATS": "1"}
-        with log.open("w") as sink:
-            done = subprocess.run(
-                [*command, str(report)],
-                cwd=ROOT,
-                env=os.environ | variables,
-                stdout=sink,
-                stderr=sink,
-                timeout=LIMIT_S,
-                check=False,
-            )
-        assert done.returncode == 0, f"{way}:\n{log.read_text()[-3000:]}"
-        return Report(**json.loads(report.read_text()))
+"""In the order of a round."""
 
 
 def main() -> None:
-    """Runs for 44 minutes on two slow cores (AMD EPYC); most of it are starts."""
+    """Runs for half an hour on two slow cores (AMD EPYC); most of it are starts."""
+    # Before the process is there that the others are forked from, for it will not hear of them:
+    # Ray asks for a token in each that it starts on one machine.
+    os.environ |= {"VLLM_NO_USAGE_STATS": "1", "RAY_AUTH_MODE": "token"}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         checkpoint = build_heavy(folder / "checkpoint", BLOCKS)
@@ -111,10 +97,10 @@ def main() -> None:
             _write(folder / f"images-{way.images}", images[: way.images])
         whole = Pass(checkpoint, images[: WAYS[OURS].images], folder)
         bare = Bare(checkpoint, images[: WAYS[BARE].images])
-        measures: dict[str, Callable[[], Report]] = {OURS: whole.measure, BARE: bare.measure}
+        measures: dict[str, Callable[[str], Report]] = {OURS: whole.measure, BARE: bare.measure}
         for key in WAYS.keys() - measures.keys():
-            shown = folder / f"images-{WAYS[key].images}"
-            measures[key] = partial(theirs, key, checkpoint, shown, folder)
+            shown, log = folder / f"images-{WAYS[key].images}", folder / f"{key}.log"
+            measures[key] = partial(others.measure, key, checkpoint, shown, log)
         try:
             found = _by_turns(measures)
         finally:
@@ -128,33 +114,43 @@ def _write(folder: Path, images: Sequence[bytes]) -> None:
         (folder / f"{number:04d}.jpg").write_bytes(image)
 
 
-def _by_turns(measures: Mapping[str, Callable[[], Report]]) -> dict[str, list[Report]]:
-    """Each round another one first, and every second one backwards: a machine that slows down in a
-    round does so to others. Ours and the bare engine are neighbours in all of five."""
+def _by_turns(measures: Mapping[str, Callable[[str], Report]]) -> dict[str, list[Report]]:
+    """Every second round is backwards: a machine that slows down in a round does so to others. Ours
+    and the bare engine are always neighbours."""
     found: dict[str, list[Report]] = {way: [] for way in WAYS}
     lengths: set[int] = set()
     for number in range(ROUNDS):
-        first = 3 * number % len(WAYS)
-        ways = [*WAYS][first:] + [*WAYS][:first]
-        for way in reversed(ways) if number % 2 else ways:
-            print(f"   round {number + 1} of {ROUNDS}: {way}", flush=True)  # noqa: T201
-            found[way].append(measures[way]())
-            lengths |= set(found[way][-1].prompt_tokens)
-            assert len(lengths) == 1, (way, lengths)  # the same text in front of every image
+        order = reversed(WAYS) if number % 2 else iter(WAYS)
+        for on_ray, ways in itertools.groupby(order, key=lambda way: WAYS[way].on_ray):
+            with _ray(on_ray) as address:
+                for way in ways:
+                    print(f"   round {number + 1} of {ROUNDS}: {way}", flush=True)  # noqa: T201
+                    found[way].append(measures[way](address))
+                    lengths |= set(found[way][-1].prompt_tokens)
+                    assert len(lengths) == 1, (way, lengths)  # the same text before every image
     return found
+
+
+@contextmanager
+def _ray(needed: bool) -> Iterator[str]:
+    """Its address, and none where nobody needs one: even idle it would take from their cores."""
+    if not needed:
+        yield ""
+        return
+    with cluster(RAY_CPUS) as ray:
+        yield ray.address
 
 
 def _record(found: Mapping[str, list[Report]], watched: Mapping[str, Watched]) -> None:
     rates = {way: list(map(WAYS[way].images_per_s, reports)) for way, reports in found.items()}
     lines = [
-        "| way | images/s | our factor | whole command, s | tokens a caption |",
-        "|---|---|---|---|---|",
+        "| way | images/s | our factor | tokens a caption |",
+        "|---|---|---|---|",
     ]
-    for key, way in WAYS.items():
+    for key in sorted(WAYS, key=lambda way: (way != OURS, way != BARE)):
         factor = "1" if key == OURS else spread(ratios(rates[OURS], rates[key]), 3)
-        whole = spread([report.whole_s for report in found[key]], 0)
         tokens = statistics.mean(n for report in found[key] for n in report.output_tokens)
-        cells = (way.title, spread(rates[key], 3), factor, f"{whole}, {way.images} images")
+        cells = (WAYS[key].title, spread(rates[key], 3), factor)
         lines.append(f"| {' | '.join(cells)} | {tokens:.1f} |")
     cores = {way: average(one.cores) for way, one in watched.items()}
     lines += ["", "| cores of | are taken by |", "|---|---|"]

@@ -31,20 +31,16 @@ class Bare(Watched):
         self._numbers = itertools.count()
         arguments = AsyncEngineArgs(model=str(checkpoint), disable_log_stats=True, **ENGINE)
         asyncio.set_event_loop(self._loop)
-        started = time.monotonic()
         self._engine = AsyncLLM.from_engine_args(arguments)
         self._loop.run_until_complete(self._one(self._pictures[0]))
-        self._start_s = time.monotonic() - started
 
     def close(self) -> None:
         self._engine.shutdown()
 
-    def _report(self) -> Report:
-        started = time.monotonic()
+    def _report(self, address: str) -> Report:
         ends = self._loop.run_until_complete(self._all())
-        whole_s = self._start_s + time.monotonic() - started
         done_at, prompt_tokens, output_tokens = map(list, zip(*ends, strict=True))
-        return Report(done_at, prompt_tokens, output_tokens, whole_s)
+        return Report(done_at, prompt_tokens, output_tokens)
 
     async def _all(self) -> list[tuple[float, int, int]]:
         return await asyncio.gather(*map(self._one, self._pictures))

@@ -87,8 +87,8 @@ class Cluster:
 
 
 @contextmanager
-def cluster() -> Iterator[Cluster]:
-    """As large as the one that `caption.py` starts where there is none."""
+def cluster(cpus: int | None = None) -> Iterator[Cluster]:
+    """With so many CPUs, or as large as the one that `caption.py` starts where there is none."""
     import ray
 
     from s4v_core.generation.cluster import local_cpus, start_workers_as_equals
@@ -98,7 +98,7 @@ def cluster() -> Iterator[Cluster]:
     start_workers_as_equals()
     about = ray.init(
         address="local",
-        num_cpus=local_cpus(needed_cpus(EngineSettings(), 1)),
+        num_cpus=cpus or local_cpus(needed_cpus(EngineSettings(), 1)),
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,

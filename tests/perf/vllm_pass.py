@@ -1,7 +1,6 @@
 """`caption.py` with vLLM, and the terms that it shares with whatever it is measured against."""
 
 import itertools
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,13 +36,11 @@ class Report:
 
     Attributes:
         done_at: Seconds of some clock.
-        whole_s: From before the way's own imports to its end.
     """
 
     done_at: list[float] = field(default_factory=list)
     prompt_tokens: list[int] = field(default_factory=list)
     output_tokens: list[int] = field(default_factory=list)
-    whole_s: float = 0.0
 
 
 class Watched(ABC):
@@ -60,16 +57,20 @@ class Watched(ABC):
         self._names = rest, here
         self.cores: list[Mapping[str, float]] = []
 
-    def measure(self) -> Report:
-        """Captions all images once."""
+    def measure(self, address: str) -> Report:
+        """Captions all images once.
+
+        Args:
+            address: Of a Ray for those who need one.
+        """
         with CoreWatch(PROCESSES, *self._names) as watch:
-            report = self._report()
+            report = self._report(address)
         ends = sorted(report.done_at)
         self.cores.append(watch.cores(ends[SEQUENCES - 1], ends[-SEQUENCES]))
         return report
 
     @abstractmethod
-    def _report(self) -> Report: ...
+    def _report(self, address: str) -> Report: ...
 
 
 class Pass(Watched):
@@ -94,17 +95,15 @@ class Pass(Watched):
             *("--sampling.temperature", "0", "--sampling.top-p", "1"),
         ]
 
-    def _report(self) -> Report:
+    def _report(self, address: str) -> Report:
         output = self._folder / f"out-{next(self._outputs)}"
-        started = time.monotonic()
-        process = start("caption.py", *self._flags, "--output", str(output), cwd=self._folder)
+        flags = (*self._flags, "--output", str(output))
+        process = start("caption.py", *flags, cwd=self._folder, RAY_ADDRESS=address)
         _, complaints = process.communicate()
-        whole_s = time.monotonic() - started
         assert process.returncode == 0, complaints[-3000:]
         rows = check_rows(output)
         return Report(
             [row["created_at"].timestamp() for row in rows],
             [row["prompt_tokens"] for row in rows],
             [row["output_tokens"] for row in rows],
-            whole_s,
         )
