@@ -30,8 +30,10 @@ def run(script: str, *flags: str, cwd: Path, **variables: str) -> tuple[int, str
     return process.returncode, out, err
 
 
-def wait_for_units(output: Path, count: int, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
+def wait_for_units(
+    output: Path, count: int, process: subprocess.Popen[str], limit_s: float = 120
+) -> None:
+    deadline = time.monotonic() + limit_s
     while len(list((output / "captions").glob("*.parquet"))) < count:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline

@@ -37,7 +37,7 @@ class Bare(Watched):
     def close(self) -> None:
         self._engine.shutdown()
 
-    def _report(self, address: str) -> Report:
+    def _report(self) -> Report:
         ends = self._loop.run_until_complete(self._all())
         done_at, prompt_tokens, output_tokens = map(list, zip(*ends, strict=True))
         return Report(done_at, prompt_tokens, output_tokens)

@@ -31,7 +31,7 @@ from tests.perf.passes import PROCESSES, Cluster, caption, cluster
 
 SIDE = 336
 DIFFERENT, SHARDS, PAIRS = 32, 8, 5
-SIZES = {(640, 480): (3840, 128), (2250, 1500): (1200, 40)}
+SIZES = {(640, 480): (2560, 128), (2250, 1500): (960, 40)}
 """Images of a pass and of a unit, by their size."""
 PLAIN_SHARE, WARM_SHARE = 0.4, 0.25
 """Of these: what the plain loop decodes; and what of a pass does not count, for at first Ray's
@@ -98,7 +98,7 @@ def _write(folder: Path, images: Sequence[bytes], count: int) -> None:
 
 
 def main() -> None:
-    """Runs for about six minutes on two cores."""
+    """Runs for about five minutes on two cores."""
     figures, lines = {}, ["| JPEG | pass, images/s | plain loop | ratio | one core feeds |"]
     lines.append("|---|---|---|---|---|")
     for size, (count, unit) in SIZES.items():

@@ -4,26 +4,19 @@ Each way runs in a process of its own, forked from one that has only imported wh
 import: no start counts here, and imports alone would take a quarter of the time.
 """
 
-import base64
 import io
-import json
 import logging
 import multiprocessing
 import os
-import runpy
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
 from PIL import Image
 
 from s4v_core import chat, prompts
-from tests.perf.servers import free_port
 from tests.perf.vllm_pass import ENGINE, TOKENS, Report
 
 BATCH = 4
@@ -31,8 +24,7 @@ RAY_BATCH = 16
 RAY_CPUS = 8
 """With six, as a pass gives its own Ray on two cores, the stages of the example stand still."""
 LIMIT_S = 900
-SIDE, POLL_S = 336, 0.1
-MODEL = "captioner"
+SIDE = 336
 GREEDY = {"temperature": 0, "max_tokens": TOKENS}
 
 
@@ -62,80 +54,6 @@ def in_batches(checkpoint: Path, images: Sequence[Path], beams: int) -> Report:
 def _length(ids: list[int], end: int) -> int:
     """Tokens up to and with the end; what follows it waits for the batch's longest caption."""
     return ids.index(end) + 1 if end in ids else len(ids)
-
-
-def run_batch(checkpoint: Path, images: Sequence[Path]) -> Report:
-    """`vllm run-batch` on a file of chat requests with the images in them. Its answers come all at
-    the end; when they were ready is in the metrics that it shows meanwhile. Those that it did not
-    show any more count as ready when it ended."""
-    with tempfile.TemporaryDirectory() as name:
-        asked, answers, port = Path(name) / "requests", Path(name) / "answers", free_port()
-        asked.write_text("".join(map(_request, images)))
-        flags = [
-            *("-i", str(asked), "-o", str(answers), "--model", str(checkpoint)),
-            *("--served-model-name", MODEL, *_flags(ENGINE)),
-            *("--enable-metrics", "--host", "127.0.0.1", "--port", str(port)),
-        ]
-        report = Report(_ends(flags, f"http://127.0.0.1:{port}/metrics"))
-        report.done_at.extend([time.monotonic()] * (len(images) - len(report.done_at)))
-        for line in answers.read_text().splitlines():
-            usage = json.loads(line)["response"]["body"]["usage"]
-            report.prompt_tokens.append(usage["prompt_tokens"])
-            report.output_tokens.append(usage["completion_tokens"])
-    return report
-
-
-def _ends(flags: list[str], metrics: str) -> list[float]:
-    """When each request was seen to be done."""
-    process = multiprocessing.get_context("forkserver").Process(target=_run_batch, args=(flags,))
-    process.start()
-    ends: list[float] = []
-    # One client for all looks: each new one loads certificates, a third of a core at this pace.
-    with httpx.Client() as client:
-        while process.is_alive():
-            time.sleep(POLL_S)
-            new = _finished(client, metrics) - len(ends)
-            ends.extend([time.monotonic()] * new)
-    assert process.exitcode == 0, process.exitcode
-    return ends
-
-
-def _run_batch(flags: list[str]) -> None:
-    # What `vllm run-batch` runs; that command does not know itself in vLLM's CPU build.
-    sys.argv[1:] = flags
-    runpy.run_module("vllm.entrypoints.openai.run_batch", run_name="__main__")
-
-
-def _finished(client: httpx.Client, metrics: str) -> int:
-    """Requests that vLLM has answered; none while it does not tell."""
-    try:
-        lines = client.get(metrics).text.splitlines()
-    except httpx.TransportError:
-        return 0
-    counts = [line for line in lines if line.startswith("vllm:request_success_total{")]
-    return sum(int(float(line.rpartition(" ")[2])) for line in counts)
-
-
-def _request(image: Path) -> str:
-    url = "data:image/jpeg;base64," + base64.b64encode(image.read_bytes()).decode()
-    parts = [
-        {"type": "image_url", "image_url": {"url": url}},
-        {"type": "text", "text": prompts.CAPTION},
-    ]
-    body = {"model": MODEL, "messages": [{"role": "user", "content": parts}]} | GREEDY
-    line = {"custom_id": image.name, "method": "POST", "url": "/v1/chat/completions", "body": body}
-    return json.dumps(line) + "\n"
-
-
-def _flags(arguments: dict[str, Any]) -> list[str]:
-    found = []
-    for name, value in arguments.items():
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            found.append(f"--{flag}" if value else f"--no-{flag}")
-        else:
-            found += [f"--{flag}", json.dumps(value) if isinstance(value, dict) else str(value)]
-    return found
 
 
 def engine_stage(checkpoint: Path, images: Sequence[Path], address: str) -> Report:
@@ -239,18 +157,17 @@ def _picture(data: bytes) -> Image.Image:
 WAYS: dict[str, Callable[[Path, Sequence[Path], str], Report]] = {
     "beams": lambda checkpoint, images, _: in_batches(checkpoint, images, 3),
     "greedy": lambda checkpoint, images, _: in_batches(checkpoint, images, 1),
-    "run_batch": lambda checkpoint, images, _: run_batch(checkpoint, images),
     "engine_stage": engine_stage,
     "vision_example": vision_example,
 }
 IMPORTS = (
     *(__name__, "torch", "transformers.models.llava.modeling_llava"),
-    *("vllm.entrypoints.launchers.run_batch", "vllm.v1.engine.async_llm", "ray.data.llm"),
+    *("vllm.v1.engine.async_llm", "ray.data.llm"),
 )
 
 
-def measure(way: str, checkpoint: Path, images: Path, log: Path, address: str) -> Report:
-    """Captions a folder of images once; what is printed meanwhile goes to the log.
+def measure(way: str, checkpoint: Path, images: Sequence[Path], log: Path, address: str) -> Report:
+    """Captions all images once; what is printed meanwhile goes to the log.
 
     Args:
         address: Of a Ray for those who need one.
@@ -258,7 +175,7 @@ def measure(way: str, checkpoint: Path, images: Path, log: Path, address: str) -
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(IMPORTS))
     with ProcessPoolExecutor(1, context, _print_to, (log,)) as pool:
-        return pool.submit(_measure, way, checkpoint, images, address).result(LIMIT_S)
+        return pool.submit(_measured, way, checkpoint, images, address).result(LIMIT_S)
 
 
 def _print_to(log: Path) -> None:
@@ -267,5 +184,5 @@ def _print_to(log: Path) -> None:
         os.dup2(sink.fileno(), 2)
 
 
-def _measure(way: str, checkpoint: Path, images: Path, address: str) -> Report:
-    return WAYS[way](checkpoint, sorted(images.iterdir()), address)
+def _measured(way: str, checkpoint: Path, images: Sequence[Path], address: str) -> Report:
+    return WAYS[way](checkpoint, images, address)

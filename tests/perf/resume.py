@@ -5,8 +5,8 @@ python -m tests.perf.resume
 The same command again must not index, list or read so much that a run that was cut short costs its
 last minutes twice. The output holds all units of 240 shards but one, with rows that a real pass
 wrote; the comparison is an empty output and an input of that one unit's 256 images. Both are
-`caption.py` from its start, with a Ray of its own and the fake engine, until the file of that unit
-is there. Memory is the driver's peak, as the kernel counts it, at that moment.
+`caption.py` from its start, with the fake engine on a Ray that runs, until the file of that unit is
+there. Memory is the driver's peak, as the kernel counts it, at that moment.
 Read the differences. Goal: at most 30 s more, at most 1 GB more. Below stand the same, measured
 once, at the end of the process, when it has counted all rows and written the report; they have no
 goal.
@@ -22,7 +22,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -32,11 +31,11 @@ from s4v_core.records.indexing import INDEX_SCHEMA
 from s4v_core.records.schemas import UNIT_SIZE
 from s4v_core.records.sources import Shard, find_shards
 from tests.perf.measuring import by_turns, record, spread
-from tests.perf.passes import at_work, caption, write_shards
+from tests.perf.passes import Cluster, at_work, caption, cluster, write_shards
 
 IMAGES, PAIRS = 1_200_000, 5
 GOALS = {"first_s": 30, "first_mib": 1000**3 / 2**20}
-LOOK_EVERY_S, GONE_IN_S = 0.02, 5
+LOOK_EVERY_S = 0.02
 WRITERS = 8
 
 
@@ -56,8 +55,8 @@ class Start:
         end: Of the last one, when the process ended by itself.
     """
 
-    def __init__(self, shards: Path, output: Path, unit: int, done: bool) -> None:
-        self._shards, self._output, self._done = shards, output, done
+    def __init__(self, shards: Path, output: Path, unit: int, inside: Cluster, done: bool) -> None:
+        self._shards, self._output, self._inside, self._done = shards, output, inside, done
         self._file = Path(units.unit_uri(str(output), unit))
         self.first: list[Moment] = []
         self.end = Moment(0, 0)
@@ -71,27 +70,18 @@ class Start:
             output = self._output.with_name(f"{self._output.name}-{len(self.first)}")
         file = output / self._file.relative_to(self._output)
         started = time.monotonic()
-        with at_work(self._shards, output) as process:
+        with at_work(self._shards, output, inside=self._inside) as process:
             mib = _until(process, file)
             first = Moment(time.monotonic() - started, mib)
             if to_the_end:
                 mib = max(_until(process), mib)
                 self.end = Moment(time.monotonic() - started, mib)
             else:
-                _end(process)
+                process.terminate()
             _, complaints = process.communicate()
         assert process.returncode in (0, TERMINATED), complaints[-3000:]
         self.first.append(first)
         return first.s
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    """With its Ray, which would take cores from the next measurement. Two agents of Ray's would
-    sleep for a minute more."""
-    family = psutil.Process(process.pid).children(recursive=True)
-    process.terminate()
-    for agent in psutil.wait_procs(family, GONE_IN_S)[1]:
-        agent.kill()
 
 
 def _until(process: subprocess.Popen[str], file: Path | None = None) -> float:
@@ -113,16 +103,16 @@ def _peak_mib(pid: int) -> float:
 
 
 def main() -> None:
-    """Runs for about five minutes on two cores."""
-    with tempfile.TemporaryDirectory() as name:
+    """Runs for about four minutes on two cores."""
+    with tempfile.TemporaryDirectory() as name, cluster() as ray:
         folder = Path(name)
         write_shards(folder / "shards", IMAGES)
         write_shards(folder / "one unit", UNIT_SIZE)
-        caption(folder / "shards" / "00000.tar", folder / "template")
+        caption(folder / "shards" / "00000.tar", folder / "template", inside=ray, look=False)
         shards = find_shards([str(folder / "shards")])
         missing = _finish(folder / "template", shards, folder / "done")
-        resumed = Start(folder / "shards", folder / "done", missing, done=True)
-        empty = Start(folder / "one unit", folder / "empty", 0, done=False)
+        resumed = Start(folder / "shards", folder / "done", missing, ray, done=True)
+        empty = Start(folder / "one unit", folder / "empty", 0, ray, done=False)
         by_turns(PAIRS - 1, resumed.measure, empty.measure)
         by_turns(1, partial(resumed.measure, True), partial(empty.measure, True))
         account = units.read_account(str(folder / "done"), missing)

@@ -1,6 +1,6 @@
 """`caption.py` with vLLM, and the terms that it shares with whatever it is measured against."""
 
-import itertools
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,13 +9,17 @@ from typing import Any
 
 from tests.conftest import write_tar
 from tests.flow.oracle import check_rows
-from tests.flow.scripts import start
+from tests.flow.scripts import start, wait_for_units
 from tests.perf.measuring import CoreWatch
 from tests.perf.passes import PROCESSES
+from tests.perf.stopping import Family
 
 SHARD, UNIT = 16, 16
 """Images of each; a unit is as large as what the engine makes at once, as it is by default."""
-TOKENS, SEQUENCES, STEP_TOKENS, KV_CACHE_GIB = 64, 16, 8192, 2
+LIMIT_S = 600
+LONGEST_STOP_S = 3600
+"""Of an engine that is stopped for other ways' turns, and does not hang."""
+TOKENS, SEQUENCES, STEP_TOKENS, KV_CACHE_GIB = 64, 16, 8192, 1
 ENGINE: dict[str, Any] = {
     "dtype": "float32",
     "max_num_seqs": SEQUENCES,
@@ -44,66 +48,92 @@ class Report:
 
 
 class Watched(ABC):
-    """A way of which is known who had the cores.
-
-    Attributes:
-        cores: Between the first captions and the last, of each measurement.
-    """
+    """A way of which is known who had the cores."""
 
     def __init__(self, rest: str, here: str = "") -> None:
         """Args:
         rest, here: CoreWatch's.
         """
         self._names = rest, here
-        self.cores: list[Mapping[str, float]] = []
+        self._measured: list[tuple[CoreWatch, Report]] = []
 
-    def measure(self, address: str) -> Report:
-        """Captions all images once.
-
-        Args:
-            address: Of a Ray for those who need one.
-        """
+    def measure(self) -> Report:
+        """Captions so many images once more."""
         with CoreWatch(PROCESSES, *self._names) as watch:
-            report = self._report(address)
-        ends = sorted(report.done_at)
-        self.cores.append(watch.cores(ends[SEQUENCES - 1], ends[-SEQUENCES]))
+            report = self._report()
+        self._measured.append((watch, report))
         return report
 
+    def cores(self) -> list[Mapping[str, float]]:
+        """Between the first captions and the last, of each measurement."""
+        found = []
+        for watch, report in self._measured:
+            ends = sorted(report.done_at)
+            found.append(watch.cores(ends[SEQUENCES - 1], ends[-SEQUENCES]))
+        return found
+
     @abstractmethod
-    def _report(self, address: str) -> Report: ...
+    def _report(self) -> Report: ...
 
 
 class Pass(Watched):
-    """`caption.py` on tar shards, a new output each time."""
+    """`caption.py` on tar shards, with a Ray of its own, which starts once; between measurements
+    all its processes are stopped.
 
-    def __init__(self, checkpoint: Path, images: Sequence[bytes], folder: Path) -> None:
+    Reports are filled when it is closed, for only then all rows are there.
+    """
+
+    def __init__(
+        self, checkpoint: Path, images: Sequence[bytes], counted: int, folder: Path
+    ) -> None:
+        """Args:
+        counted: Images of a measurement.
+        """
         super().__init__("rest of Ray")
         for first in range(0, len(images), SHARD):
             members = {
                 f"{n:04d}.jpg": image for n, image in enumerate(images[first : first + SHARD])
             }
             write_tar(folder / "shards" / f"{first:04d}.tar", members)
-        self._folder, self._outputs = folder, itertools.count()
-        self._flags = [
-            *("--engine", "vllm", "--model", str(checkpoint)),
-            *("--input", str(folder / "shards")),
-            *("--unit-size", str(UNIT), "--settings.max-num-seqs", str(SEQUENCES)),
-            *("--settings.max-num-batched-tokens", str(STEP_TOKENS)),
-            *("--settings.kv-cache-gib", str(KV_CACHE_GIB), "--gate.no-enabled"),
-            *("--sampling.max-tokens", str(TOKENS), "--sampling.no-stop-at-loops"),
-            # The recipe's are the paper's, which draws.
-            *("--sampling.temperature", "0", "--sampling.top-p", "1"),
-        ]
+        self._counted, self._output = counted, folder / "out"
+        self._slices: list[tuple[float, Report]] = []
+        self._process = start("caption.py", *_flags(checkpoint, folder), cwd=folder)
+        self._family = Family(self._process)
+        wait_for_units(self._output, 1, self._process, LIMIT_S)
+        self._family.stop()
 
-    def _report(self, address: str) -> Report:
-        output = self._folder / f"out-{next(self._outputs)}"
-        flags = (*self._flags, "--output", str(output))
-        process = start("caption.py", *flags, cwd=self._folder, RAY_ADDRESS=address)
-        _, complaints = process.communicate()
-        assert process.returncode == 0, complaints[-3000:]
-        rows = check_rows(output)
-        return Report(
-            [row["created_at"].timestamp() for row in rows],
-            [row["prompt_tokens"] for row in rows],
-            [row["output_tokens"] for row in rows],
-        )
+    def close(self) -> None:
+        """Lets it come to its end."""
+        self._family.go_on()
+        _, complaints = self._process.communicate()
+        assert self._process.returncode == 0, complaints[-3000:]
+        rows = sorted(check_rows(self._output), key=lambda row: row["created_at"])
+        for since, report in self._slices:
+            later = [row for row in rows if row["created_at"].timestamp() > since]
+            for row in later[: self._counted]:
+                report.done_at.append(row["created_at"].timestamp())
+                report.prompt_tokens.append(row["prompt_tokens"])
+                report.output_tokens.append(row["output_tokens"])
+
+    def _report(self) -> Report:
+        self._slices.append((time.time(), Report()))
+        self._family.go_on()
+        # One unit more: of the first one some images were done before.
+        units = len(list((self._output / "captions").iterdir())) + self._counted // UNIT + 1
+        wait_for_units(self._output, units, self._process, LIMIT_S)
+        self._family.stop()
+        return self._slices[-1][1]
+
+
+def _flags(checkpoint: Path, folder: Path) -> list[str]:
+    return [
+        *("--engine", "vllm", "--model", str(checkpoint)),
+        *("--input", str(folder / "shards"), "--output", str(folder / "out")),
+        *("--unit-size", str(UNIT), "--settings.max-num-seqs", str(SEQUENCES)),
+        *("--settings.max-num-batched-tokens", str(STEP_TOKENS)),
+        *("--settings.kv-cache-gib", str(KV_CACHE_GIB), "--gate.no-enabled"),
+        *("--settings.silence-limit-s", str(LONGEST_STOP_S)),
+        *("--sampling.max-tokens", str(TOKENS), "--sampling.no-stop-at-loops"),
+        # The recipe's are the paper's, which draws.
+        *("--sampling.temperature", "0", "--sampling.top-p", "1"),
+    ]
