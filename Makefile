@@ -23,7 +23,7 @@ test-cluster: setup  ## clusters on hosts of this machine's own: needs root, ipr
 test-slow: setup
 	$(PY) -m pytest -m slow
 
-bench: setup  ## figures into tests/perf/RESULTS.md; give it the machine for an hour or more
+bench: setup  ## figures into tests/perf/RESULTS.md; give it the machine for an hour
 	$(PY) -m tests.perf
 
 bench-serve: setup  ## the same of the endpoints, a quarter of an hour

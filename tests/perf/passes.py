@@ -170,7 +170,8 @@ def _watch(driver: int, inside: Cluster, ended: threading.Event) -> list[Held]:
         mib = dict.fromkeys(HOLDERS, 0.0)
         for process in psutil.Process().children(recursive=True):
             try:
-                mib[_holder(process, driver)] += _own_mib(process, driver)
+                if holder := _holder(process, driver):
+                    mib[holder] += _own_mib(process, driver)
             except psutil.Error:  # it has just gone
                 continue
         mib["store"] = inside.store_mib()
@@ -179,13 +180,16 @@ def _watch(driver: int, inside: Cluster, ended: threading.Event) -> list[Held]:
     return found
 
 
-def _holder(process: psutil.Process, driver: int) -> str:
+def _holder(process: psutil.Process, driver: int) -> str | None:
+    """None for what does not belong to a pass, as what an earlier benchmark has left."""
     if process.pid == driver:
         return "driver"
     command = " ".join(process.cmdline())
     if "s4v_core.images.guard" in command:
         return "decoders"
-    return "workers" if command.startswith("ray::") or "default_worker" in command else "ray"
+    if command.startswith("ray::") or "default_worker" in command:
+        return "workers"
+    return "ray" if "/ray/" in command else None
 
 
 def _own_mib(process: psutil.Process, driver: int) -> float:
