@@ -163,9 +163,9 @@ def _record(found: Mapping[str, list[Report]], watched: Mapping[str, Watched]) -
         tokens = statistics.mean(n for report in found[key] for n in report.output_tokens)
         cells = (WAYS[key].title, spread(rates[key], 3), factor)
         lines.append(f"| {' | '.join(cells)} | {tokens:.1f} |")
-    cores = {way: average(one.cores()) for way, one in watched.items()}
+    cores = {way: one.cores() for way, one in watched.items()}
     lines += ["", "| cores of | are taken by |", "|---|---|"]
-    lines += [f"| {WAYS[way].title} | {shares(taken)} |" for way, taken in cores.items()]
+    lines += [f"| {WAYS[way].title} | {shares(average(taken))} |" for way, taken in cores.items()]
     reports = {way: [asdict(report) for report in found[way]] for way in WAYS}
     figures = {"blocks": BLOCKS, "per_s": rates, "cores": cores, "reports": reports}
     record("against_others", figures, "\n".join(lines))

@@ -36,6 +36,7 @@ class Bare(Watched):
 
     def close(self) -> None:
         self._engine.shutdown()
+        del self._engine  # it would shut down once more when modules are gone already
 
     def _report(self) -> Report:
         ends = self._loop.run_until_complete(self._all())
