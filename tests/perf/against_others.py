@@ -87,7 +87,7 @@ WAYS = {
 
 
 def main() -> None:
-    """Runs for half an hour on two slow cores (AMD EPYC); most of it are starts."""
+    """Runs for half an hour on two slow cores (AMD EPYC)."""
     # Before the process is there that the others are forked from, for it will not hear of them:
     # Ray asks for a token in each that it starts on one machine.
     os.environ |= {"VLLM_NO_USAGE_STATS": "1", "RAY_AUTH_MODE": "token"}

@@ -17,6 +17,7 @@ from tests.perf.stopping import Family
 SHARD, UNIT = 16, 16
 """Images of each; a unit is as large as what the engine makes at once, as it is by default."""
 LIMIT_S = 600
+"""For a pass to start, or to caption the images of one measurement."""
 LONGEST_STOP_S = 3600
 """Of an engine that is stopped for other ways' turns, and does not hang."""
 TOKENS, SEQUENCES, STEP_TOKENS, KV_CACHE_GIB = 64, 16, 8192, 1

