@@ -1,7 +1,7 @@
 """What people caption a folder of photographs with, each from its public interface.
 
 Each way runs in a process of its own, forked from one that has only imported what all of them
-import: no start counts here, and imports alone would take a quarter of the time.
+import: no start counts here, and imports take long.
 """
 
 import io
@@ -24,6 +24,7 @@ RAY_BATCH = 16
 RAY_CPUS = 8
 """With six, as a pass gives its own Ray on two cores, the stages of the example stand still."""
 LIMIT_S = 900
+"""For a way to caption its images, start included."""
 SIDE = 336
 GREEDY = {"temperature": 0, "max_tokens": TOKENS}
 

@@ -103,7 +103,7 @@ def _peak_mib(pid: int) -> float:
 
 
 def main() -> None:
-    """Runs for about four minutes on two cores."""
+    """Runs for about two minutes on two cores."""
     with tempfile.TemporaryDirectory() as name, cluster() as ray:
         folder = Path(name)
         write_shards(folder / "shards", IMAGES)
