@@ -83,11 +83,11 @@ def index_shard(shard: Shard) -> ShardIndex:
 
 
 def _index_files(shard: Shard) -> ShardIndex:
-    texts = {_key(f.uri): f for f in sorted(shard.sidecars, key=lambda f: f.uri, reverse=True)}
+    texts = {_split(f.uri)[0]: f for f in sorted(shard.sidecars, key=lambda f: f.uri, reverse=True)}
     index = ShardIndex()
     for file in shard.files:
         name = relative_name(file.uri, shard.uri)
-        text = texts.get(_key(file.uri))
+        text = texts.get(_split(file.uri)[0])
         index.rows.append(
             _row(
                 image_id=name,
@@ -108,15 +108,16 @@ def _index_tar(shard: Shard) -> ShardIndex:
             found = tar.index_tar_gz(file, _is_sidecar)
         else:
             found = tar.index_tar(file, shard.size, _is_sidecar)
-    members = [(number, m) for number, m in enumerate(found.members) if not _hidden(m.name)]
-    sidecars = _tar_sidecars([m for _, m in members])
+    sidecars = _tar_sidecars(found.members)
     index = ShardIndex(damages=found.damages)
     source = storage.base_name(storage.parent(shard.uri))
     keys: set[str] = set()
-    for number, member in members:
-        key = _key(member.name)
-        if ending(member.name) in NOT_IMAGES:
-            index.skipped += ending(member.name) not in SIDECARS
+    for number, member in enumerate(found.members):
+        key, end = _split(member.name)
+        if _hidden(member.name):
+            continue
+        if end in NOT_IMAGES:
+            index.skipped += end not in SIDECARS
             continue
         index.rows.append(
             _row(
@@ -144,10 +145,11 @@ def _tar_sidecars(members: list[tar.Member]) -> dict[str, str]:
     """Text of the `.json` (else `.txt`) member of each key."""
     found: dict[str, str] = {}
     for member in members:
-        if member.data is None:
+        if member.data is None or _hidden(member.name):
             continue
-        if ending(member.name) == "json" or _key(member.name) not in found:
-            found[_key(member.name)] = member.data.decode("utf-8", "replace")
+        key, end = _split(member.name)
+        if end == "json" or key not in found:
+            found[key] = member.data.decode("utf-8", "replace")
     return found
 
 
@@ -280,15 +282,15 @@ def _row(**values: Any) -> dict[str, Any]:
     return dict.fromkeys(INDEX_SCHEMA.names) | values
 
 
-def _key(name: str) -> str:
-    """A member's name without its last ending (`sa_1.2.jpg` -> `sa_1.2`; `.hidden` stays)."""
+def _split(name: str) -> tuple[str, str]:
+    """A member's key, and its last ending (`sa_1.2.jpg` -> `sa_1.2`, `jpg`; `.hidden` has none)."""
     end = ending(name)
-    return name[: -len(end) - 1] if end else name
+    return name[: -len(end) - 1] if end else name, end
 
 
 def _hidden(name: str) -> bool:
     """macOS archives carry `._x.jpg` beside `x.jpg`: attributes, no image."""
-    return storage.base_name(name).startswith("._")
+    return "._" in name and storage.base_name(name).startswith("._")
 
 
 def _sidecar_of(file: StoredFile) -> str | None:

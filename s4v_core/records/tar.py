@@ -7,6 +7,7 @@ Knows nothing of images.
 
 import io
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple, Protocol
@@ -213,17 +214,24 @@ def _parsed(block: bytes) -> _Header | None:
 def _plain(block: bytes) -> _Header | None:
     """What nearly every header is: a regular file with a short name. tarfile knows all of them, in
     twice the time, and a large pass has millions; what differs in any way is left to it."""
-    kind, prefix, sum_at = block[156:157], block[345], slice(148, 156)
+    kind, prefix = block[156:157], block[345]
     if kind != tarfile.REGTYPE or prefix:
         return None
     try:
-        told = int(block[sum_at].partition(b"\0")[0], 8)
+        told = int(block[148:156].partition(b"\0")[0], 8)
         size = int(block[124:136].partition(b"\0")[0], 8)
     except ValueError:
         return None
-    if told != sum(block) - sum(block[sum_at]) + sum(b" " * 8) or size < 0:
+    if told != _checksum(block) or size < 0:
         return None
     return _Header(_text(block[:100].partition(b"\0")[0]), size, kind)
+
+
+def _checksum(block: bytes) -> int:
+    """Sum of a header's bytes, its own place read as spaces. The lower half of Adler-32 is the sum
+    and one, as long as that is less than 65,521: a fifth of the time that adding takes here."""
+    first, second = block[:148] + b" " * 8 + block[156:256], block[256:]
+    return (zlib.adler32(first) & 0xFFFF) + (zlib.adler32(second) & 0xFFFF) - 2
 
 
 def _text(name: bytes) -> str:

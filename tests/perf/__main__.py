@@ -15,7 +15,7 @@ import traceback
 from importlib import import_module
 from pathlib import Path
 
-from tests.perf.measuring import RESULTS
+from tests.perf.measuring import RESULTS, Goal, recorded
 
 BENCHMARKS = (
     *("against_others", "feed_rate", "indexing", "data_moved", "resume", "whole_run", "training"),
@@ -32,7 +32,9 @@ def main(names: list[str]) -> int:
         print(f"error: found {min(unknown)!r}, allowed {', '.join(ALL)}", file=sys.stderr)  # noqa: T201
         return 2
     failed = [name for name in names or BENCHMARKS if not _ran(name)]
-    _write_page()
+    verdicts = _verdicts()
+    print(verdicts)  # noqa: T201
+    _write_page(verdicts)
     return int(bool(failed))
 
 
@@ -53,13 +55,27 @@ def _ran(name: str) -> bool:
     return True
 
 
-def _write_page() -> None:
+def _verdicts() -> str:
+    """Of all goals, by the figures that are there."""
+    lines = ["| goal | found | limit | verdict |", "|---|---|---|---|"]
+    for name in BENCHMARKS:
+        if figures := recorded(name):
+            lines += map(_line, import_module(f"tests.perf.{name}").goals(figures))
+    return "\n".join(lines)
+
+
+def _line(goal: Goal) -> str:
+    limit = f"{'at least' if goal.at_least else 'at most'} {goal.limit:.4g}"
+    return f"| {goal.what} | {goal.found:.3f} | {limit} | {'holds' if goal.holds else 'missed'} |"
+
+
+def _write_page(verdicts: str) -> None:
     """Puts the tables where the page has its marks."""
     page = PAGE.read_text()
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     sections = [_section(name) for name in ALL if (RESULTS / f"{name}.json").exists()]
-    PAGE.write_text(before + BEGIN + "\n".join(["", *sections]) + "\n" + END + after)
+    PAGE.write_text(before + BEGIN + "\n".join([f"\n{verdicts}\n", *sections]) + "\n" + END + after)
 
 
 def _section(name: str) -> str:

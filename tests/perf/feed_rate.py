@@ -21,12 +21,24 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from tests.conftest import photo, write_tar
 from tests.flow.oracle import check_rows
-from tests.perf.measuring import CoreWatch, average, by_turns, rate, ratios, record, shares, spread
+from tests.perf.measuring import (
+    CoreWatch,
+    Goal,
+    average,
+    by_turns,
+    middle_ratio,
+    rate,
+    ratios,
+    record,
+    shares,
+    spread,
+)
 from tests.perf.passes import PROCESSES, Cluster, caption, cluster
 
 SIDE = 336
@@ -117,6 +129,17 @@ def main() -> None:
         lines.append(f"| {about} | {' | '.join(cells)} | {fed:.0f}/s; cores: {needed} |")
         lines.append(f"| its cores | {shares(average(whole.cores))} | | | |")
     record("feed_rate", figures, "\n".join(lines))
+
+
+def goals(figures: Mapping[str, Any]) -> list[Goal]:
+    return [
+        Goal(
+            f"feed rate over the plain loop's, {size}",
+            middle_ratio(rates["pass_per_s"], rates["plain_per_s"]),
+            0.8,
+        )
+        for size, rates in figures.items()
+    ]
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -31,7 +31,7 @@ from s4v_core.records.indexing import index_shard
 from s4v_core.records.sources import Shard, find_shards
 from tests.conftest import moto_server, write_tar
 from tests.faults.proxy import FaultProxy
-from tests.perf.measuring import by_turns, ratios, record, spread
+from tests.perf.measuring import Goal, by_turns, middle_ratio, ratios, record, spread
 from tests.perf.passes import cluster
 
 SHARDS, S3_SHARDS, PAIRS = 100, 10, 5
@@ -40,6 +40,7 @@ IMAGES = {100_000: 160, 20_000: 800}
 BESIDE = {"images alone": (), "a .json and a .txt beside each": ("json", "txt")}
 CORES = os.cpu_count() or 1
 AT_ONCE = 1 << 20
+COLD = "one process, from the disk"
 
 
 def plain(paths: Sequence[Path]) -> int:
@@ -98,7 +99,7 @@ def _local(
     }
     os.sync()
     cold = by_turns(PAIRS, partial(_forgotten, paths, alone), partial(_forgotten, paths, reading))
-    return {"one process, from the disk": cold} | found
+    return {COLD: cold} | found
 
 
 def _forgotten(paths: list[Path], measured: Callable[[], float]) -> float:
@@ -173,6 +174,19 @@ def _on_s3(address: str, proxy: FaultProxy, endings: Sequence[str]) -> tuple[flo
     _indexed(shards, S3_SHARDS * IMAGES[size])
     reads, read_bytes = proxy.reads - listed[0], proxy.read_bytes - listed[1]
     return read_bytes / sum(shard.size for shard in shards), reads / len(shards)
+
+
+def goals(figures: Mapping[str, Any]) -> list[Goal]:
+    """Of what a pass meets: shards that nobody has read lately."""
+    found = []
+    for size in IMAGES:
+        rates = figures[f"{COLD}, {size} bytes"]
+        ratio = middle_ratio(rates["index_mb_s"], rates["read_mb_s"])
+        found.append(Goal(f"indexing over reading, images of {size // 1000} kB", ratio, 0.9))
+    for beside in BESIDE:
+        share = figures[f"S3, {beside}"]["read_over_stored"]
+        found.append(Goal(f"bytes read from S3 over bytes stored, {beside}", share, 1.0, False))
+    return found
 
 
 if __name__ == "__main__":

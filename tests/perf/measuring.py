@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +23,24 @@ LOOK_EVERY_S = 1.0
 TOGETHER_S = 0.5
 """What ends so soon after another one ended with it."""
 PACKAGES = ("ray", "torch", "transformers", "pyarrow", "pillow")
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What a benchmark is for, and what it found.
+
+    Attributes:
+        at_least: Whether `limit` is the least that holds; else it is the most.
+    """
+
+    what: str
+    found: float
+    limit: float
+    at_least: bool = True
+
+    @property
+    def holds(self) -> bool:
+        return self.found >= self.limit if self.at_least else self.found <= self.limit
 
 
 def by_turns(rounds: int, *measures: Callable[[], float]) -> list[list[float]]:
@@ -47,6 +66,11 @@ def rate(done_at: Sequence[float], warm: int) -> float:
     first = sorted(done_at)[warm - 1]
     later = [at for at in done_at if at > first + TOGETHER_S]
     return len(later) / (max(later) - first)
+
+
+def middle_ratio(ones: Sequence[float], others: Sequence[float]) -> float:
+    """Of all pairs' the one in the middle."""
+    return statistics.median(ratios(ones, others))
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:

@@ -189,7 +189,8 @@ def _holder(process: psutil.Process, driver: int) -> str | None:
         return "decoders"
     if command.startswith("ray::") or "default_worker" in command:
         return "workers"
-    return "ray" if "/ray/" in command else None
+    # A forkserver's command has all of sys.path in it, Ray's folders among them.
+    return "ray" if "/ray/" in command and "multiprocessing" not in command else None
 
 
 def _own_mib(process: psutil.Process, driver: int) -> float:

@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -30,10 +31,16 @@ from s4v_core.records import plan, units
 from s4v_core.records.indexing import INDEX_SCHEMA
 from s4v_core.records.schemas import UNIT_SIZE
 from s4v_core.records.sources import Shard, find_shards
-from tests.perf.measuring import by_turns, record, spread
+from tests.perf.measuring import Goal, by_turns, record, spread
 from tests.perf.passes import Cluster, at_work, caption, cluster, write_shards
 
 IMAGES, PAIRS = 1_200_000, 5
+NAMES = {
+    "first_s": "first new image, s",
+    "first_mib": "driver then, MiB",
+    "end_s": "end of the process, s",
+    "end_mib": "driver's peak, MiB",
+}
 GOALS = {"first_s": 30, "first_mib": 1000**3 / 2**20}
 LOOK_EVERY_S = 0.02
 WRITERS = 8
@@ -162,6 +169,17 @@ def _of_shard(rows: pa.Table, shard: Shard) -> pa.Table:
     return rows
 
 
+def goals(figures: Mapping[str, Any]) -> list[Goal]:
+    return [
+        Goal(f"more with {IMAGES:,} rows done: {NAMES[name]}", _more(*figures[name]), most, False)
+        for name, most in GOALS.items()
+    ]
+
+
+def _more(mine: Sequence[float], theirs: Sequence[float]) -> float:
+    return statistics.median(mine) - statistics.median(theirs)
+
+
 def _record(resumed: Start, empty: Start) -> None:
     sides = (resumed, empty)
     figures = {
@@ -170,16 +188,14 @@ def _record(resumed: Start, empty: Start) -> None:
         "end_s": [[side.end.s] for side in sides],
         "end_mib": [[side.end.mib] for side in sides],
     }
-    names = {"first_s": "first new image, s", "first_mib": "driver then, MiB"}
-    names |= {"end_s": "end of the process, s", "end_mib": "driver's peak, MiB"}
     lines = [
         f"| {IMAGES:,} rows done | resumed | empty output | more | goal |",
         "|---|---|---|---|---|",
     ]
     for name, (mine, theirs) in figures.items():
-        more = statistics.median(mine) - statistics.median(theirs)
         goal = f"{GOALS[name]:.0f}" if name in GOALS else ""
-        cells = (names[name], spread(mine, 1), spread(theirs, 1), f"{more:.1f}", goal)
+        more = f"{_more(mine, theirs):.1f}"
+        cells = (NAMES[name], spread(mine, 1), spread(theirs, 1), more, goal)
         lines.append(f"| {' | '.join(cells)} |")
     record("resume", figures, "\n".join(lines))
 

@@ -27,6 +27,12 @@ class Family:
     def go_on(self) -> None:
         self._send(signal.SIGCONT)
 
+    def kill(self) -> None:
+        """All that there are now, at once."""
+        self.stop()
+        self._send(signal.SIGKILL)
+        self._process.wait()
+
     def _send(self, what: signal.Signals) -> None:
         for process in self._stopped:
             with contextlib.suppress(psutil.NoSuchProcess):

@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,33 @@ class Report:
     done_at: list[float] = field(default_factory=list)
     prompt_tokens: list[int] = field(default_factory=list)
     output_tokens: list[int] = field(default_factory=list)
+
+
+class Slices:
+    """Measurements of a way that tells only at its end when each image was done."""
+
+    def __init__(self, counted: int) -> None:
+        """Args:
+        counted: Images of a measurement.
+        """
+        self.counted = counted
+        self._begun: list[tuple[float, Report]] = []
+
+    def begin(self) -> tuple[float, Report]:
+        """Now (seconds since 1970), and the report that will be filled."""
+        self._begun.append((time.time(), Report()))
+        return self._begun[-1]
+
+    def fill(self, ends: Iterable[tuple[float, int, int]]) -> None:
+        """Args:
+        ends: Of each image when it was done, and the tokens of its prompt and its caption.
+        """
+        ends = sorted(ends)
+        for since, report in self._begun:
+            later = [end for end in ends if end[0] > since][: self.counted]
+            columns = report.done_at, report.prompt_tokens, report.output_tokens
+            for column, values in zip(columns, zip(*later, strict=True), strict=True):
+                column.extend(values)
 
 
 class Watched(ABC):
@@ -96,8 +123,7 @@ class Pass(Watched):
                 f"{n:04d}.jpg": image for n, image in enumerate(images[first : first + SHARD])
             }
             write_tar(folder / "shards" / f"{first:04d}.tar", members)
-        self._counted, self._output = counted, folder / "out"
-        self._slices: list[tuple[float, Report]] = []
+        self._output, self._slices = folder / "out", Slices(counted)
         self._process = start("caption.py", *_flags(checkpoint, folder), cwd=folder)
         self._family = Family(self._process)
         wait_for_units(self._output, 1, self._process, LIMIT_S)
@@ -108,22 +134,19 @@ class Pass(Watched):
         self._family.go_on()
         _, complaints = self._process.communicate()
         assert self._process.returncode == 0, complaints[-3000:]
-        rows = sorted(check_rows(self._output), key=lambda row: row["created_at"])
-        for since, report in self._slices:
-            later = [row for row in rows if row["created_at"].timestamp() > since]
-            for row in later[: self._counted]:
-                report.done_at.append(row["created_at"].timestamp())
-                report.prompt_tokens.append(row["prompt_tokens"])
-                report.output_tokens.append(row["output_tokens"])
+        self._slices.fill(
+            (row["created_at"].timestamp(), row["prompt_tokens"], row["output_tokens"])
+            for row in check_rows(self._output)
+        )
 
     def _report(self) -> Report:
-        self._slices.append((time.time(), Report()))
+        _, report = self._slices.begin()
         self._family.go_on()
         # One unit more: of the first one some images were done before.
-        units = len(list((self._output / "captions").iterdir())) + self._counted // UNIT + 1
+        units = len(list((self._output / "captions").iterdir())) + self._slices.counted // UNIT + 1
         wait_for_units(self._output, units, self._process, LIMIT_S)
         self._family.stop()
-        return self._slices[-1][1]
+        return report
 
 
 def _flags(checkpoint: Path, folder: Path) -> list[str]:

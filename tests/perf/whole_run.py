@@ -19,6 +19,7 @@ import argparse
 import itertools
 import statistics
 import tempfile
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,12 @@ import pyarrow.parquet as pq
 
 from s4v_core.records import plan, units
 from tests.flow.oracle import planned_and_found
-from tests.perf.measuring import record, recorded
+from tests.perf.measuring import Goal, record, recorded
 from tests.perf.passes import HOLDERS, SHARD, Cluster, Ran, caption, cluster, write_shards
 
 FEW, MANY, ALL = 10_000, 100_000, 1_200_000
 TENTHS = 10
+SMALL_MIB = 64
 
 
 def main(images: int = MANY) -> None:
@@ -154,6 +156,30 @@ def _peaks_table(found: dict[int, dict[str, Any]]) -> str:
         cells = " | ".join(f"{run['peak_mib'][holder]:,.0f}" for holder in HOLDERS)
         lines.append(f"| {count:,} | {cells} | {count / run['wall_s']:.0f} |")
     return "\n".join(lines)
+
+
+def goals(figures: Mapping[str, Any]) -> list[Goal]:
+    """Of the long runs."""
+    many = {int(count): run for count, run in figures.items() if int(count) != FEW}
+    return [goal for count in sorted(many) for goal in _goals(f"{count:,} rows", many[count])]
+
+
+def _goals(title: str, run: Mapping[str, Any]) -> list[Goal]:
+    found = [Goal(f"{title}: rows/s of the second half over the first", _kept(run), 0.9)]
+    for holder in HOLDERS:
+        # What little there is varies.
+        grown = run["mib"][holder][-1] - run["mib"][holder][1]
+        most = max(0.1 * run["mib"][holder][1], SMALL_MIB)
+        found.append(Goal(f"{title}: MiB more of {holder} at the end", grown, most, False))
+    for name, (planned, was) in run["forecast"].items():
+        found.append(Goal(f"{title}: {name} beside the plan", abs(was / planned - 1), 0.15, False))
+    return found
+
+
+def _kept(run: Mapping[str, Any]) -> float:
+    """Of the rate; the first tenth has all starts in it."""
+    rates, half = run["rows_per_s"], TENTHS // 2
+    return statistics.median(rates[half:]) / statistics.median(rates[1:half])
 
 
 def _images_asked() -> int:
