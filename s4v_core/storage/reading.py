@@ -27,8 +27,11 @@ SHORTEST_LIMIT_S = 30.0
 UNKNOWN_LENGTH = 64 << 20
 """Counted for whole files, whose length nobody asked for: more than any image may have."""
 
-FETCHED_AT_ONCE = 1 << 20
-"""Bytes of a local file that the kernel is asked for: of more it may fetch only the beginning."""
+LOCAL_BLOCK = 64 << 10
+"""Bytes of a local file that are read at once."""
+
+LARGEST_GAP = 1 << 20
+"""Bytes of a local file that are rather read than left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,31 +210,29 @@ def read_tail(uri: str, length: int) -> bytes:
 def open_to_read(uri: str, block_mib: int = 8) -> Iterator[BinaryIO]:
     """A seekable file that reads ahead in large blocks: for one pass from front to back."""
     fs, path = locate(uri)
-    ahead = block_mib << 20
     if isinstance(fs, LocalFileSystem):
-        with call(uri, lambda: io.BufferedReader(_LocalFile(path, ahead))) as local:
+        with call(uri, lambda: io.BufferedReader(_LocalFile(path), LOCAL_BLOCK)) as local:
             yield local
         return
+    ahead = block_mib << 20
     with call(uri, lambda: fs.open(path, "rb", block_size=ahead, cache_type="readahead")) as file:
         yield cast(BinaryIO, _PatientFile(uri, file))
 
 
 class _LocalFile(io.FileIO):
-    """Has the kernel fetch what lies ahead of where is sought. By itself it does so only for what
-    is read without gaps, and the headers of a tar shard each wait for the disk: five times as long
-    for images of 20 kB (tests/perf: indexing)."""
+    """Reads what lies before the next place, instead of leaving it out. The kernel fetches ahead
+    for those who read without gaps; the headers of a tar shard would each wait for the disk, and
+    to ask for what lies ahead (`posix_fadvise`) takes twice as long as to read it
+    (tests/perf: indexing)."""
 
-    def __init__(self, path: str, ahead: int) -> None:
+    def __init__(self, path: str) -> None:
         super().__init__(path)
-        self._ahead, self._asked = ahead, 0
+        self._left_out = memoryview(bytearray(LARGEST_GAP))
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        at = super().seek(offset, whence)
-        self._asked = max(self._asked, at)
-        while self._asked < at + self._ahead:
-            os.posix_fadvise(self.fileno(), self._asked, FETCHED_AT_ONCE, os.POSIX_FADV_WILLNEED)
-            self._asked += FETCHED_AT_ONCE
-        return at
+        if whence == os.SEEK_SET and 0 < (gap := offset - self.tell()) <= LARGEST_GAP:
+            self.readinto(self._left_out[:gap])
+        return super().seek(offset, whence)
 
 
 class _PatientFile(io.RawIOBase):
