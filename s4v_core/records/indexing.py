@@ -113,9 +113,9 @@ def _index_tar(shard: Shard) -> ShardIndex:
     source = storage.base_name(storage.parent(shard.uri))
     keys: set[str] = set()
     for number, member in enumerate(found.members):
-        key, end = _split(member.name)
         if _hidden(member.name):
             continue
+        key, end = _split(member.name)
         if end in NOT_IMAGES:
             index.skipped += end not in SIDECARS
             continue

@@ -222,8 +222,8 @@ def open_to_read(uri: str, block_mib: int = 8) -> Iterator[BinaryIO]:
 class _LocalFile(io.FileIO):
     """Reads what lies before the next place, instead of leaving it out. The kernel fetches ahead
     for those who read without gaps; the headers of a tar shard would each wait for the disk, and
-    to ask for what lies ahead (`posix_fadvise`) takes twice as long as to read it
-    (tests/perf: indexing)."""
+    to ask for what lies ahead (`posix_fadvise`) took longer than to read it
+    (tests/perf/RESULTS.md: Indexing)."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path)

@@ -85,7 +85,7 @@ Rounds = Mapping[str, Sequence[Report]]
 
 
 def main() -> None:
-    """Runs for half an hour on two slow cores (AMD EPYC)."""
+    """Takes about half of the time of `make bench`."""
     # Before the process is there that the others are forked from, for it will not hear of them:
     # Ray asks for a token in each that it starts on one machine.
     os.environ |= {"VLLM_NO_USAGE_STATS": "1", "RAY_AUTH_MODE": "token"}
