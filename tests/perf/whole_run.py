@@ -11,7 +11,8 @@ Read along the tenths of the run, each of as many rows: rows/s, and peaks of mem
 same in the last as in the second (the first has all starts in it). Files: one for each unit and
 nothing left over; sizes are the least, the median and the greatest. Planned and found: within 15 %.
 In the last table peaks of whole runs stand below each other; flat is what does not grow with them.
-By itself the benchmark takes 1.2 million images, an hour on two slow cores; `make bench` takes 100,000. What was measured with another number stays in the tables.
+By itself the benchmark takes 1.2 million images, an hour on two slow cores; `make
+bench` takes 100,000. What was measured with another number stays in the tables.
 """
 
 import argparse
