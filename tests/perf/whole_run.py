@@ -8,9 +8,11 @@ all that is around it runs as fast as it can. First a run of 10,000 images; then
 of the many images, and their run. Memory is looked at every second: RSS of the driver, of all
 others what is theirs alone, and the object store.
 Read along the tenths of the run, each of as many rows: rows/s, and peaks of memory, must be the
-same in the last as in the second (the first has all starts in it). Files: one for each unit and
-nothing left over; sizes are the least, the median and the greatest. Planned and found: within 15 %.
-In the last table peaks of whole runs stand below each other; flat is what does not grow with them.
+same in the last as in the second (the first has all starts in it). A goal of the rate takes the
+medians of both halves, for a tenth of a run varies. Files: one for each unit
+and nothing left over; sizes are the least, the median and the greatest. Planned and found: within
+15 %. In the last table peaks of whole runs stand below each other; flat is what does not grow with
+them.
 By itself the benchmark takes 1.2 million images, an hour on two slow cores; `make
 bench` takes 100,000. What was measured with another number stays in the tables.
 """
