@@ -1,7 +1,16 @@
-"""The bare loop that the training loop is measured against: for a process of its own."""
+"""The bare loop that the training loop is measured against.
 
+python -m tests.perf.bare_training STEPS bare|fed FLAG ...
+
+trains what `finetune.py` with these flags trains, and writes to STEPS after each step its seconds
+and its loss. Nothing else is recorded, nobody is told.
+"""
+
+import json
+import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import torch
 from transformers import LlavaForConditionalGeneration
@@ -22,34 +31,42 @@ from s4v_core.training.sharding import build_sharded
 from s4v_core.training.step import Step
 from s4v_core.training.world import World, lone_world
 
+THREADS = 1
+"""Of torch: what Ray gives a worker of one CPU."""
 
-def train_bare(flags: list[str], threads: int, alone: bool) -> list[tuple[float, float]]:
-    """Trains what `finetune.py` with these flags trains; seconds and loss of each step.
 
-    Nothing is recorded, nobody is told.
-
-    Args:
-        alone: Whether parameters are plain and all tensors lie in memory before the first step; or
-            the model is the product's, sharded over a world of one, and its loader reads ahead.
+def main(steps: str, way: str, *flags: str) -> None:
+    """Args:
+    way: "bare", where parameters are plain and all tensors lie in memory before the first
+        step, or "fed", where the model is the product's, sharded over a world of one, and its
+        loader reads ahead.
     """
-    torch.set_num_threads(threads)
+    torch.set_num_threads(THREADS)
     torch.set_float32_matmul_precision("high")  # as the product's loop
-    _, run = prepare_run(check_stage(parse(FINETUNE, flags, "")))
+    _, run = prepare_run(check_stage(parse(FINETUNE, list(flags), "")))
     reader = _reader(run)
-    if alone:
-        return _trained(run, _plain(run), [reader[step] for step in range(run.steps)])
+    if way == "bare":
+        _record(_trained(run, _plain(run), [reader[step] for step in range(run.steps)]), steps)
+        return
     with lone_world("cpu") as world:
         ahead = read_steps(reader, range(run.steps), run.job.loader_workers)
-        return _trained(run, _sharded(run, world), ahead)
+        _record(_trained(run, _sharded(run, world), ahead), steps)
+
+
+def _record(found: Iterable[tuple[float, float]], steps: str) -> None:
+    with Path(steps).open("w") as sink:
+        for step in found:
+            sink.write(json.dumps(step) + "\n")
+            sink.flush()
 
 
 def _trained(
     run: Run, step: Step, batches: Iterable[list[MicroBatch]]
-) -> list[tuple[float, float]]:
+) -> Iterator[tuple[float, float]]:
     settings = run.job.optimiser
     parameters = [p for p in step.parameters() if p.requires_grad]
     optimiser = adamw(parameters, settings)
-    found, started = [], time.monotonic()
+    started = time.monotonic()
     for number, rounds in enumerate(batches):
         loss = _backward(step, rounds)
         torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
@@ -58,9 +75,8 @@ def _trained(
         optimiser.step()
         optimiser.zero_grad()
         ended = time.monotonic()
-        found.append((ended - started, loss))
+        yield ended - started, loss
         started = ended
-    return found
 
 
 def _reader(run: Run) -> StepReader:
@@ -102,3 +118,7 @@ def _backward(step: Step, rounds: list[MicroBatch]) -> float:
         part.backward()
         loss += float(part.detach())
     return loss
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

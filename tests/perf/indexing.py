@@ -60,16 +60,15 @@ def main() -> None:
         "| 100 shards on a disk | indexing, MB/s | reading, MB/s | ratio |",
         "|---|---|---|---|",
     ]
-    context = multiprocessing.get_context("spawn")  # what Ray's threads hold would be forked
-    with cluster(), ProcessPoolExecutor(CORES, context) as pool:
-        for size, count in IMAGES.items():
-            with tempfile.TemporaryDirectory() as name:
-                paths = _write(Path(name), SHARDS, count, size)
-                found = _local(find_shards([name]), paths, count, pool)
-            for way, (mine, theirs) in found.items():
-                figures[f"{way}, {size} bytes"] = {"index_mb_s": mine, "read_mb_s": theirs}
-                cells = (spread(mine, 0), spread(theirs, 0), spread(ratios(mine, theirs)))
-                lines.append(f"| images of {size // 1000} kB, {way} | {' | '.join(cells)} |")
+    for size, count in IMAGES.items():
+        with tempfile.TemporaryDirectory() as name:
+            paths = _write(Path(name), SHARDS, count, size)
+            shards = find_shards([name])
+            found = _alone(shards, paths, count) | _in_a_pass(shards, paths, count)
+        for way, (mine, theirs) in found.items():
+            figures[f"{way}, {size} bytes"] = {"index_mb_s": mine, "read_mb_s": theirs}
+            cells = (spread(mine, 0), spread(theirs, 0), spread(ratios(mine, theirs)))
+            lines.append(f"| images of {size // 1000} kB, {way} | {' | '.join(cells)} |")
     lines += ["", "| shards on S3 | bytes read over bytes stored | requests a shard |"]
     lines += ["|---|---|---|"]
     with _counted_s3() as (address, proxy):
@@ -80,26 +79,29 @@ def main() -> None:
     record("indexing", figures, "\n".join(lines))
 
 
-def _local(
-    shards: list[Shard], paths: list[Path], count: int, pool: ProcessPoolExecutor
-) -> dict[str, tuple[list[float], list[float]]]:
-    """MB/s of indexing and of reading, by how many take part."""
-    size = plain(paths)  # and the page cache is warm
-    parts = [paths[at::CORES] for at in range(CORES)]
-    images = len(shards) * count
-    alone = partial(_rate, size, partial(_indexed, shards, images))
-    flow = partial(_rate, size, partial(_indexed_by_ray, shards, images))
-    flow(), list(pool.map(plain, parts))  # their processes have started
-    reading = partial(_rate, size, partial(plain, paths))
-    found = {
-        "one process": by_turns(PAIRS, alone, reading),
-        "as a pass does": by_turns(
-            PAIRS, flow, partial(_rate, size, lambda: list(pool.map(plain, parts)))
-        ),
-    }
+Rates = dict[str, tuple[list[float], list[float]]]
+"""MB/s of indexing and of reading, by how many take part and where the bytes are."""
+
+
+def _alone(shards: list[Shard], paths: list[Path], count: int) -> Rates:
+    """No Ray runs beside it, whose own processes never rest."""
     os.sync()
-    cold = by_turns(PAIRS, partial(_forgotten, paths, alone), partial(_forgotten, paths, reading))
-    return {COLD: cold} | found
+    size = plain(paths)  # and the page cache is warm
+    mine = partial(_rate, size, partial(_indexed, shards, len(shards) * count))
+    theirs = partial(_rate, size, partial(plain, paths))
+    cold = by_turns(PAIRS, partial(_forgotten, paths, mine), partial(_forgotten, paths, theirs))
+    return {COLD: cold, "one process": by_turns(PAIRS, mine, theirs)}
+
+
+def _in_a_pass(shards: list[Shard], paths: list[Path], count: int) -> Rates:
+    parts = [paths[at::CORES] for at in range(CORES)]
+    context = multiprocessing.get_context("spawn")  # what Ray's threads hold would be forked
+    with cluster(), ProcessPoolExecutor(CORES, context) as pool:
+        size = sum(pool.map(plain, parts))  # its processes have started
+        mine = partial(_rate, size, partial(_indexed_by_ray, shards, len(shards) * count))
+        mine()  # and Ray's have
+        theirs = partial(_rate, size, lambda: list(pool.map(plain, parts)))
+        return {"as a pass does": by_turns(PAIRS, mine, theirs)}
 
 
 def _forgotten(paths: list[Path], measured: Callable[[], float]) -> float:

@@ -6,13 +6,15 @@ The loop is `finetune.py` with one worker of Ray Train; it shards, reads and dec
 every step and tells the driver. The bare loop is plain PyTorch in one process: the same forward,
 weights, optimiser, precision and threads, the same tensors, all in memory before it starts. A third
 is that bare loop on the product's sharded model, with the product's loader reading ahead: what of
-the loss is theirs, and what Ray's and the record's. All losses must agree, step by step. Counted is
-the median step without the first three; a step is the time from end to end, so nothing lies between
-steps. Checkpoints are none.
-Read bare/loop: the share of a step that is left for the model. Goal: 0.97, by the best times of
-each step, for what others on the machine take can only make one longer. Beside it stand the pairs'
-medians and the sums of the steps, which see what happens now and then. Data wait is the share of
-the step in which there was nothing to compute. Goal: at most 1 %.
+the loss is theirs, and what Ray's and the record's. All losses must agree, step by step. A step is
+the time from end to end, so nothing lies between steps. Checkpoints are none.
+All three start once, and while it is one's turn the processes of the others are stopped (SIGSTOP):
+turns are short, for these machines change by more in half a minute than a loop takes. Counted are
+the steps that no way was stopped in, behind the first stop of each.
+Read bare/loop: the share of a step that is left for the model; in brackets are the least and the
+greatest fifth of the steps. Goal: 0.97, by the step in the middle. The sums of steps beside it see
+what happens now and then. Data wait is the share of the step in which there was nothing to compute.
+Goal: at most 1 %.
 Padding is the share of all computed places in 20,000 drawn lengths and the paper's batches. The
 loss head's peak is resident memory above what was there before, in fresh processes; chunked and
 plain must agree in loss and gradients to about 1e-6.
@@ -21,10 +23,16 @@ plain must agree in loss and gradients to about 1e-6.
 import itertools
 import json
 import multiprocessing
+import signal
 import statistics
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,106 +42,149 @@ import numpy as np
 from s4v_core.training.metrics import read_metrics
 from tests.conftest import photo
 from tests.flow import scripts
-from tests.perf.bare_training import train_bare
+from tests.perf.bare_training import THREADS
 from tests.perf.heavy import build_trainable
 from tests.perf.loss_memory import Sizes, largest_difference, measure
-from tests.perf.measuring import Goal, by_turns, ratios, record, spread
+from tests.perf.measuring import Goal, record, spread
 from tests.perf.padding import dealt_share, draw_lengths, drawn_share
+from tests.perf.stopping import Family
 
-PAIRS, STEPS = 5, 15
+ROUNDS, TURN_S = 12, 8.0
+"""Of each way; a step takes less than a turn on any machine."""
+STEPS = 160
+"""More than anybody comes to."""
+FIFTHS = 5
 BATCH = 8
 """Samples that the paper's finetuning gives a GPU at once."""
-COLD_STEPS = 3
-"""Not counted: memory is touched for the first time, and samples are not read ahead yet."""
-THREADS = 1
-"""Of torch, on both sides: what Ray gives a worker of one CPU."""
+DIFFERENT = 120
 SIZE = (640, 480)
 LOSS_DIFFERENCE = 1e-4
 """Largest relative one of a step, bare against loop: the same work was done."""
+LIMIT_S = 300
+"""For a training to start."""
+POLL_S = 0.2
 SAMPLES, WORKERS = 20_000, (16, 4)
 """Of the padding; the paper's finetuning had 16."""
 HEAD = Sizes(rows=4, tokens=2048, width=512, vocabulary=32_000)
 LABELLED = (0.25, 1.0)
 """Shares of the places: as where captions are learnt, and the worst case."""
 HEAD_DIFFERENCE = 1e-5
+LOOP, BARE, FED = "loop", "bare", "fed"
 
 T = TypeVar("T")
 Rows = list[tuple[str, str, str]]
-Steps = list[tuple[float, float]]
-"""Seconds and loss of each."""
 
 
-class Loop:
-    """`finetune.py` in processes of its own, a new output each time.
-
-    Attributes:
-        steps: Of each measurement, as the loop recorded them.
-        waits: Per cent of each measurement's counted steps that were spent waiting for data.
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Attributes:
+    waited_s: Of `seconds`, without anything to compute.
     """
 
-    def __init__(self, flags: Sequence[str], folder: Path) -> None:
-        self._flags, self._folder = flags, folder
-        self.steps: list[Steps] = []
-        self.waits: list[float] = []
+    seconds: float
+    loss: float
+    waited_s: float = 0.0
 
-    def measure(self) -> float:
-        """Seconds of the median step."""
-        output = self._folder / f"loop-{len(self.steps)}"
-        code, _, error = scripts.run(
-            *("finetune.py", *self._flags, "--output", str(output)),
-            cwd=self._folder,
-            OMP_NUM_THREADS=str(THREADS),
+
+class Training:
+    """One that starts once, and whose processes are stopped while it is others' turn."""
+
+    def __init__(
+        self, process: subprocess.Popen[str], read: Callable[[], Sequence[Step]], first: int = 1
+    ) -> None:
+        """Args:
+        read: What it has told of its steps so far.
+        first: Steps before it is stopped for the first time.
+        """
+        self._process, self._family, self.steps = process, Family(process), read
+        deadline = time.monotonic() + LIMIT_S
+        while len(read()) < first:
+            assert process.poll() is None, process.communicate()[1][-3000:]
+            assert time.monotonic() < deadline
+            time.sleep(POLL_S)
+        self._family.stop()
+
+    def turn(self) -> None:
+        self._family.go_on()
+        time.sleep(TURN_S)
+        assert self._process.poll() is None, "it has come to its end: more steps are needed"
+        self._family.stop()
+
+    def close(self) -> None:
+        """As by Ctrl-C: then all steps are told."""
+        self._family.go_on()
+        self._process.send_signal(signal.SIGINT)
+        self._process.communicate()
+
+
+def _start_loop(flags: Sequence[str], folder: Path) -> Training:
+    """`finetune.py`."""
+    output = str(folder / LOOP)
+    flags = [*flags, "--output", output]
+    process = scripts.start("finetune.py", *flags, cwd=folder, OMP_NUM_THREADS=str(THREADS))
+
+    def read() -> list[Step]:
+        return [Step(m.step_s, m.loss, m.data_wait_s) for m in read_metrics(output)]
+
+    return Training(process, read)
+
+
+def _start_bare(name: str, flags: Sequence[str], folder: Path, first: int) -> Training:
+    """The same without anything around it, or (FED) only with sharding and loader."""
+    steps, log = folder / f"{name}.jsonl", folder / f"{name}.log"
+    module = ("-m", "tests.perf.bare_training", str(steps), name)
+    with log.open("w") as sink:
+        process = subprocess.Popen(
+            [sys.executable, *module, *flags, "--output", str(folder / name)],
+            cwd=scripts.ROOT,
+            stdout=sink,
+            stderr=subprocess.PIPE,
+            text=True,
         )
-        assert code == 0, error[-3000:]
-        found = read_metrics(str(output))
-        assert len(found) == STEPS
-        self.steps.append([(step.step_s, step.loss) for step in found])
-        waited, seconds = sum(m.data_wait_s for m in found[COLD_STEPS:]), _counted(self.steps[-1])
-        self.waits.append(100 * waited / sum(seconds))
-        return statistics.median(seconds)
 
+    def read() -> list[Step]:
+        lines = steps.read_text().split("\n")[:-1] if steps.exists() else []
+        return [Step(*json.loads(line)) for line in lines]
 
-class Bare:
-    """The same without anything around it, or only with sharding and loader.
-
-    Attributes:
-        steps: Of each measurement.
-    """
-
-    def __init__(self, flags: Sequence[str], folder: Path, alone: bool) -> None:
-        self._flags, self._folder, self._alone = flags, folder, alone
-        self.steps: list[Steps] = []
-
-    def measure(self) -> float:
-        """Seconds of the median step."""
-        output = self._folder / f"{'bare' if self._alone else 'fed'}-{len(self.steps)}"
-        flags = [*self._flags, "--output", str(output)]
-        self.steps.append(_in_new_process(train_bare, flags, THREADS, self._alone))
-        return statistics.median(_counted(self.steps[-1]))
+    return Training(process, read, first)
 
 
 def _in_new_process(function: Callable[..., T], *arguments: Any) -> T:
     """What a function returns that no earlier measurement left memory, threads or caches for: its
     process is forked from one that has only imported."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([train_bare.__module__, measure.__module__])
+    context.set_forkserver_preload([measure.__module__])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function, *arguments).result()
 
 
 def main() -> None:
-    """Runs for about ten minutes on two cores."""
+    """Runs for about eight minutes on two cores."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         flags = _flags(_write_lessons(folder / "lessons"), build_trainable(folder / "start"))
-        ways = Loop(flags, folder), Bare(flags, folder, False), Bare(flags, folder, True)
-        medians = by_turns(PAIRS, *(way.measure for way in ways))
-    pace, rows = _pace(ways, medians)
+        steps = _by_turns(flags, folder)
+    pace, rows = _pace(steps)
     padding, padding_rows = _padding()
     head, head_rows = _head()
     lines = [f"| {' | '.join(row)} |" for row in (*rows, *padding_rows, *head_rows)]
     table = "\n".join(("| measured | result | goal |", "|---|---|---|", *lines))
     record("training", {"pace": pace, "padding": padding, "head": head}, table)
+
+
+def _by_turns(flags: Sequence[str], folder: Path) -> dict[str, Sequence[Step]]:
+    """Every second round is backwards: a machine that slows down in a round does so to others."""
+    with ExitStack() as stack:
+        ways = {LOOP: stack.enter_context(closing(_start_loop(flags, folder)))}
+        # All go on from about the same step, so that each is taken by turns.
+        first = len(ways[LOOP].steps())
+        for name in (FED, BARE):
+            ways[name] = stack.enter_context(closing(_start_bare(name, flags, folder, first)))
+        for number in range(ROUNDS):
+            print(f"   round {number + 1} of {ROUNDS}", flush=True)  # noqa: T201
+            for name in reversed(ways) if number % 2 else ways:
+                ways[name].turn()
+    return {name: way.steps() for name, way in ways.items()}
 
 
 def _flags(lessons: Path, model: Path) -> list[str]:
@@ -149,11 +200,12 @@ def _flags(lessons: Path, model: Path) -> list[str]:
 def _write_lessons(folder: Path) -> Path:
     """Photographs with captions that differ in length as ShareGPT4V's do."""
     folder.mkdir()
+    pictures = [photo(seed, SIZE) for seed in range(DIFFERENT)]
     counts = np.random.default_rng(0).normal(190, 60, STEPS * BATCH).clip(20, 400).astype(int)
     words = ("a", "large", "red", "circle", "in", "the", "upper", "left", "corner")
     records = []
     for number, count in enumerate(counts):
-        (folder / f"{number}.jpg").write_bytes(photo(number, SIZE))
+        (folder / f"{number}.jpg").write_bytes(pictures[number % DIFFERENT])
         turns = [
             {"from": "human", "value": "<image>\nWhat do you see?"},
             {"from": "gpt", "value": " ".join(itertools.islice(itertools.cycle(words), count))},
@@ -163,41 +215,66 @@ def _write_lessons(folder: Path) -> Path:
     return folder
 
 
-def _pace(
-    ways: tuple[Loop, Bare, Bare], medians: Sequence[Sequence[float]]
-) -> tuple[Mapping[str, Any], Rows]:
-    (loop, fed, bare), (loop_s, fed_s, bare_s) = ways, medians
+def _pace(steps: Mapping[str, Sequence[Step]]) -> tuple[Mapping[str, Any], Rows]:
+    counted = _counted(steps)
+    loop, fed, bare = ([steps[way][number] for number in counted] for way in (LOOP, FED, BARE))
     apart = max(
-        largest_difference([loss for _, loss in one], [loss for _, loss in other])
-        for way in (fed, bare)
-        for one, other in zip(loop.steps, way.steps, strict=True)
+        largest_difference([step.loss for step in loop], [step.loss for step in other])
+        for other in (fed, bare)
     )
     assert apart < LOSS_DIFFERENCE, f"they did not train the same: losses differ by {apart:.1e}"
-    mine, theirs = (list(map(_counted, way.steps)) for way in (loop, bare))
-    whole = ratios([sum(run) for run in theirs], [sum(run) for run in mine])
+    waits = [_waited_percent(part) for part in _fifths(loop)]
     rows = [
-        ("loop under Ray Train, s a step", spread(loop_s, 3), ""),
-        ("bare loop, s a step", spread(bare_s, 3), ""),
-        ("bare loop with sharding and loader, s a step", spread(fed_s, 3), ""),
-        ("bare/loop", spread(ratios(bare_s, loop_s), 3), ""),
-        ("bare/with sharding and loader", spread(ratios(bare_s, fed_s), 3), ""),
-        ("with sharding and loader/loop", spread(ratios(fed_s, loop_s), 3), ""),
-        ("bare/loop, all steps together", spread(whole, 3), ""),
-        ("bare/loop, the best of each step", f"{_best(theirs) / _best(mine):.3f}", "0.97"),
-        ("waiting for data, % of a step", spread(loop.waits), "1"),
+        ("steps counted", f"{len(counted)}", ""),
+        ("loop under Ray Train, s a step", _middles([step.seconds for step in loop]), ""),
+        ("bare loop, s a step", _middles([step.seconds for step in bare]), ""),
+        ("bare loop with sharding and loader, s a step", _middles([s.seconds for s in fed]), ""),
+        ("bare/loop", _middles(_quotients(bare, loop)), "0.97"),
+        ("bare/with sharding and loader", _middles(_quotients(bare, fed)), ""),
+        ("with sharding and loader/loop", _middles(_quotients(fed, loop)), ""),
+        ("bare/loop, sums of steps", spread(_of_sums(bare, loop), 3), ""),
+        ("waiting for data, % of a step", spread(waits), "1"),
     ]
-    steps = {"loop": loop.steps, "fed": fed.steps, "bare": bare.steps}
-    return steps | {"waits": loop.waits, "losses_differ_by": apart}, rows
+    figures: dict[str, Any] = {name: list(map(astuple, found)) for name, found in steps.items()}
+    return figures | {"counted": counted, "losses_differ_by": apart}, rows
 
 
-def _counted(steps: Steps) -> list[float]:
-    """Seconds of a run's steps, without the cold ones."""
-    return [seconds for seconds, _ in steps[COLD_STEPS:]]
+def _counted(steps: Mapping[str, Sequence[Step]]) -> list[int]:
+    """Numbers of the steps that no way was stopped in, behind the first stop of each."""
+    shortest = min(map(len, steps.values()))
+    stopped = [
+        {number for number, step in enumerate(found[1:], 1) if step.seconds > TURN_S}
+        for found in steps.values()
+    ]
+    first = max(map(min, stopped))
+    return [n for n in range(first + 1, shortest) if not any(n in ones for ones in stopped)]
 
 
-def _best(runs: Sequence[Sequence[float]]) -> float:
-    """Seconds of all steps, each as in the run that was quickest with it."""
-    return sum(map(min, zip(*runs, strict=True)))
+def _quotients(ones: Sequence[Step], others: Sequence[Step]) -> list[float]:
+    """Of the seconds, step by step."""
+    return [one.seconds / other.seconds for one, other in zip(ones, others, strict=True)]
+
+
+def _of_sums(ones: Sequence[Step], others: Sequence[Step]) -> list[float]:
+    """Of the seconds of each fifth."""
+    sums = [[sum(step.seconds for step in part) for part in _fifths(way)] for way in (ones, others)]
+    return [one / other for one, other in zip(*sums, strict=True)]
+
+
+def _middles(values: Sequence[float]) -> str:
+    """The one in the middle, and the least and the greatest fifth by theirs."""
+    parts = [statistics.median(part) for part in _fifths(values)]
+    return f"{statistics.median(values):.3f} ({min(parts):.3f}-{max(parts):.3f})"
+
+
+def _fifths(values: Sequence[T]) -> list[Sequence[T]]:
+    """In their order."""
+    ends = [len(values) * number // FIFTHS for number in range(FIFTHS + 1)]
+    return [values[start:end] for start, end in itertools.pairwise(ends)]
+
+
+def _waited_percent(steps: Sequence[Step]) -> float:
+    return 100 * sum(step.waited_s for step in steps) / sum(step.seconds for step in steps)
 
 
 def _padding() -> tuple[Mapping[str, Any], Rows]:
@@ -235,11 +312,11 @@ def _head() -> tuple[Mapping[str, Any], Rows]:
 
 def goals(figures: Mapping[str, Any]) -> list[Goal]:
     pace = figures["pace"]
-    bare, loop = (_best(list(map(_counted, pace[way]))) for way in ("bare", "loop"))
-    waiting = statistics.median(pace["waits"])
+    bare, loop = ([Step(*pace[way][number]) for number in pace["counted"]] for way in (BARE, LOOP))
+    kept = statistics.median(_quotients(bare, loop))
     return [
-        Goal("training step of a bare loop over that under Ray Train", bare / loop, 0.97),
-        Goal("waiting for data, % of a training step", waiting, 1.0, False),
+        Goal("training step of a bare loop over that under Ray Train", kept, 0.97),
+        Goal("waiting for data, % of a training step", _waited_percent(loop), 1.0, False),
     ]
 
 
