@@ -8,8 +8,9 @@ a million images fit no memory. Elsewhere both find the bytes in the page cache,
 fast as it can be, so that is what the headers cost beyond their bytes. "One process" is a function
 call for each shard; "as a pass does" is its Ray Data job, on a Ray that runs and whose workers have
 started, against as many plain loops as there are cores. Read the ratio of the rates: above 1,
-indexing is done before the bytes could have been read. Goal: 0.90. It depends on how large images
-are, so there are two sizes.
+indexing is done before the bytes could have been read. Goal: 0.90 in every pair, for one process
+reads and then looks at headers, so that the ratio goes down where the disk happens to be quick. It
+depends on how large images are as well, so there are two sizes.
 On S3 (moto) what counts is what crosses the network: bytes of all answers over bytes stored, for
 images alone and with texts beside them. Goal: at most one read of each shard, which is 1.00 and
 the headers of the answers.
@@ -31,7 +32,7 @@ from s4v_core.records.indexing import index_shard
 from s4v_core.records.sources import Shard, find_shards
 from tests.conftest import moto_server, write_tar
 from tests.faults.proxy import FaultProxy
-from tests.perf.measuring import Goal, by_turns, middle_ratio, ratios, record, spread
+from tests.perf.measuring import Goal, by_turns, ratios, record, spread
 from tests.perf.passes import cluster
 
 SHARDS, S3_SHARDS, PAIRS = 100, 10, 5
@@ -183,8 +184,9 @@ def goals(figures: Mapping[str, Any]) -> list[Goal]:
     found = []
     for size in IMAGES:
         rates = figures[f"{COLD}, {size} bytes"]
-        ratio = middle_ratio(rates["index_mb_s"], rates["read_mb_s"])
-        found.append(Goal(f"indexing over reading, images of {size // 1000} kB", ratio, 0.9))
+        least = min(ratios(rates["index_mb_s"], rates["read_mb_s"]))
+        about = f"least indexing over reading in any pair, images of {size // 1000} kB"
+        found.append(Goal(about, least, 0.9))
     for beside in BESIDE:
         share = figures[f"S3, {beside}"]["read_over_stored"]
         found.append(Goal(f"bytes read from S3 over bytes stored, {beside}", share, 1.0, False))
