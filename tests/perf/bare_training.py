@@ -31,21 +31,22 @@ from s4v_core.training.sharding import build_sharded
 from s4v_core.training.step import Step
 from s4v_core.training.world import World, lone_world
 
+BARE, FED = "bare", "fed"
 THREADS = 1
 """Of torch: what Ray gives a worker of one CPU."""
 
 
 def main(steps: str, way: str, *flags: str) -> None:
     """Args:
-    way: "bare", where parameters are plain and all tensors lie in memory before the first
-        step, or "fed", where the model is the product's, sharded over a world of one, and its
+    way: BARE, where parameters are plain and all tensors lie in memory before the first
+        step, or FED, where the model is the product's, sharded over a world of one, and its
         loader reads ahead.
     """
     torch.set_num_threads(THREADS)
     torch.set_float32_matmul_precision("high")  # as the product's loop
     _, run = prepare_run(check_stage(parse(FINETUNE, list(flags), "")))
     reader = _reader(run)
-    if way == "bare":
+    if way == BARE:
         _record(_trained(run, _plain(run), [reader[step] for step in range(run.steps)]), steps)
         return
     with lone_world("cpu") as world:

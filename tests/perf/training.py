@@ -42,7 +42,7 @@ import numpy as np
 from s4v_core.training.metrics import read_metrics
 from tests.conftest import photo
 from tests.flow import scripts
-from tests.perf.bare_training import THREADS
+from tests.perf.bare_training import BARE, FED, THREADS
 from tests.perf.heavy import build_trainable
 from tests.perf.loss_memory import Sizes, largest_difference, measure
 from tests.perf.measuring import Goal, record, spread
@@ -69,7 +69,7 @@ HEAD = Sizes(rows=4, tokens=2048, width=512, vocabulary=32_000)
 LABELLED = (0.25, 1.0)
 """Shares of the places: as where captions are learnt, and the worst case."""
 HEAD_DIFFERENCE = 1e-5
-LOOP, BARE, FED = "loop", "bare", "fed"
+LOOP = "loop"
 
 T = TypeVar("T")
 Rows = list[tuple[str, str, str]]
