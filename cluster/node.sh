@@ -17,8 +17,8 @@ export RAY_USAGE_STATS_ENABLED=0
 export RAY_grpc_client_keepalive_time_ms=10000 RAY_grpc_client_keepalive_timeout_ms=10000
 # Ray would take 15 off its workers' priority: engines would give way to whatever else runs on the node.
 export RAY_worker_niceness=0
-# Endpoints refuse at the door while engines are busy (serve/shedding.py).
-export RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve.shedding:middlewares
+# Endpoints refuse at the door while engines are busy (serve/front/shedding.py).
+export RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve.front.shedding:middlewares
 
 # Every worker holds sockets to all others; the usual 1024 run out at a few dozen workers.
 ulimit -n 65536 2>/dev/null || ulimit -n "$(ulimit -Hn)"

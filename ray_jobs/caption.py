@@ -37,8 +37,8 @@ def main(argv: list[str]) -> int:
         score_demo,
     )
     from s4v_core.captioning.forecast import forecast
-    from s4v_core.captioning.outcome import Outcome
-    from s4v_core.captioning.status import first_captions
+    from s4v_core.runs.outcome import Outcome
+    from s4v_core.runs.status import first_captions
 
     # run.json holds all of it; the patterns of the gate would fill the screen.
     print(job.model_dump_json(indent=2, exclude={"gate": {"refusals", "boilerplate"}}))

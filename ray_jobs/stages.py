@@ -14,7 +14,7 @@ def train_main(recipes: Mapping[str, TrainStage], argv: list[str], manual: str) 
     job = parse(recipes, argv, manual, has_places=lambda job: not job.plan)
     print(job.model_dump_json(indent=2))
     if job.plan:
-        from s4v_core.training.forecast import Published, forecast  # --help stays quick
+        from s4v_core.training.estimate.forecast import Published, forecast  # --help stays quick
 
         published = Published(PAPER_MEMORY_GB, PUBLISHED_UTILISATION) if job.accelerator else None
         print(forecast(job, published).as_text())

@@ -16,9 +16,9 @@ from typing import Annotated
 import tyro
 
 from ray_jobs.command_line import read_flags, run_main
-from s4v_core.captioning.status import read_status
-from s4v_core.captioning.verification import verify_run
 from s4v_core.config import Config
+from s4v_core.runs.status import read_status
+from s4v_core.runs.verification import verify_run
 
 
 class StatusJob(Config):

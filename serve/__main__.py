@@ -74,8 +74,8 @@ def _serve(args: dict[str, Any], port: int) -> int:
     import ray
     from ray import serve
 
-    from s4v_core.generation.cluster import start_workers_as_equals
-    from serve.shedding import CALLBACK, VARIABLE
+    from s4v_core.flow.connection import start_workers_as_equals
+    from serve.front.shedding import CALLBACK, VARIABLE
 
     os.environ.setdefault(VARIABLE, CALLBACK)  # Ray's processes inherit it
     start_workers_as_equals()

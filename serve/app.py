@@ -6,10 +6,10 @@ serve run serve.app:build            both models are the demo captioner
 
 from typing import Any
 
+from serve.api.routes import ROUTES, make_app
+from serve.engines.models import Model, look_at_all
+from serve.front.refusals import RETRY_AFTER_S
 from serve.keys import Keyring, open_keyring
-from serve.models import Model, look_at_all
-from serve.refusals import RETRY_AFTER_S
-from serve.routes import ROUTES, make_app
 from serve.settings import ModelConfig, Scaling, ServeConfig
 
 DEMO = (
@@ -45,8 +45,8 @@ def application(config: ServeConfig, models: tuple[Model, ...], keyring: Keyring
     from ray.serve.llm import build_llm_deployment
     from ray.serve.llm.ingress import make_fastapi_ingress
 
-    from serve.ingress import Ingress
-    from serve.replica import CaptionServer
+    from serve.api.ingress import Ingress
+    from serve.engines.replica import CaptionServer
 
     engines = [
         build_llm_deployment(

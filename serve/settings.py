@@ -7,10 +7,10 @@ from pydantic import Field, model_validator
 from s4v_core import prompts
 from s4v_core.captioning.gate import Gate
 from s4v_core.config import Config
-from s4v_core.generation.requests import EngineSettings, Ladder, SamplingConfig
+from s4v_core.engines.requests import EngineSettings, Ladder, SamplingConfig
 from s4v_core.images.policy import DecodeConfig
-from serve.fetching import FetchConfig
-from serve.guard import GuardConfig
+from serve.front.fetching import FetchConfig
+from serve.front.guard import GuardConfig
 
 
 class Scaling(Config):

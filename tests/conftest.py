@@ -57,7 +57,7 @@ def local_ray(s3_server: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """One Ray for all flow tests, of this process alone; its workers know the S3 server."""
     import ray
 
-    from serve.shedding import CALLBACK, VARIABLE
+    from serve.front.shedding import CALLBACK, VARIABLE
 
     os.environ["S4V_SCRATCH"] = str(tmp_path_factory.mktemp("scratch"))
 

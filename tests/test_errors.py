@@ -3,7 +3,7 @@ import pickle
 import pytest
 
 from s4v_core import errors
-from s4v_core.generation.requests import EngineDiedError
+from s4v_core.engines.requests import EngineDiedError
 from s4v_core.storage import SourceChangedError, UnreachableError
 
 CASES = [

@@ -18,11 +18,7 @@ from s4v_core.captioning.checks import CheckedJob, check_job, refuse_other_setti
 from s4v_core.captioning.data_card import write_data_card
 from s4v_core.captioning.forecast import read_forecast
 from s4v_core.captioning.job import CaptionJob
-from s4v_core.captioning.outcome import Outcome
-from s4v_core.captioning.pass_flow import PassFlow, index_input
 from s4v_core.captioning.report import REPORT_NAME, write_report
-from s4v_core.captioning.statistics import count_run
-from s4v_core.captioning.status import STATS_NAME, read_status
 from s4v_core.demo.score import Score, score
 from s4v_core.demo.shards import write_scenes
 from s4v_core.errors import InputError, StorageError
@@ -34,6 +30,10 @@ from s4v_core.records.plan import (
     read_planned_unit,
     write_plan,
 )
+from s4v_core.runs.counts import count_run
+from s4v_core.runs.driver import PassFlow, index_input
+from s4v_core.runs.outcome import Outcome
+from s4v_core.runs.status import STATS_NAME, read_status
 
 log = logging.getLogger(__name__)
 

@@ -8,15 +8,15 @@ from typing import Any
 from s4v_core import prompts, storage
 from s4v_core.captioning.job import CaptionJob
 from s4v_core.captioning.prompt_file import read_prompts
+from s4v_core.captioning.prompts import Prompt
+from s4v_core.engines.choice import choose_engine
+from s4v_core.engines.requests import EngineSpec
 from s4v_core.errors import ConfigError
-from s4v_core.generation.engine_choice import choose_engine
-from s4v_core.generation.prompting import Prompt
-from s4v_core.generation.requests import EngineSpec
 from s4v_core.images.policy import Framing
+from s4v_core.inputs.shards import Shard, find_shards
 from s4v_core.model.folder import OWN_SIZE_PX, CheckpointFacts, read_facts
 from s4v_core.records import units
 from s4v_core.records.plan import PlanHead, digest_listing, read_plan_head
-from s4v_core.records.sources import Shard, find_shards
 
 FAKE_FRAMING = Framing("crop", 336)
 """What engine fake sees where no checkpoint says otherwise: ShareGPT4V-7B's size."""

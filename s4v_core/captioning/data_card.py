@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from s4v_core import storage
-from s4v_core.captioning.statistics import RunCounts
 from s4v_core.records import plan
+from s4v_core.runs.counts import RunCounts
 
 CARD_NAME = "README.md"
 UNDECLARED = "not declared"

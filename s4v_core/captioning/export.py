@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 
 from s4v_core import chat, storage
 from s4v_core.errors import ConfigError, InputError
+from s4v_core.inputs.tar import add_member
 from s4v_core.records import plan, units
 from s4v_core.records.schemas import RESULT_SCHEMA
-from s4v_core.records.tar import add_member
 
 Writer = Callable[[Iterator[pa.Table], BinaryIO], int]
 

@@ -11,13 +11,13 @@ import pyarrow as pa
 
 from s4v_core import storage
 from s4v_core.captioning.checks import CheckedJob, check_job
-from s4v_core.captioning.figures import stages_text
 from s4v_core.captioning.job import CaptionJob
-from s4v_core.captioning.pass_flow import PassFlow, index_input
-from s4v_core.captioning.status import duration
+from s4v_core.engines.requests import CPU_SEQUENCES
 from s4v_core.errors import StorageError
-from s4v_core.generation.requests import CPU_SEQUENCES
 from s4v_core.records import plan, units
+from s4v_core.runs.driver import PassFlow, index_input
+from s4v_core.runs.figures import stages_text
+from s4v_core.runs.status import duration
 
 FORECAST_NAME = "plan.json"
 SAMPLE_UNITS = 16

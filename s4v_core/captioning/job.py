@@ -6,8 +6,8 @@ from pydantic import Field, model_validator
 
 from s4v_core.captioning.gate import Gate
 from s4v_core.config import Config
+from s4v_core.engines.requests import Dedupe, EngineName, EngineSettings, Ladder, SamplingConfig
 from s4v_core.errors import ConfigError
-from s4v_core.generation.requests import Dedupe, EngineName, EngineSettings, Ladder, SamplingConfig
 from s4v_core.images.policy import DecodeConfig
 from s4v_core.records.schemas import UNIT_SIZE
 

@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 from s4v_core import storage
+from s4v_core.captioning.prompts import Prompt
 from s4v_core.errors import ConfigError
-from s4v_core.generation.prompting import Prompt
 
 FIELDS = {"prompt": str, "weight": (int, float), "source": str}
 

@@ -17,7 +17,7 @@ from s4v_core import prompts
 from s4v_core.chat import IMAGE
 from s4v_core.demo import texts
 from s4v_core.demo.scenes import Scene, draw_scenes
-from s4v_core.records.tar import add_member
+from s4v_core.inputs.tar import add_member
 
 CAPTIONED_SEED = 1_000_000
 """Scenes to caption begin here; lessons count their seeds from 0, so that none is ever met."""

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 
 from s4v_core import storage
 from s4v_core.failpoints import reach
-from s4v_core.records.indexing import INDEX_SCHEMA
+from s4v_core.inputs.indexing import INDEX_SCHEMA
+from s4v_core.inputs.shards import Shard
 from s4v_core.records.schemas import PLAN_SCHEMA, UNIT_SIZE, check_schema
-from s4v_core.records.sources import Shard
 
 PLAN_NAME = "plan.parquet"
 _KEY = b"s4v.plan"

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from s4v_core.training.collation import Collator
-from s4v_core.training.flops import Shape
-from s4v_core.training.order import Order
+from s4v_core.training.data.collation import Collator
+from s4v_core.training.data.order import Order
+from s4v_core.training.estimate.flops import Shape
 from s4v_core.training.stage import TrainStage
 
 

@@ -1,8 +1,8 @@
 """The README of an exported model: what it is and how it was made."""
 
-from s4v_core.training.metrics import StepMetrics
-from s4v_core.training.samples import Prepared
+from s4v_core.training.data.samples import Prepared
 from s4v_core.training.stage import TrainStage
+from s4v_core.training.worker.step_metrics import StepMetrics
 
 
 def write_card(job: TrainStage, metrics: list[StepMetrics], prepared: Prepared) -> str:

@@ -13,12 +13,12 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from s4v_core import storage
 from s4v_core.errors import S4VError, StorageError, TrainingError
-from s4v_core.generation.cluster import connect
+from s4v_core.flow.connection import connect
 from s4v_core.interrupts import draining
 from s4v_core.training.assignment import Run
-from s4v_core.training.loop import train
-from s4v_core.training.metrics import StepMetrics
-from s4v_core.training.world import join_world
+from s4v_core.training.worker.loop import train
+from s4v_core.training.worker.step_metrics import StepMetrics
+from s4v_core.training.worker.world import join_world
 
 POLL_S = 0.5
 START_LIMIT_S = 600

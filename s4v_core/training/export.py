@@ -20,7 +20,7 @@ from s4v_core import storage
 from s4v_core.model.names import disk_name_of_memory
 from s4v_core.model.processor import build_processor
 from s4v_core.model.shards import ShardWriter
-from s4v_core.training.checkpoints import Manifest, checkpoint_uri
+from s4v_core.training.worker.checkpoints import Manifest, checkpoint_uri
 
 MODEL = "model"
 """Folder of the exported model below the output of a run."""

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from s4v_core.training.metrics import StepMetrics
-from s4v_core.training.seen import Audit
+from s4v_core.training.worker.seen import Audit
+from s4v_core.training.worker.step_metrics import StepMetrics
 
 
 @dataclass(frozen=True, slots=True)

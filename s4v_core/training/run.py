@@ -19,26 +19,26 @@ from s4v_core.errors import ConfigError, InputError
 from s4v_core.interrupts import draining
 from s4v_core.training.assignment import Run, order_of
 from s4v_core.training.card import write_card
-from s4v_core.training.checkpoints import complete_checkpoints
-from s4v_core.training.collation import Collator
-from s4v_core.training.desk import LoneDesk
-from s4v_core.training.export import MODEL, export_model
-from s4v_core.training.loop import train
-from s4v_core.training.metrics import StepMetrics, read_metrics
-from s4v_core.training.outcome import Outcome
-from s4v_core.training.progress import StepBar
-from s4v_core.training.samples import (
+from s4v_core.training.data.collation import Collator
+from s4v_core.training.data.samples import (
     SAMPLES_NAME,
     Prepared,
     local_samples,
     read_samples,
     write_samples,
 )
-from s4v_core.training.seen import audit
-from s4v_core.training.shapes import shape_of
+from s4v_core.training.data.tokens import Encoder
+from s4v_core.training.estimate.shapes import shape_of
+from s4v_core.training.export import MODEL, export_model
+from s4v_core.training.outcome import Outcome
 from s4v_core.training.stage import FREE_TO_CHANGE, NEW_DEMO, TrainStage
-from s4v_core.training.tokens import Encoder
-from s4v_core.training.world import lone_world
+from s4v_core.training.step_bar import StepBar
+from s4v_core.training.worker.checkpoints import complete_checkpoints
+from s4v_core.training.worker.desk import LoneDesk
+from s4v_core.training.worker.loop import train
+from s4v_core.training.worker.seen import audit
+from s4v_core.training.worker.step_metrics import StepMetrics, read_metrics
+from s4v_core.training.worker.world import lone_world
 
 RUN_NAME = "run.json"
 SAMPLES_HEAD = "samples.json"

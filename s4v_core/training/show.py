@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from itertools import islice
 
 from s4v_core import chat
-from s4v_core.records.conversations import Unusable
+from s4v_core.datasets.conversations import Unusable
+from s4v_core.training.data.samples import encode_sample, read_samples
 from s4v_core.training.run import check_stage, make_demo_world
-from s4v_core.training.samples import encode_sample, read_samples
 from s4v_core.training.stage import TrainStage
 
 LEARNT, RESET = "\033[1;32m", "\033[0m"

@@ -4,12 +4,12 @@ import pytest
 
 from ray_jobs.command_line import parse
 from s4v_core.captioning.checks import check_job
-from s4v_core.captioning.figures import Times
 from s4v_core.captioning.job import CaptionJob
+from s4v_core.engines.requests import SamplingConfig
 from s4v_core.errors import ConfigError
-from s4v_core.generation.pass_spec import STAGES, UnitDone
-from s4v_core.generation.requests import SamplingConfig
+from s4v_core.flow.spec import STAGES, UnitDone
 from s4v_core.recipes import CAPTION
+from s4v_core.runs.figures import Times
 from tests.conftest import photo
 
 

@@ -9,13 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from s4v_core.captioning.prompt_file import read_prompts
+from s4v_core.captioning.prompts import Prompt, ask
 from s4v_core.errors import ConfigError
-from s4v_core.generation.prompting import Prompt, ask
-from s4v_core.records.indexing import INDEX_SCHEMA, index_shard
-from s4v_core.records.reading import read_sidecar
+from s4v_core.inputs.image_bytes import read_sidecar
+from s4v_core.inputs.indexing import INDEX_SCHEMA, index_shard
+from s4v_core.inputs.shards import find_shards
+from s4v_core.inputs.source_names import name_sources
 from s4v_core.records.schemas import table_of
-from s4v_core.records.source_names import name_sources
-from s4v_core.records.sources import find_shards
 from tests.conftest import photo, write_tar
 
 

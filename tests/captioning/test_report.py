@@ -9,10 +9,10 @@ from playwright.sync_api import expect
 from s4v_core import storage
 from s4v_core.captioning.report import write_report
 from s4v_core.captioning.report.survey import PICKED, survey_run
-from s4v_core.captioning.statistics import count_run
 from s4v_core.records import plan
-from tests.captioning.finished_run import EVIL, write_run
+from s4v_core.runs.counts import count_run
 from tests.flow.browser import browser, needs_chromium
+from tests.runs.finished_run import EVIL, write_run
 
 FIGURES = {"goodput_per_s": 5.5, "attempts_per_s": 6.1, "bound_by": "engine"}
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from serve.shedding import CALLBACK, VARIABLE
+from serve.front.shedding import CALLBACK, VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent

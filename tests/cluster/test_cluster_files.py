@@ -19,7 +19,7 @@ from ray.autoscaler._private import commands
 from ray.autoscaler._private.aws import node_provider
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from serve.shedding import CALLBACK, VARIABLE
+from serve.front.shedding import CALLBACK, VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 AWS, LOCAL = ROOT / "cluster.yaml", ROOT / "cluster" / "local.yaml"

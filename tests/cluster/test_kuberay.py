@@ -10,8 +10,8 @@ import yaml
 from jsonschema import Draft202012Validator
 from ray.serve.schema import ServeDeploySchema
 
+from serve.front.shedding import VARIABLE
 from serve.settings import ServeConfig
-from serve.shedding import VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFESTS = ROOT / "cluster" / "kuberay"

@@ -7,8 +7,8 @@ from urllib.error import URLError
 
 import pytest
 
-from s4v_core.generation.engines.fake_faults import Fault
-from s4v_core.generation.metrics import NAMES
+from s4v_core.engines.fake_faults import Fault
+from s4v_core.flow.prometheus import NAMES
 from tests.cluster.head import head_node
 from tests.faults.world import build_world
 from tests.flow.scripts import FAKE, start

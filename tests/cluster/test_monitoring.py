@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import ray
 
-from s4v_core.generation import metrics as generation_metrics
-from serve import metrics as serve_metrics
+from s4v_core.flow import prometheus as generation_metrics
+from serve.front import metrics as serve_metrics
 from tests.cluster.dashboard import USED, dashboard, expressions, rules
 
 OF_A_HISTOGRAM = "s4v_http_seconds"

@@ -18,8 +18,8 @@ from moto.server import ThreadedMotoServer
 
 from s4v_core.demo.shards import write_lessons, write_scenes
 from s4v_core.demo.shipped import CAPTIONER
-from s4v_core.training.checkpoints import complete_checkpoints
-from s4v_core.training.metrics import read_metrics
+from s4v_core.training.worker.checkpoints import complete_checkpoints
+from s4v_core.training.worker.step_metrics import read_metrics
 from tests.atomic_s3 import make_creation_atomic
 from tests.cluster.head import BIN
 from tests.cluster.hosts import ROOT, Host, Network, wait_until, why_not

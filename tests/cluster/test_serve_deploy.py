@@ -10,9 +10,9 @@ import httpx
 import pytest
 import yaml
 
-from s4v_core.generation import metrics as generation_metrics
+from s4v_core.flow import prometheus as generation_metrics
+from serve.front.metrics import NAMES
 from serve.keys import new_key
-from serve.metrics import NAMES
 from tests.cluster.dashboard import USED
 from tests.cluster.head import BIN, ROOT, head_node
 from tests.conftest import photo

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from s4v_core.generation.flow import needed_cpus
-from s4v_core.generation.requests import EngineSettings
+from s4v_core.engines.requests import EngineSettings
+from s4v_core.flow.pipeline import needed_cpus
 from tests.cluster.head import head_node, joining
 from tests.faults.world import LARGE_UNIT, World
 from tests.flow.scripts import FAKE, kill, run, start, unit_times, wait_for_units

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from s4v_core.generation.engines.fake_faults import Fault
+from s4v_core.engines.fake_faults import Fault
 from tests.faults.world import build_world
 from tests.flow.scripts import FAKE, engine_actors, start
 

@@ -12,7 +12,7 @@ import pytest
 import s3fs
 
 from s4v_core import storage
-from s4v_core.generation.requests import EngineSettings
+from s4v_core.engines.requests import EngineSettings
 from s4v_core.records import units
 from tests.faults.proxy import FaultProxy
 from tests.faults.race import prove_one_winner, race, rows_of_writer

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import s3fs
 
-from s4v_core.generation.engines.fake_faults import Fault
+from s4v_core.engines.fake_faults import Fault
 from tests.conftest import write_tar
 from tests.faults.proxy import FaultProxy
 from tests.faults.world import fault_picture, picture

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import s3fs
 
-from s4v_core.captioning.figures import CHANGES
-from s4v_core.captioning.status import read_status
+from s4v_core.runs.figures import CHANGES
+from s4v_core.runs.status import read_status
 from tests.conftest import photo, write_tar
 from tests.faults.proxy import FaultProxy
 from tests.flow.scripts import FAKE, start

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from s4v_core.generation.engines.fake_faults import Fault
+from s4v_core.engines.fake_faults import Fault
 from tests.conftest import write_tar
 from tests.flow.oracle import check_rows, fake_caption_of
 

@@ -15,12 +15,12 @@ from s4v_core.captioning.caption_pass import run_pass
 from s4v_core.captioning.export import export_run
 from s4v_core.captioning.forecast import forecast
 from s4v_core.captioning.job import CaptionJob
-from s4v_core.captioning.outcome import DONE, INCOMPLETE_INPUT
-from s4v_core.captioning.status import read_status
+from s4v_core.engines.requests import EngineSettings
 from s4v_core.errors import ConfigError, InputError, StorageError
-from s4v_core.generation.requests import EngineSettings
 from s4v_core.images.policy import DecodeConfig
 from s4v_core.records import units
+from s4v_core.runs.outcome import DONE, INCOMPLETE_INPUT
+from s4v_core.runs.status import read_status
 from tests.conftest import SHARED_DATA, photo, write_tar
 from tests.flow.oracle import check_rows, fake_caption_of, rows_of
 

@@ -13,11 +13,11 @@ from s4v_core import storage
 from s4v_core.captioning.caption_pass import run_pass
 from s4v_core.captioning.gate import Gate
 from s4v_core.captioning.job import CaptionJob
-from s4v_core.captioning.outcome import DONE
+from s4v_core.engines.requests import EngineSettings, SamplingConfig
 from s4v_core.errors import EngineError
-from s4v_core.generation.requests import EngineSettings, SamplingConfig
 from s4v_core.model.folder import read_facts
 from s4v_core.recipes import CAPTION
+from s4v_core.runs.outcome import DONE
 from tests.conftest import SHARED_DATA, write_tar
 from tests.flow.oracle import check_rows
 

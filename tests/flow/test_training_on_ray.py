@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from s4v_core import storage
-from s4v_core.training.checkpoints import complete_checkpoints
-from s4v_core.training.metrics import read_metrics
-from s4v_core.training.seen import audit
+from s4v_core.training.worker.checkpoints import complete_checkpoints
+from s4v_core.training.worker.seen import audit
+from s4v_core.training.worker.step_metrics import read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 50

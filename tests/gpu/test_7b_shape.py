@@ -18,13 +18,13 @@ from s4v_core.demo.texts import corpus
 from s4v_core.model.builders import build_tokenizer, sharegpt4v_7b_config
 from s4v_core.model.checkpoint import export_checkpoint
 from s4v_core.model.processor import build_processor
-from s4v_core.training.checkpoints import Checkpoints
-from s4v_core.training.desk import LoneDesk
-from s4v_core.training.loop import train
-from s4v_core.training.metrics import StepMetrics
 from s4v_core.training.run import check_stage, prepare_run
 from s4v_core.training.stage import Learning, TrainStage
-from s4v_core.training.world import lone_world
+from s4v_core.training.worker.checkpoints import Checkpoints
+from s4v_core.training.worker.desk import LoneDesk
+from s4v_core.training.worker.loop import train
+from s4v_core.training.worker.step_metrics import StepMetrics
+from s4v_core.training.worker.world import lone_world
 
 STEPS = 20
 WARM_UP_STEPS = 5

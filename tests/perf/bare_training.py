@@ -21,15 +21,15 @@ from s4v_core.images.policy import Framing
 from s4v_core.model.learning import let_learn
 from s4v_core.recipes import FINETUNE
 from s4v_core.training.assignment import Run
-from s4v_core.training.collation import MicroBatch
-from s4v_core.training.loader import StepReader, read_steps
-from s4v_core.training.loop import adamw
+from s4v_core.training.data.collation import MicroBatch
+from s4v_core.training.data.loader import StepReader, read_steps
+from s4v_core.training.data.samples import local_samples
 from s4v_core.training.run import check_stage, prepare_run
-from s4v_core.training.samples import local_samples
 from s4v_core.training.schedule import learning_rate
-from s4v_core.training.sharding import build_sharded
-from s4v_core.training.step import Step
-from s4v_core.training.world import World, lone_world
+from s4v_core.training.worker.loop import adamw
+from s4v_core.training.worker.sharding import build_sharded
+from s4v_core.training.worker.step import Step
+from s4v_core.training.worker.world import World, lone_world
 
 BARE, FED = "bare", "fed"
 THREADS = 1

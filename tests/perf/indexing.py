@@ -27,9 +27,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from s4v_core.generation.index_flow import index_shards
-from s4v_core.records.indexing import index_shard
-from s4v_core.records.sources import Shard, find_shards
+from s4v_core.flow.shard_indexing import index_shards
+from s4v_core.inputs.indexing import index_shard
+from s4v_core.inputs.shards import Shard, find_shards
 from tests.conftest import moto_server, write_tar
 from tests.faults.proxy import FaultProxy
 from tests.perf.measuring import Goal, by_turns, ratios, record, spread

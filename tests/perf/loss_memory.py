@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from s4v_core.training.step import LossHead
-from s4v_core.training.tokens import IGNORED
+from s4v_core.training.data.tokens import IGNORED
+from s4v_core.training.worker.step import LossHead
 
 Kind = Literal["chunked", "plain"]
 

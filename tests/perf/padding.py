@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s4v_core.recipes import FINETUNE
-from s4v_core.training.collation import Collator, Sample
-from s4v_core.training.order import Numbers, Order, share_out
+from s4v_core.training.data.collation import Collator, Sample
+from s4v_core.training.data.order import Numbers, Order, share_out
 
 IMAGE_TOKENS, AROUND_TOKENS = 576, 60
 """Of every picture; of the system text and the names in front of the turns."""

@@ -91,9 +91,9 @@ def cluster(cpus: int | None = None) -> Iterator[Cluster]:
     """With so many CPUs, or as large as the one that `caption.py` starts where there is none."""
     import ray
 
-    from s4v_core.generation.cluster import local_cpus, start_workers_as_equals
-    from s4v_core.generation.flow import needed_cpus
-    from s4v_core.generation.requests import EngineSettings
+    from s4v_core.engines.requests import EngineSettings
+    from s4v_core.flow.connection import local_cpus, start_workers_as_equals
+    from s4v_core.flow.pipeline import needed_cpus
 
     start_workers_as_equals()
     about = ray.init(

@@ -26,11 +26,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from s4v_core.inputs.indexing import INDEX_SCHEMA
+from s4v_core.inputs.shards import Shard, find_shards
 from s4v_core.interrupts import TERMINATED
 from s4v_core.records import plan, units
-from s4v_core.records.indexing import INDEX_SCHEMA
 from s4v_core.records.schemas import UNIT_SIZE
-from s4v_core.records.sources import Shard, find_shards
 from tests.perf.measuring import Goal, by_turns, record, spread
 from tests.perf.passes import Cluster, at_work, caption, cluster, write_shards
 

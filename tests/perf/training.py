@@ -39,7 +39,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from s4v_core.training.metrics import read_metrics
+from s4v_core.training.worker.step_metrics import read_metrics
 from tests.conftest import photo
 from tests.flow import scripts
 from tests.perf.bare_training import BARE, FED, THREADS

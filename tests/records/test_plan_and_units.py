@@ -10,8 +10,8 @@ import pytest
 
 from s4v_core import storage
 from s4v_core.errors import SchemaError, StorageError
+from s4v_core.inputs.indexing import INDEX_SCHEMA
 from s4v_core.records import plan, units
-from s4v_core.records.indexing import INDEX_SCHEMA
 from s4v_core.records.schemas import RESULT_SCHEMA, table_of
 
 DIGEST = "d" * 64

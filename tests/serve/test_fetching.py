@@ -24,8 +24,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from s4v_core.errors import ConfigError
-from serve.fetching import PORTS, FetchConfig, Fetcher, is_public, system_resolver
-from serve.refusals import Refusal
+from serve.front.fetching import PORTS, FetchConfig, Fetcher, is_public, system_resolver
+from serve.front.refusals import Refusal
 from tests.conftest import photo
 from tests.serve.canary import (
     SERVER,

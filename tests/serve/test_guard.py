@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import uvicorn
 
-from serve.exchange import App, Message, Receive, Scope, Send
-from serve.guard import Guard, GuardConfig
+from serve.front.exchange import App, Message, Receive, Scope, Send
+from serve.front.guard import Guard, GuardConfig
+from serve.front.limits import Turnstile
+from serve.front.refusals import Refusal
 from serve.keys import Key, Keyring
-from serve.limits import Turnstile
-from serve.refusals import Refusal
 
 SECRET, NARROW, TIRED = "s4v-right", "s4v-narrow", "s4v-tired"
 MIB = 1 << 20
@@ -606,7 +606,7 @@ def test_an_error_of_the_app_is_a_500_without_its_words(
     assert (answer.status, answer.code()) == (500, "internal_error")
     assert b"private" not in answer.body
     assert "private" not in caplog.text
-    assert [r.message.split(":")[0] for r in caplog.records if r.name == "serve.guard"] == [
+    assert [r.message.split(":")[0] for r in caplog.records if r.name == "serve.front.guard"] == [
         "request r1"
     ]
 

@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
-from s4v_core.generation.engines.fake_faults import Fault
-from serve.guard import GuardConfig
+from s4v_core.engines.fake_faults import Fault
+from serve.api.routes import make_app
+from serve.front.guard import GuardConfig
 from serve.keys import Keyring
-from serve.routes import make_app
 from serve.settings import ModelConfig, ServeConfig
 from tests.conftest import photo
 from tests.flow.browser import Visit, browser, needs_chromium

@@ -11,9 +11,9 @@ import pytest
 from ray.serve._private.utils import call_function_from_import_path
 from starlette.middleware import Middleware
 
-from serve.exchange import Message, Receive, Scope, Send
-from serve.refusals import Refusal, overloaded
-from serve.shedding import BELIEVED_S, CALLBACK, PROBE, Limit, Shedding
+from serve.front.exchange import Message, Receive, Scope, Send
+from serve.front.refusals import Refusal, overloaded
+from serve.front.shedding import BELIEVED_S, CALLBACK, PROBE, Limit, Shedding
 from tests.conftest import photo
 from tests.serve.service import FAKE, served
 

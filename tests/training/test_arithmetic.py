@@ -6,10 +6,10 @@ import pytest
 
 from s4v_core.model.builders import sharegpt4v_7b_config
 from s4v_core.recipes import FINETUNE, PAPER_MEMORY_GB, PRETRAIN, PUBLISHED_UTILISATION
-from s4v_core.training.flops import peak_flops
-from s4v_core.training.forecast import Published, forecast
+from s4v_core.training.estimate.flops import peak_flops
+from s4v_core.training.estimate.forecast import Published, forecast
+from s4v_core.training.estimate.shapes import shape_of
 from s4v_core.training.schedule import learning_rate, warmup_steps
-from s4v_core.training.shapes import shape_of
 from s4v_core.training.stage import Optimiser
 
 SHAPE = shape_of(sharegpt4v_7b_config())

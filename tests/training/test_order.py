@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from s4v_core.training.order import Order, pack, share_out
+from s4v_core.training.data.order import Order, pack, share_out
 
 
 def _order(count: int = 103, grouped: bool = False, seed: int = 5) -> Order:
@@ -34,7 +34,7 @@ def test_grouped_steps_hold_one_modality_but_for_what_is_left_over() -> None:
 
 def test_the_order_is_the_same_in_another_process() -> None:
     code = (
-        "import numpy as np; from s4v_core.training.order import Order;"
+        "import numpy as np; from s4v_core.training.data.order import Order;"
         "o = Order(np.arange(103) % 3 != 0, 8, 5, 2); print(o.step(20).tolist())"
     )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

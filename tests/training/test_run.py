@@ -15,13 +15,13 @@ from s4v_core.errors import ConfigError, InputError, S4VError
 from s4v_core.model.checkpoint import export_checkpoint
 from s4v_core.model.processor import build_processor
 from s4v_core.training import run as run_module
-from s4v_core.training.checkpoints import complete_checkpoints
-from s4v_core.training.desk import LoneDesk
-from s4v_core.training.loop import train
-from s4v_core.training.metrics import StepMetrics, read_metrics
 from s4v_core.training.run import check_stage, prepare_run, run_stage
 from s4v_core.training.stage import Learning, Optimiser, Saving, TrainStage
-from s4v_core.training.world import lone_world
+from s4v_core.training.worker.checkpoints import complete_checkpoints
+from s4v_core.training.worker.desk import LoneDesk
+from s4v_core.training.worker.loop import train
+from s4v_core.training.worker.step_metrics import StepMetrics, read_metrics
+from s4v_core.training.worker.world import lone_world
 from tests.conftest import photo
 from tests.model.untrained import IMAGE_PX, PATCH_PX, untrained_config, untrained_tokenizer
 
@@ -183,7 +183,7 @@ def test_what_learns_moves_and_nothing_else(
 
 
 def test_weights_gradients_and_moments_are_fp32_under_bf16(checkpoint: Path) -> None:
-    from s4v_core.training.sharding import build_sharded
+    from s4v_core.training.worker.sharding import build_sharded
 
     with lone_world("cpu") as world:
         step = build_sharded(checkpoint, Learning(), world.mesh, torch.bfloat16, True)

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from transformers import LlavaForConditionalGeneration
 
-from s4v_core.training import step as step_module
-from s4v_core.training.collation import Collator, MicroBatch, Sample
-from s4v_core.training.sharding import build_sharded
+from s4v_core.training.data.collation import Collator, MicroBatch, Sample
 from s4v_core.training.stage import Learning
-from s4v_core.training.step import Step, _normalised
-from s4v_core.training.world import World, lone_world
+from s4v_core.training.worker import step as step_module
+from s4v_core.training.worker.sharding import build_sharded
+from s4v_core.training.worker.step import Step, _normalised
+from s4v_core.training.worker.world import World, lone_world
 
 IMAGE_TOKENS, SIDE = 16, 56
 

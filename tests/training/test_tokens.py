@@ -6,7 +6,7 @@ from itertools import groupby
 import pytest
 
 from s4v_core import chat
-from s4v_core.training.tokens import Encoded, Encoder
+from s4v_core.training.data.tokens import Encoded, Encoder
 from tests.model.untrained import untrained_tokenizer
 
 TOKENIZER = untrained_tokenizer()

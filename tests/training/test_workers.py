@@ -7,13 +7,13 @@ import pytest
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from s4v_core.training.desk import LoneDesk
-from s4v_core.training.loop import train
-from s4v_core.training.metrics import StepMetrics, read_metrics
 from s4v_core.training.run import check_stage, prepare_run, run_stage
-from s4v_core.training.seen import audit
 from s4v_core.training.stage import Learning, Optimiser, TrainStage
-from s4v_core.training.world import join_world
+from s4v_core.training.worker.desk import LoneDesk
+from s4v_core.training.worker.loop import train
+from s4v_core.training.worker.seen import audit
+from s4v_core.training.worker.step_metrics import StepMetrics, read_metrics
+from s4v_core.training.worker.world import join_world
 from tests.conftest import photo
 
 WORKERS = 3

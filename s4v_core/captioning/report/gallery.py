@@ -10,11 +10,11 @@ from PIL import Image
 
 from s4v_core.captioning.report.charts import escaped
 from s4v_core.captioning.report.survey import Pick, Survey, read_picks
-from s4v_core.captioning.status import said
 from s4v_core.errors import StorageError
 from s4v_core.images.guard import GuardedDecoder
 from s4v_core.images.policy import DecodeConfig, Decoded, Framing
-from s4v_core.records.reading import read_images
+from s4v_core.inputs.image_bytes import read_images
+from s4v_core.runs.status import said
 
 THUMBNAIL_PX = 224
 READS = 16

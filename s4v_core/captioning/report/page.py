@@ -11,8 +11,8 @@ from s4v_core import storage
 from s4v_core.captioning.report.charts import escaped, stacked_bars
 from s4v_core.captioning.report.gallery import cards
 from s4v_core.captioning.report.survey import BIN_TOKENS, KINDS, TICK_S, Survey, survey_run
-from s4v_core.captioning.statistics import RunCounts
 from s4v_core.records import plan
+from s4v_core.runs.counts import RunCounts
 
 REPORT_NAME = "report.html"
 SHOWN_SOURCES = 8

@@ -1,0 +1,81 @@
+"""An engine whose caption is a function of the pixels, so that a swapped caption is seen.
+
+For tests of everything around the engine, and for finding out what the rest of the pass can feed.
+"""
+
+import asyncio
+import os
+import time
+import zlib
+
+import numpy as np
+import numpy.typing as npt
+
+from s4v_core.engines.fake_faults import Fault, FaultyProcess, fault_of
+from s4v_core.engines.requests import EngineSpec, Generation, Request, SamplingConfig, Tell
+
+
+def fake_caption(pixels: npt.NDArray[np.uint8]) -> str:
+    """The caption of a picture: its shape and a checksum of its pixels.
+
+    CRC, for it costs little beside decoding: what the pass can feed is measured with this engine.
+    """
+    height, width = pixels.shape[:2]
+    checksum = zlib.crc32(np.ascontiguousarray(pixels).data)
+    return f"A fake caption of a picture of {width} by {height} pixels, checksum {checksum:08x}."
+
+
+class FakeEngine:
+    """Needs no model."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        self.version = "fake"
+        self.last_sign = time.monotonic()
+        self._latency_s = spec.settings.fake_latency_s
+        self.slots = spec.settings.max_num_seqs
+        self._process = FaultyProcess() if spec.settings.fake_faults else None
+
+    async def generate(
+        self, request: Request, sampling: SamplingConfig, tell: Tell | None = None
+    ) -> Generation:
+        fault = None
+        if self._process and request.pixels is not None:
+            fault = fault_of(request.pixels)
+            await self._process.work(fault)
+        answer = _answer(request, sampling, fault)
+        if tell is None:
+            await asyncio.sleep(self._latency_s)
+        else:
+            await self._told(answer.text or "", tell)
+        self.last_sign = time.monotonic()
+        return answer
+
+    async def _told(self, text: str, tell: Tell) -> None:
+        """Word by word, over the time that a caption takes."""
+        words = text.split(" ")
+        for number, word in enumerate(words):
+            await asyncio.sleep(self._latency_s / len(words))
+            tell(f" {word}" if number else word)
+
+    def kill(self) -> None:
+        if self._process:
+            self._process.kill()
+
+    def close(self) -> None:
+        self.kill()
+
+
+def _answer(request: Request, sampling: SamplingConfig, fault: Fault | None) -> Generation:
+    if request.pixels is None:
+        text, finish = f"A fake answer to {request.prompt!r}.", "stop"
+    else:
+        text, finish = fake_caption(request.pixels), "stop"
+    if fault is Fault.WORKER:
+        os._exit(1)
+    if fault is Fault.GREED:
+        len(b"1" * (3 << 30))
+    if fault is Fault.REFUSAL or (fault is Fault.LOOP and sampling.temperature == 0):
+        refusal = "I'm sorry, but I cannot describe this image."
+        text = refusal if fault is Fault.REFUSAL else "The sky is blue. " * 40
+        finish = "stop" if fault is Fault.REFUSAL else "length"
+    return Generation(text, finish, len(request.prompt.split()), len(text.split()))

@@ -1,0 +1,131 @@
+"""Hugging Face transformers: static batches, for machines and models that vLLM does not serve.
+
+Also the way most people caption today, and so the baseline.
+"""
+
+import asyncio
+import os
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+
+from s4v_core.engines.rendering import PromptRenderer
+from s4v_core.engines.requests import (
+    EngineSpec,
+    Generation,
+    Request,
+    SamplingConfig,
+    Tell,
+    refused,
+)
+from s4v_core.errors import EngineError
+
+
+class TransformersEngine:
+    """One batch after the other, in a thread. Draws, where there are any, depend on the batch."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        self.version = f"transformers {transformers.__version__}"
+        self._prompts = PromptRenderer(spec.model, spec.template)
+        self._batch_size = spec.settings.batch_size
+        self.slots = 2 * self._batch_size  # one batch computes, the next one is there
+        self._waiting: deque[_Waiting] = deque()
+        self._batches: asyncio.Task[None] | None = None
+        self.last_sign = time.monotonic()
+        dtype = spec.settings.dtype
+        if dtype == "auto" and spec.device == "cpu":
+            dtype = "float32"
+        transformers.logging.disable_progress_bar()
+        self._model = transformers.AutoModelForImageTextToText.from_pretrained(
+            spec.model, dtype=dtype, trust_remote_code=False
+        ).eval()
+        self._model.to("cuda" if spec.device == "gpu" else "cpu")
+
+    async def generate(
+        self, request: Request, sampling: SamplingConfig, tell: Tell | None = None
+    ) -> Generation:
+        if not request.is_caption:
+            return refused("conversation")
+        answer = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(request, sampling, answer))
+        if self._batches is None or self._batches.done():
+            self._batches = asyncio.create_task(self._run_batches())
+        found: Generation = await answer
+        return found
+
+    async def _run_batches(self) -> None:
+        await asyncio.sleep(0)  # who asks together is batched together
+        while self._waiting:
+            sampling = self._waiting[0].sampling
+            batch: list[_Waiting] = []
+            while (
+                self._waiting
+                and len(batch) < self._batch_size
+                and self._waiting[0].sampling == sampling
+            ):
+                batch.append(self._waiting.popleft())
+            try:
+                requests = [waiting.request for waiting in batch]
+                found = await asyncio.to_thread(self._generate, requests, sampling)
+            # Border to foreign code: whatever it is, the ones who wait must hear of it.
+            except Exception as error:  # noqa: BLE001
+                told = EngineError("transformers", f"{type(error).__name__}: {error}")
+                for waiting in batch:
+                    if not waiting.answer.done():
+                        waiting.answer.set_exception(told)
+                continue
+            self.last_sign = time.monotonic()
+            for waiting, answer in zip(batch, found, strict=True):
+                if not waiting.answer.done():
+                    waiting.answer.set_result(answer)
+
+    def _generate(self, batch: Sequence[Request], sampling: SamplingConfig) -> list[Generation]:
+        images = [request.picture for request in batch]
+        try:
+            inputs = self._prompts.batch([request.prompt for request in batch], images)
+        except ValueError as error:  # the processor's word for what it cannot take
+            return [refused(error)] * len(batch)
+        inputs = inputs.to(self._model.device)
+        torch.manual_seed(sampling.seed_of(batch[0].image_sha256) or 0)
+        with torch.inference_mode():
+            output = self._model.generate(**inputs, **_parameters(sampling))
+        prompt_tokens = inputs["attention_mask"].sum(dim=1).tolist()
+        answers = output[:, inputs["input_ids"].shape[1] :].tolist()
+        return [self._answer(ids, n) for ids, n in zip(answers, prompt_tokens, strict=True)]
+
+    def _answer(self, ids: list[int], prompt_tokens: int) -> Generation:
+        ends = self._model.generation_config.eos_token_id
+        ends = set(ends if isinstance(ends, list) else [ends])
+        stop = next((at for at, token in enumerate(ids) if token in ends), None)
+        kept = ids if stop is None else ids[: stop + 1]
+        finish = "length" if stop is None else "stop"
+        return Generation(self._prompts.text(kept), finish, prompt_tokens, len(kept))
+
+    def kill(self) -> None:
+        os._exit(1)  # it computes in this very process; Ray starts another
+
+    def close(self) -> None:
+        del self._model
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    request: Request
+    sampling: SamplingConfig
+    answer: "asyncio.Future[Generation]"
+
+
+def _parameters(sampling: SamplingConfig) -> dict[str, Any]:
+    drawn = sampling.temperature > 0
+    return {
+        "max_new_tokens": sampling.max_tokens,
+        "do_sample": drawn,
+        "temperature": sampling.temperature if drawn else None,
+        "top_p": sampling.top_p if drawn else None,
+        "repetition_penalty": sampling.repetition_penalty,
+    }

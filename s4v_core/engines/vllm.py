@@ -1,0 +1,182 @@
+"""vLLM in this process: continuous batching over all requests of all units in flight."""
+
+import itertools
+import os
+import time
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any
+
+import psutil
+
+from s4v_core.engines.rendering import PromptRenderer
+from s4v_core.engines.requests import (
+    CPU_SEQUENCES,
+    EngineDiedError,
+    EngineSpec,
+    Generation,
+    Request,
+    SamplingConfig,
+    Tell,
+    refused,
+)
+from s4v_core.errors import EngineError
+
+FLOAT32_BYTES = 4
+MAX_CPU_KV_CACHE = 4 << 30
+
+LOOP = {"max_pattern_size": 32, "min_pattern_size": 1, "min_count": 6}
+"""Six times the same tokens, up to 32 of them, end a caption. Longer loops are left to the gate:
+the check costs the scheduler a call per size and token."""
+
+ADMITTED_PER_SLOT = 1.1
+"""Requests handed to vLLM per sequence it can run, so that a free place is filled at once."""
+
+
+class VllmEngine:
+    """vLLM's public AsyncLLM. Its EngineCore is a child process of this one."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        _set_environment()
+        try:
+            import vllm
+            from vllm.v1.engine.async_llm import AsyncLLM
+        except ImportError as error:  # it has many causes; the real one is the useful one
+            raise EngineError("vllm", f"cannot be imported: {error!r}") from error
+        self.version = f"vllm {vllm.__version__}"
+        self.slots = int(_sequences(spec) * ADMITTED_PER_SLOT) + 1
+        self._numbers = itertools.count()
+        self._prompts = PromptRenderer(spec.model, spec.template)
+        self._caption_ids = lru_cache(maxsize=1024)(self._prompts.caption_ids)
+        before = set(psutil.Process().children(recursive=True))
+        self._engine = AsyncLLM.from_engine_args(
+            _engine_args(spec, self._prompts),
+            stat_loggers=[lambda *_: self, *_exporters()],
+        )
+        self._children = set(psutil.Process().children(recursive=True)) - before
+        self.last_sign = time.monotonic()
+
+    async def generate(
+        self, request: Request, sampling: SamplingConfig, tell: Tell | None = None
+    ) -> Generation:
+        from vllm.exceptions import VLLMClientError
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        prompt: dict[str, Any] = {"prompt_token_ids": self._ids_of(request)}
+        if request.pixels is not None:
+            prompt["multi_modal_data"] = {"image": request.picture}
+        number = f"{next(self._numbers)}"
+        parameters = _parameters(request, sampling, streams=tell is not None)
+        last, ids = None, list[int]()
+        try:
+            async for last in self._engine.generate(prompt, parameters, number):
+                ids += last.outputs[0].token_ids
+                if tell:
+                    tell(last.outputs[0].text)
+        except EngineDeadError as error:
+            raise EngineDiedError("vllm", "the engine died; see its log above") from error
+        except (VLLMClientError, EngineGenerateError, ValueError) as error:
+            return refused(error)  # this request's fault; the engine lives
+        assert last is not None, "a request that did not fail has an output"
+        return Generation(
+            self._prompts.text(ids),
+            last.outputs[0].finish_reason,
+            len(last.prompt_token_ids or ()),
+            len(ids),
+        )
+
+    def _ids_of(self, request: Request) -> list[int]:
+        if request.is_caption:  # a pass asks the same again and again
+            return self._caption_ids(request.prompt)
+        return self._prompts.token_ids(request)
+
+    def record(self, *_: Any, **__: Any) -> None:
+        """A step of the engine is done (vLLM's StatLoggerBase)."""
+        self.last_sign = time.monotonic()
+
+    def log_engine_initialized(self) -> None:
+        """Part of StatLoggerBase."""
+
+    def log(self) -> None:
+        """Part of StatLoggerBase."""
+
+    def kill(self) -> None:
+        for child in self._children:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+
+    def close(self) -> None:
+        self._engine.shutdown()
+        self.kill()  # what a shutdown leaves behind after a crash
+
+
+def _exporters() -> list[Any]:
+    """vLLM's own metrics, through Ray's agent where there is one."""
+    import ray
+
+    if not ray.is_initialized():
+        return []
+    from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
+
+    return [RayPrometheusStatLogger]
+
+
+def _parameters(request: Request, sampling: SamplingConfig, streams: bool) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind
+
+    return SamplingParams(
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        repetition_penalty=sampling.repetition_penalty,
+        seed=sampling.seed_of(request.image_sha256),
+        repetition_detection=RepetitionDetectionParams(**LOOP) if sampling.stop_at_loops else None,
+        # One answer per request, and its text from the ids in one go, is the least CPU time.
+        output_kind=RequestOutputKind.DELTA if streams else RequestOutputKind.FINAL_ONLY,
+        detokenize=streams,
+    )
+
+
+def _sequences(spec: EngineSpec) -> int:
+    wanted = spec.settings.max_num_seqs
+    return min(wanted, CPU_SEQUENCES) if spec.device == "cpu" else wanted
+
+
+def _engine_args(spec: EngineSpec, prompts: PromptRenderer) -> Any:
+    from vllm import AsyncEngineArgs
+
+    settings = spec.settings
+    length = min(settings.max_model_len or prompts.longest, prompts.longest)
+    on_cpu = spec.device == "cpu"
+    arguments: dict[str, Any] = {
+        "model": spec.model,
+        "dtype": "float32" if on_cpu and settings.dtype == "auto" else settings.dtype,
+        "max_model_len": length,
+        "max_num_seqs": _sequences(spec),
+        "enforce_eager": on_cpu or settings.enforce_eager,
+        "limit_mm_per_prompt": {"image": 1},
+        # Every image is seen once: nothing to remember of it, nor to hash it for.
+        "mm_processor_cache_gb": 0,
+        "enable_prefix_caching": False,
+        "distributed_executor_backend": "uni",
+        "trust_remote_code": False,
+        "enable_log_requests": False,
+        "disable_log_stats": True,
+        # Requests carry their own sampling; a checkpoint's generation_config must not add to it.
+        "generation_config": "vllm",
+    }
+    if settings.max_num_batched_tokens:
+        arguments["max_num_batched_tokens"] = settings.max_num_batched_tokens
+    if on_cpu:
+        wanted = _sequences(spec) * length * prompts.kv_values * FLOAT32_BYTES
+        given = (settings.kv_cache_gib or 0) << 30
+        arguments["kv_cache_memory_bytes"] = given or min(wanted, MAX_CPU_KV_CACHE)
+    else:
+        arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization
+    return AsyncEngineArgs(**arguments)
+
+
+def _set_environment() -> None:
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")

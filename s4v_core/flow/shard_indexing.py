@@ -1,0 +1,60 @@
+"""Indexing as a Ray Data job: one task per shard, results in the order of the shards."""
+
+import io
+import json
+import pickle
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.data import DataContext
+
+from s4v_core import storage
+from s4v_core.flow.brake import Brake
+from s4v_core.flow.pipeline import quiet_progress
+from s4v_core.inputs.indexing import INDEX_SCHEMA, index_shard
+from s4v_core.inputs.shards import Shard
+from s4v_core.records.schemas import table_of
+
+
+def index_shards(
+    shards: Sequence[Shard], on_shard: Callable[[int], None]
+) -> tuple[list[pa.Table], list[dict[str, Any]]]:
+    """Rows (INDEX_SCHEMA) and account of every shard.
+
+    Args:
+        on_shard: Called with the number of images of each shard that is done.
+
+    Raises:
+        InputError: A Parquet or JSON that names no images.
+    """
+    quiet_progress()
+    DataContext.get_current().max_errored_blocks = 0  # a shard that cannot be indexed ends it
+    brake = Brake()
+    tables: list[pa.Table] = [INDEX_SCHEMA.empty_table()] * len(shards)
+    accounts: list[dict[str, Any]] = [{}] * len(shards)
+    items = [{"number": n, "shard": pickle.dumps(shard)} for n, shard in enumerate(shards)]
+    dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(
+        _index, fn_kwargs={"brake": brake}, num_cpus=1
+    )
+    try:
+        for row in dataset.iter_rows():
+            tables[row["number"]] = pa.ipc.open_stream(row["table"]).read_all()
+            accounts[row["number"]] = json.loads(row["account"])
+            on_shard(accounts[row["number"]]["images"])
+    except ray.exceptions.RayError as error:
+        raise (brake.first_failure() or error) from error
+    return tables, accounts
+
+
+def _index(item: dict[str, Any], brake: Brake) -> dict[str, Any]:
+    shard = pickle.loads(item["shard"])
+    with brake.reporting(), storage.patience(storage.UNIT_PATIENCE_S):
+        index = index_shard(shard)
+    table = table_of(index.rows, INDEX_SCHEMA, shard.uri)
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, INDEX_SCHEMA) as writer:
+        writer.write_table(table)
+    account = json.dumps(index.account(shard))
+    return {"number": item["number"], "table": sink.getvalue(), "account": account}

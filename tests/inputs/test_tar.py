@@ -1,0 +1,149 @@
+import gzip
+import io
+import tarfile
+
+import pytest
+
+from s4v_core.inputs.tar import BLOCK, TarIndex, index_tar, index_tar_gz
+
+FILES = {f"{n:03d}.jpg": bytes([n]) * (700 + n) for n in range(6)}
+
+
+def _tar(kind: int = tarfile.USTAR_FORMAT, files: dict[str, bytes] = FILES) -> bytes:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w", format=kind) as tar:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return sink.getvalue()
+
+
+def _index(data: bytes) -> TarIndex:
+    return index_tar(io.BytesIO(data), len(data))
+
+
+def _names(index: TarIndex) -> list[str]:
+    return [member.name for member in index.members]
+
+
+def _kinds(index: TarIndex) -> list[str]:
+    return [damage.kind for damage in index.damages]
+
+
+@pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_a_whole_tar_is_proven_complete_and_its_ranges_hold_the_members(kind: int) -> None:
+    files = FILES | {"long/" * 30 + "name.jpg": b"deep", "猫.jpg": b"cat"}
+    if kind == tarfile.USTAR_FORMAT:
+        files = FILES
+    data = _tar(kind, files)
+    index = _index(data)
+    assert not index.damages
+    assert {m.name: data[m.offset : m.offset + m.length] for m in index.members} == files
+
+
+def test_a_cut_at_a_member_boundary_is_named() -> None:
+    data = _tar()
+    third = _index(data).members[3].offset - BLOCK
+    index = _index(data[:third])
+    assert _names(index) == list(FILES)[:3]
+    assert _kinds(index) == ["cut_at_boundary"]
+
+
+def test_a_cut_inside_a_header_is_named() -> None:
+    data = _tar()
+    index = _index(data[: _index(data).members[3].offset - 200])
+    assert _names(index) == list(FILES)[:3]
+    assert _kinds(index) == ["cut_in_header"]
+
+
+def test_a_cut_inside_a_member_keeps_its_name() -> None:
+    data = _tar()
+    index = _index(data[: _index(data).members[3].offset + 100])
+    assert [(m.name, m.whole) for m in index.members][-1] == ("003.jpg", False)
+    assert _kinds(index) == ["cut_in_member"]
+
+
+def test_a_header_with_any_byte_changed_is_read_as_tarfile_reads_it() -> None:
+    data = _tar(files={"a.jpg": b"picture"})
+    for at in range(BLOCK):
+        for value in (0, 32, 49, 128, data[at] ^ 1):
+            changed = data[:at] + bytes([value]) + data[at + 1 :]
+            try:
+                header = tarfile.TarInfo.frombuf(changed[:BLOCK], "utf-8", "backslashreplace")
+            except tarfile.HeaderError:
+                assert not _index(changed).members
+            else:
+                assert [(m.name, m.length) for m in _index(changed).members] == [
+                    (header.name, header.size)
+                ]
+
+
+def test_behind_a_bad_header_the_search_goes_on() -> None:
+    data = bytearray(_tar())
+    at = _index(bytes(data)).members[2].offset - BLOCK
+    data[at + 10] ^= 0xFF
+    index = _index(bytes(data))
+    assert _names(index) == ["000.jpg", "001.jpg", "003.jpg", "004.jpg", "005.jpg"]
+    assert _kinds(index) == ["bad_header"]
+
+
+def test_behind_a_zeroed_header_the_search_goes_on() -> None:
+    data = bytearray(_tar())
+    at = _index(bytes(data)).members[2].offset - BLOCK
+    data[at : at + BLOCK] = bytes(BLOCK)
+    index = _index(bytes(data))
+    assert _names(index) == ["000.jpg", "001.jpg", "003.jpg", "004.jpg", "005.jpg"]
+    assert _kinds(index) == ["zeroed_header"]
+
+
+def test_tars_appended_to_each_other_are_read_on_without_damage() -> None:
+    index = _index(_tar() + _tar(files={"more.jpg": b"x"}))
+    assert _names(index) == [*FILES, "more.jpg"]
+    assert not index.damages
+
+
+def test_a_cut_gzip_keeps_what_was_whole() -> None:
+    packed = gzip.compress(_tar(files={f"{n}.jpg": bytes(5000) for n in range(50)}) + b"", 0)
+    cut = packed[: len(packed) // 2]
+    index = index_tar_gz(io.BytesIO(cut))
+    assert 20 <= len(index.members) <= 26
+    assert "cut_gzip" in _kinds(index)
+    assert not index_tar_gz(io.BytesIO(packed)).damages
+
+
+def test_a_gzip_bomb_ends_the_shard() -> None:
+    bomb = gzip.compress(bytes(200 << 20))
+    assert "gzip_bomb" in _kinds(index_tar_gz(io.BytesIO(bomb)))
+
+
+def test_what_is_no_tar_is_said_to_be_none() -> None:
+    assert _kinds(_index(b"<html>404</html>" * 100))[:1] == ["not_a_tar"]
+    assert _kinds(_index(b"")) == ["not_a_tar"]
+
+
+def test_folders_and_links_are_no_members() -> None:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as tar:
+        folder = tarfile.TarInfo("folder")
+        folder.type = tarfile.DIRTYPE
+        tar.addfile(folder)
+        link = tarfile.TarInfo("link.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "../../etc/passwd"
+        tar.addfile(link)
+    index = _index(sink.getvalue())
+    assert not index.members
+    assert not index.damages
+
+
+class _Forward(io.BytesIO):
+    def seek(self, offset: int, whence: int = 0) -> int:
+        assert offset >= self.tell(), "a stream cannot go back"
+        return super().seek(offset, whence)
+
+
+def test_data_to_keep_are_kept_on_the_one_way_through() -> None:
+    files = {"a.jpg": b"picture", "a.json": b"{}" * 256, "b.txt": b"text"}
+    data = _tar(files=files)
+    index = index_tar(_Forward(data), len(data), lambda name, length: not name.endswith("jpg"))
+    assert {m.name: m.data for m in index.members} == files | {"a.jpg": None}

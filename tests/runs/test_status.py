@@ -1,0 +1,73 @@
+"""What a run's folder alone says: how far it is, how fast, and whether every row is sound."""
+
+import os
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from s4v_core.runs.status import read_status
+from s4v_core.runs.verification import verify_run
+from tests.runs.finished_run import write_run
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    write_run(tmp_path / "out", tmp_path, 1000)
+    return tmp_path / "out"
+
+
+def _unit(output: Path, number: int) -> Path:
+    return output / "captions" / f"unit-{number:06d}.parquet"
+
+
+def _rewrite(path: Path, table: pa.Table) -> None:
+    pq.write_table(table.replace_schema_metadata(pq.read_schema(path).metadata), path)
+
+
+def test_a_finished_run_is_counted_and_verified(output: Path) -> None:
+    status = read_status(str(output))
+    assert (status.counts.ok, status.counts.rejected, status.counts.error) == (960, 20, 20)
+    assert status.counts.reasons == {"looping": 20, "not_an_image": 20}
+    assert status.pace is None
+    found = verify_run(str(output))
+    assert found.is_sound
+    assert found.as_text() == "verified: 1000 rows, each planned image exactly once"
+
+
+def test_a_run_that_goes_on_tells_its_pace_and_one_that_stands_says_so(output: Path) -> None:
+    _unit(output, 3).unlink()
+    now = time.time()
+    for number in range(3):
+        os.utime(_unit(output, number), (now, now - 10 + 5 * number))
+    pace = read_status(str(output)).pace
+    assert pace is not None
+    assert pace.images_per_s == pytest.approx(51.2, rel=0.01)  # two units in ten seconds
+    assert pace.left == 232
+    assert "51.2 images/s lately, 5 s to go" in pace.as_text()
+    for number in range(3):
+        os.utime(_unit(output, number), (now, now - 7200))
+    assert "no unit came for 2.0 h" in read_status(str(output)).as_text()
+
+
+def test_verification_names_what_is_wrong(output: Path) -> None:
+    table = pq.read_table(_unit(output, 0))
+    _rewrite(_unit(output, 0), pa.concat_tables([table.slice(1), table.slice(1, 1)]))
+    captions = pa.nulls(256, pa.string())
+    place = table.schema.get_field_index("caption")
+    table = pq.read_table(_unit(output, 1))
+    _rewrite(_unit(output, 1), table.set_column(place, table.schema.field(place), captions))
+    _unit(output, 2).write_bytes(_unit(output, 2).read_bytes()[:-100])
+    _unit(output, 3).rename(_unit(output, 9))
+    found = verify_run(str(output))
+    assert not found.is_sound
+    said = found.as_text()
+    assert "unit 0: 1 planned images missing" in said
+    assert "0/000001: 2 rows" in said
+    assert "ok rows without a caption" in said
+    assert "unit 2: " in said
+    assert "is no complete Parquet file" in said
+    assert "unit 3: no file" in said
+    assert "unit 9: not in the plan" in said
