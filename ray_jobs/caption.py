@@ -36,18 +36,18 @@ def main(argv: list[str]) -> int:
         run_pass,
         score_demo,
     )
-    from s4v_core.captioning.forecast import forecast
+    from s4v_core.captioning.first_captions import read_first_captions
+    from s4v_core.captioning.forecast import make_forecast
     from s4v_core.runs.outcome import Outcome
-    from s4v_core.runs.status import first_captions
 
     # run.json holds all of it; the patterns of the gate would fill the screen.
     print(job.model_dump_json(indent=2, exclude={"gate": {"refusals", "boilerplate"}}))
     if job.plan:
-        print(forecast(job).as_text())
+        print(make_forecast(job).as_text())
         return 0
     outcome: Outcome = run_pass(job)
-    for image_id, said in first_captions(outcome.output, SHOWN_CAPTIONS):
-        print(f"  {image_id}: {printable(said)}")
+    for image_id, text in read_first_captions(outcome.output, SHOWN_CAPTIONS):
+        print(f"  {image_id}: {printable(text)}")
     print(outcome.as_text())
     if job.demo_scenes:
         print(score_demo(outcome.output).as_text())

@@ -1,4 +1,4 @@
-"""How far a caption run is, from its output alone; needs no cluster.
+"""Show how far a run is, from its output alone; needs no cluster.
 
 python ray_jobs/status.py s3://bucket/run
 """
@@ -16,26 +16,29 @@ from typing import Annotated
 import tyro
 
 from ray_jobs.command_line import read_flags, run_main
+from s4v_core.captioning.row_checks import check_captions
 from s4v_core.config import Config
-from s4v_core.runs.status import read_status
+from s4v_core.records.captions import CAPTIONS
+from s4v_core.runs.status import open_units, read_status
 from s4v_core.runs.verification import verify_run
 
 
 class StatusJob(Config):
-    """How far a caption run is, from its output alone."""
+    """Show how far a run is, from its output alone."""
 
     output: Annotated[str, tyro.conf.Positional]
     """Folder of the run."""
     verify: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Read every row and prove it against the plan; exit code 1 if anything is wrong."""
+    """Read every row and prove it against the plan. Exit code 1 if anything is wrong."""
 
 
 def main(argv: list[str]) -> int:
     job = read_flags(StatusJob, argv, __doc__ or "")
-    status = read_status(job.output)
-    print(status.as_text())
+    units = open_units(job.output, (CAPTIONS,))
+    print(read_status(units).as_text())
     if job.verify:
-        verification = verify_run(job.output)
+        is_caption_run = units.contract is CAPTIONS
+        verification = verify_run(units, check_captions if is_caption_run else None)
         print(verification.as_text())
         return 0 if verification.is_sound else 1
     return 0

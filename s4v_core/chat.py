@@ -56,22 +56,25 @@ class Template:
     def pieces(
         self,
         turns: Sequence[tuple[str, str | None]],
-        image_turn: int | None = 0,
+        image_turns: Sequence[int] = (0,),
         system: str | None = None,
     ) -> list[Piece]:
         """(question, answer) turns in order; an answer of None is still to be given.
 
         Args:
-            image_turn: Which question the image stands in front of; None without an image.
+            image_turns: For each image, the question that it stands in front of, counted from 0.
             system: Said first in place of the template's own.
         """
         found = [Piece(self.system if system is None else f"{system} ")]
         for number, (question, answer) in enumerate(turns):
             found.append(Piece(self.user))
-            if number == image_turn:
+            images = image_turns.count(number)
+            for image in range(images):
+                if image:
+                    found.append(Piece("\n"))  # one image per line
                 found.append(Piece(IMAGE, "image"))
             if self.asks:
-                lead = "\n" if number == image_turn else ""
+                lead = "\n" if images else ""
                 found.append(Piece(f"{lead}{question}{self.turn_end}"))
             found.append(Piece(self.assistant))
             if answer is not None:
@@ -88,10 +91,7 @@ class Template:
             ConfigError: A question holds the image mark.
         """
         for text in (question, *(earlier for earlier, _ in answers)):
-            if IMAGE in text:
-                raise ConfigError(
-                    f"prompt: found {IMAGE} in {text!r}; the image is put in front of it"
-                )
+            refuse_image_mark(text)
         return "".join(piece.text for piece in self.pieces([*answers, (question, None)]))
 
 
@@ -120,6 +120,14 @@ PLAIN = Template(
     asks=False,
 )
 """share4v/conversation.py `plain`: pretraining. The image, the caption, a newline; no end mark."""
+
+
+def refuse_image_mark(text: str) -> None:
+    """Raises ConfigError: The text spells the image mark, which the template puts in front of
+    it."""
+    if IMAGE in text:
+        raise ConfigError(f"prompt: found {IMAGE} in {text!r}; the image is put in front of it")
+
 
 TEMPLATES = {template.name: template for template in (VICUNA_V1, PLAIN)}
 

@@ -2,7 +2,8 @@
 
 from s4v_core.captioning.job import CaptionJob
 from s4v_core.demo.shipped import CAPTIONER as DEMO_CAPTIONER
-from s4v_core.engines.requests import EngineSettings, SamplingConfig
+from s4v_core.engines.sampling import SamplingConfig
+from s4v_core.engines.settings import EngineSettings
 from s4v_core.training.stage import NEW_DEMO, Expected, Learning, Optimiser, Saving, TrainStage
 
 CAPTION: dict[str, CaptionJob] = {

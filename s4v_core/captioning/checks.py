@@ -1,30 +1,34 @@
-"""Everything that a job names, looked at before anything is written."""
+"""Everything that a job names, checked before anything is written."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from s4v_core import prompts, storage
-from s4v_core.captioning.job import CaptionJob
+from s4v_core.captioning.job import FREE_TO_CHANGE, CaptionJob
 from s4v_core.captioning.prompt_file import read_prompts
 from s4v_core.captioning.prompts import Prompt
 from s4v_core.engines.choice import choose_engine
-from s4v_core.engines.requests import EngineSpec
+from s4v_core.engines.settings import EngineSpec
 from s4v_core.errors import ConfigError
+from s4v_core.flow.spec import Engines
 from s4v_core.images.policy import Framing
+from s4v_core.inputs.digest import digest_listing
 from s4v_core.inputs.shards import Shard, find_shards
-from s4v_core.model.folder import OWN_SIZE_PX, CheckpointFacts, read_facts
-from s4v_core.records import units
-from s4v_core.records.plan import PlanHead, digest_listing, read_plan_head
-
-FAKE_FRAMING = Framing("crop", 336)
-"""What engine fake sees where no checkpoint says otherwise: ShareGPT4V-7B's size."""
+from s4v_core.model.folder import FAKE_FACTS, OWN_SIZE_PX, CheckpointFacts, read_facts
+from s4v_core.records.captions import CAPTIONS, caption_units
+from s4v_core.records.plan import PlanHead, read_plan_head
+from s4v_core.runs.identity import identify_job, refuse_other_settings
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedJob:
-    """A job whose inputs, model and output were looked at; the settings that a row depends on."""
+    """A job whose inputs, model and output were checked.
+
+    Attributes:
+        settings: What a row depends on, and so what identifies the run.
+        head: The plan that the output holds already.
+    """
 
     job: CaptionJob
     shards: list[Shard]
@@ -35,75 +39,63 @@ class CheckedJob:
     listing_digest: str
     head: PlanHead | None
 
+    @property
+    def engines(self) -> Engines:
+        return Engines(self.job.engines, self.job.accelerator)
+
 
 def check_job(job: CaptionJob) -> CheckedJob:
-    """Look at everything that a job names, and write nothing.
+    """Check everything that a job names, and write nothing.
 
     Raises:
         ConfigError: A model, engine, prompt or output that does not fit.
         InputError: An input that is not there or holds no images.
     """
-    facts = _facts(job)
-    # Workers may stand in another folder than the driver.
+    facts = _read_facts(job)
+    # Workers may run in another folder than the driver.
     model = storage.absolute(job.model) if Path(job.model).is_dir() else job.model
     engine = choose_engine(
         job.engine, model, job.template or facts.template, job.settings, facts.revision
     )
-    asked = _prompts(job)
-    columns = {name for prompt in asked for name in prompt.columns}
+    texts = _read_prompts(job)
+    columns = {name for prompt in texts for name in prompt.columns}
     columns |= {job.source_column} if job.source_column else set()
     shards = find_shards(job.input, job.image_root, tuple(sorted(columns)))
-    settings = {
-        "model": job.model,
+    resolved = {
         "model_revision": facts.revision,
         "engine": engine.name,
         "template": engine.template,
-        "prompts": [asdict(prompt) for prompt in asked],
-        "sources": list(job.sources),
-        "source_column": job.source_column,
-        "sampling": job.sampling.model_dump(),
-        "gate": job.gate.model_dump(),
-        "ladder": job.ladder.model_dump(),
-        "captions_per_image": job.captions_per_image,
-        "dedupe": job.dedupe,
-        "decode": job.decode.model_dump(),
+        "prompts": [asdict(prompt) for prompt in texts],
         "framing": f"{facts.framing.mode} {facts.framing.size_px}",
-        "limit": job.limit,
     }
-    if reason := storage.refusal(job.output):
-        raise ConfigError(f"output: {job.output} cannot be listed ({reason})")
-    head = read_plan_head(job.output)
-    if head is not None:
-        refuse_other_settings(job.output, head.settings, settings)
-    elif units.done_units(job.output):
-        raise ConfigError(
-            f"output: {job.output} holds captions but no plan; choose another --output"
-        )
-    return CheckedJob(job, shards, engine, facts, asked, settings, digest_listing(shards), head)
+    settings = identify_job(job, FREE_TO_CHANGE, resolved)
+    head = _check_output(job.output, settings)
+    return CheckedJob(job, shards, engine, facts, texts, settings, digest_listing(shards), head)
 
 
-def _facts(job: CaptionJob) -> CheckpointFacts:
+def _check_output(output: str, settings: dict[str, Any]) -> PlanHead | None:
+    if reason := storage.refusal(output):
+        raise ConfigError(f"output: {output} cannot be listed ({reason})")
+    head = read_plan_head(output)
+    if head is None:
+        if caption_units(output).list_done():
+            raise ConfigError(
+                f"output: {output} holds captions but no plan; choose another --output"
+            )
+        return None
+    if head.kind != CAPTIONS.folder:
+        raise ConfigError(f"output: {output} holds a run of {head.kind}; choose another --output")
+    refuse_other_settings(output, head.settings, settings)
+    return head
+
+
+def _read_facts(job: CaptionJob) -> CheckpointFacts:
     if job.engine == "fake" and not Path(job.model).is_dir():
-        return CheckpointFacts(FAKE_FRAMING, "vicuna_v1", "none")
+        return FAKE_FACTS
     if job.engine == "openai":
         return CheckpointFacts(Framing("fit", OWN_SIZE_PX), "model", job.settings.url or "")
     return read_facts(job.model)
 
 
-def _prompts(job: CaptionJob) -> tuple[Prompt, ...]:
+def _read_prompts(job: CaptionJob) -> tuple[Prompt, ...]:
     return read_prompts(job.prompts) if job.prompts else (Prompt(job.prompt or prompts.CAPTION),)
-
-
-def refuse_other_settings(output: str, old: dict[str, Any], new: dict[str, Any]) -> None:
-    """An output belongs to one set of settings.
-
-    Raises:
-        ConfigError: One of the `new` ones differs; the sentence names it.
-    """
-    for name in new:
-        # Through JSON, as the stored ones went.
-        if (was := old.get(name)) != (now := json.loads(json.dumps(new[name]))):
-            raise ConfigError(
-                f"output: {output} was made with {name} {was!r}, found {now!r}; "
-                "choose another --output, or the settings of that run"
-            )

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from s4v_core import storage
-from s4v_core.records import plan
+from s4v_core.records.plan import PlanHead
 from s4v_core.runs.counts import RunCounts
 
 CARD_NAME = "README.md"
@@ -13,21 +13,21 @@ UNDECLARED = "not declared"
 
 
 def write_data_card(
-    output: str, head: plan.PlanHead, counts: RunCounts, licences: Mapping[str, str]
+    output: str, head: PlanHead, counts: RunCounts, licences: Mapping[str, str]
 ) -> None:
-    """Write the card of a run; it is derived, and may be written again at any time.
+    """Write the card of a run. It is derived, and may be written again at any time.
 
     Args:
-        licences: By source, as the job declares them.
+        licences: Licence of each source, as the job declares it.
     """
     storage.replace(storage.join(output, CARD_NAME), _card(head, counts, licences).encode())
 
 
-def _card(head: plan.PlanHead, counts: RunCounts, licences: Mapping[str, str]) -> str:
+def _card(head: PlanHead, counts: RunCounts, licences: Mapping[str, str]) -> str:
     settings = head.settings
     declared = licences.get("*", UNDECLARED)
     facts = {
-        "images": f"{counts.images:,} in {len(head.shards):,} shards",
+        "images": f"{counts.rows:,} in {len(head.inputs):,} shards",
         "captions": f"{counts.ok:,} ({counts.rejected:,} rejected, {counts.error:,} errors)",
         "model": f"`{settings.get('model')}` at `{settings.get('model_revision')}`",
         "engine": settings.get("engine"),

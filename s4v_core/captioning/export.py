@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from s4v_core import chat, storage
-from s4v_core.errors import ConfigError, InputError
+from s4v_core.errors import ConfigError
 from s4v_core.inputs.tar import add_member
-from s4v_core.records import plan, units
-from s4v_core.records.schemas import RESULT_SCHEMA
+from s4v_core.records.captions import RESULT_SCHEMA, caption_units
+from s4v_core.records.plan import PlanHead, require_plan_head
 
 Writer = Callable[[Iterator[pa.Table], BinaryIO], int]
 
@@ -29,23 +29,21 @@ def export_run(output: str, to: str) -> int:
 
     `.json`: ShareGPT4V JSON (ok rows). `.jsonl`, `.parquet`: all rows with all columns.
     `.tar`: WebDataset sidecars of the ok rows, `<image_id>.txt` and `<image_id>.json`.
-    `/`: a folder with one tar of sidecars for each tar of the input, of the same name and with
-    the same keys in the same order, so that both can be read side by side; an image without a
-    caption has its `.json` alone.
+    `/`: a folder with one tar of sidecars for each tar of the input, with the same name and the
+    same keys in the same order, so that both can be read side by side; an image without a caption
+    has only its `.json`.
 
     Returns:
         Rows written.
 
     Raises:
-        ConfigError: The ending is none of these, or a folder of sidecars is asked for and the
-            input was no tars.
+        ConfigError: The ending is none of these, or a folder of sidecars is wanted and the input
+            was not tars.
         InputError: `output` holds no run.
     """
-    head = plan.read_plan_head(output)
-    if head is None:
-        raise InputError(output, "holds no caption run (there is no plan.parquet)")
-    done = units.done_units(output)
-    tables = (units.read_unit(output, u) for u in range(len(head.unit_rows)) if u in done)
+    head, units = require_plan_head(output), caption_units(output)
+    done = units.list_done()
+    tables = (units.read(unit) for unit in head.units if unit in done)
     if to.endswith("/"):
         return _export_by_shard(head, tables, to)
     ending = next((e for e in _WRITERS if to.endswith(e)), None)
@@ -62,9 +60,9 @@ def _upload(write: Writer, tables: Iterator[pa.Table], to: str) -> int:
     return count
 
 
-def _export_by_shard(head: plan.PlanHead, tables: Iterator[pa.Table], folder: str) -> int:
-    names = {s["uri"]: s["name"] for s in head.shards if s["kind"] in ("tar", "targz")}
-    if other := next((s["uri"] for s in head.shards if s["uri"] not in names), None):
+def _export_by_shard(head: PlanHead, tables: Iterator[pa.Table], folder: str) -> int:
+    names = {s["uri"]: s["name"] for s in head.inputs if s["kind"] in ("tar", "targz")}
+    if other := next((s["uri"] for s in head.inputs if s["uri"] not in names), None):
         raise ConfigError(f"to: found a folder, but {other} is no tar; name a file.tar instead")
     count = 0
     for uri, units_of_shard in groupby(tables, key=lambda table: table["uri"][0].as_py()):
@@ -75,7 +73,7 @@ def _export_by_shard(head: plan.PlanHead, tables: Iterator[pa.Table], folder: st
 
 
 def _write_sharegpt4v(tables: Iterator[pa.Table], sink: BinaryIO) -> int:
-    """A JSON array with one record per line: streams, and still diffs."""
+    """A JSON array with one record per line: it can be streamed, and compared line by line."""
     count = 0
     for row in _ok_rows(tables):
         sink.write(b"[\n" if count == 0 else b",\n")
@@ -86,7 +84,7 @@ def _write_sharegpt4v(tables: Iterator[pa.Table], sink: BinaryIO) -> int:
 
 
 def sharegpt4v_record(row: dict[str, Any]) -> dict[str, Any]:
-    """A result row in the schema of the released files (spec of ShareGPT4V-PT)."""
+    """A result row in the schema of the released files (ShareGPT4V-PT)."""
     return {
         "id": PurePosixPath(row["image_id"]).stem,
         "image": row["image_id"],
@@ -132,8 +130,8 @@ def _write_samples(
     samples: Iterator[tuple[str, dict[str, Any]]], columns: tuple[str, ...], sink: BinaryIO
 ) -> int:
     """Args:
-    samples: Key and row of each.
-    columns: What the `.json` holds.
+    samples: Key and row of each sample.
+    columns: Columns that the `.json` holds.
     """
     count = 0
     with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT) as tar:

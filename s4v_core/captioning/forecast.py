@@ -1,40 +1,42 @@
-"""`--plan`: a sample of the input through the real flow, and what that means for all of it."""
+"""`--plan`: a sample of the input through the real flow, and what it means for the whole input."""
 
-import json
 import math
 import statistics
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 
 from s4v_core import storage
+from s4v_core.captioning.caption_pass import index_input, plan_run
 from s4v_core.captioning.checks import CheckedJob, check_job
+from s4v_core.captioning.forecast_file import write_forecast
 from s4v_core.captioning.job import CaptionJob
-from s4v_core.engines.requests import CPU_SEQUENCES
+from s4v_core.engines.settings import CPU_SEQUENCES
 from s4v_core.errors import StorageError
-from s4v_core.records import plan, units
-from s4v_core.runs.driver import PassFlow, index_input
-from s4v_core.runs.figures import stages_text
-from s4v_core.runs.status import duration
+from s4v_core.inputs.unique_ids import number_repeated_ids
+from s4v_core.records.captions import CAPTIONS, caption_units
+from s4v_core.records.plan import PlanHead, build_plan, write_plan
+from s4v_core.runs.driver import FlowDriver
+from s4v_core.runs.figures import describe_stages
+from s4v_core.runs.status import describe_duration
 
-FORECAST_NAME = "plan.json"
 SAMPLE_UNITS = 16
 SAMPLE_PER_SLOT = 4
-"""Images of the sample per caption that engines generate at the same time: they must be full for
-most of it."""
+"""Images of the sample per caption that engines generate at the same time: engines must be full for
+most of the sample."""
 
 LEAST_SAMPLE = 256
 LEAST_SAMPLE_S, MOST_LARGER = 20.0, 16
-"""What ends sooner says more of its own start than of a run of hours: it is measured again, on so
-many times as many images at most."""
+"""A sample shorter than so many seconds is dominated by start-up; it is repeated with up to
+MOST_LARGER times the images."""
 
-COUNTS = (1, 4, 8, 16, 32, 64)
-"""Numbers of engines that hours are told for."""
+_COUNTS = (1, 4, 8, 16, 32, 64)
+"""Numbers of engines for which the duration is shown."""
 
-ROW_BYTES = 700
-"""Of a result row in its file, where no sample was captioned (256 rows: 0.1 to 0.15 MB)."""
+_ROW_BYTES = 700
+"""Bytes of a result row in its file, if no sample was captioned (256 rows: 0.1 to 0.15 MB)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +44,16 @@ class Forecast:
     """What captioning the whole input will take.
 
     Attributes:
-        images: Of the whole input.
-        sampled: Of them, the ones that were captioned; 0 where a rate was given.
-        images_per_s: Of all engines together, after their start.
-        index_s: Reading the structure of all shards; it was measured whole.
-        start_s: From the first task to the first durable captions: mostly the engine's start.
-        total_s: Of the run to come, index and start included.
-        output_mb: Of all units' files, in 10^6 bytes.
-        object_store_mb: Pixels that wait between decoding and engines.
+        images: Images of the whole input.
+        sampled: Images that were captioned to find out; 0 if the rate was given.
+        images_per_s: Rate of all engines together, after their start.
+        index_s: Seconds to read the structure of all shards; measured on all of them.
+        start_s: Seconds from the first task to the first durable captions: mostly engine start.
+        total_s: Seconds of the coming run, indexing and start included.
+        output_mb: Size of all unit files, in 10^6 bytes.
+        object_store_mb: Pixels that wait between decoding and engines, in 10^6 bytes.
         decode_cores: CPU cores that reading and decoding keep busy at this rate.
-        ok_share: Of the sample's rows; the rest would be rejected or errors.
+        ok_share: Share of the sample's rows that are ok; the rest would be rejected or errors.
         cost: In the currency of the price per hour and engine, if one was given.
     """
 
@@ -78,36 +80,67 @@ class Forecast:
     def as_text(self) -> str:
         """For people."""
         cost = f", cost {self.cost:,.2f}" if self.cost is not None else ""
+        index, start = describe_duration(self.index_s), describe_duration(self.start_s)
         lines = [
             f"{self.images:,} images at {self.images_per_s:.3g} images/s on {self.engines} "
-            f"engines: {duration(self.total_s)} in all, {self.engine_days:.2f} engine-days{cost}",
-            f"  of it {duration(self.index_s)} indexing, {duration(self.start_s)} engine start",
+            f"engines: {describe_duration(self.total_s)} in all, {self.engine_days:.2f} "
+            f"engine-days{cost}",
+            f"  of it {index} indexing, {start} engine start",
             f"  captions: {self.output_mb:,.1f} MB; object store: {self.object_store_mb:,.0f} MB; "
             f"{self.decode_cores:.1f} CPU cores to read and decode",
         ]
         if self.sampled:
             lines += [
                 f"  measured on {self.sampled} images; bound by {self.bound_by}; "
-                + stages_text(self.ms_per_image),
+                + describe_stages(self.ms_per_image, CAPTIONS.words),
                 f"  tokens: {self.prompt_tokens:.0f} of prompt, {self.output_tokens:.0f} of "
                 f"caption (longest {self.longest_output_tokens}); {self.attempts:.2f} attempts "
                 f"an image; {self.ok_share:.1%} ok",
             ]
-        lines.append("  " + self._by_engines())
+        lines.append("  " + self._describe_by_engines())
         return "\n".join(lines)
 
-    def _by_engines(self) -> str:
+    def _describe_by_engines(self) -> str:
         per_engine = self.images_per_s / self.engines
         hours = (
-            f"{count}: {duration(self.images / per_engine / count + self.start_s)}"
-            for count in COUNTS
+            f"{count}: {describe_duration(self.images / per_engine / count + self.start_s)}"
+            for count in _COUNTS
         )
         return f"by number of engines, where nothing else bounds it: {', '.join(hours)}"
 
 
-def forecast(job: CaptionJob) -> Forecast:
-    """Run a sample in a folder of its own below the output and scale it up; OUTPUT/plan.json lies
-    there afterwards, and the run to come compares itself with it.
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """What was measured on a sample, or given in its place.
+
+    Attributes:
+        spread_s: Seconds between the first and the last of its units.
+        row_bytes: Bytes per row of all unit files, their footers included.
+        results: Its result rows.
+    """
+
+    rate: float
+    start_s: float = 0.0
+    spread_s: float = 0.0
+    row_bytes: float = _ROW_BYTES
+    bound_by: str = "engine"
+    ms_per_image: dict[str, float] = field(default_factory=dict)
+    results: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def decode_cores(self) -> float:
+        busy_ms = self.ms_per_image.get("read", 0.0) + self.ms_per_image.get("decode", 0.0)
+        return self.rate * busy_ms / 1000
+
+    def mean(self, column: str) -> float:
+        values = [row[column] for row in self.results if row[column] is not None]
+        return statistics.fmean(values) if values else 0.0
+
+
+def make_forecast(job: CaptionJob) -> Forecast:
+    """Run a sample in a folder of its own below the output, and scale it up.
+
+    OUTPUT/forecast.json holds the result; the run that follows compares itself with it.
 
     Raises:
         ConfigError, InputError: As for the pass.
@@ -117,167 +150,131 @@ def forecast(job: CaptionJob) -> Forecast:
     checked = check_job(job)
     started = time.monotonic()
     tables, _ = index_input(checked)
+    tables, _ = number_repeated_ids(tables)
     index_s = time.monotonic() - started
-    found = (
-        _given(checked, tables, index_s, job.rate)
-        if job.rate
-        else _sampled(checked, tables, index_s)
-    )
-    storage.replace_json(storage.join(job.output, FORECAST_NAME), asdict(found))
+    given = _Sample(job.rate * job.engines) if job.rate else None
+    sample = given or _measure_sample(checked, tables)
+    found = _scale_up(checked, _count_rows(tables), sample, index_s)
+    write_forecast(job.output, asdict(found))
     return found
 
 
-def read_forecast(output: str) -> dict[str, Any] | None:
-    """The figures of the plan that was made for a run, if one was."""
-    uri = storage.join(output, FORECAST_NAME)
-    if storage.stat(uri) is None:
-        return None
-    found: dict[str, Any] = json.loads(storage.read(uri))
-    return found
-
-
-def _sampled(checked: CheckedJob, tables: list[pa.Table], index_s: float) -> Forecast:
-    rows, count = pa.concat_tables(tables), _sample_size(checked)
+def _measure_sample(checked: CheckedJob, tables: list[pa.Table]) -> _Sample:
+    rows, count = pa.concat_tables(tables), _choose_sample_size(checked)
     while True:
-        found, took_s = _of_sample(checked, _spread(rows, count), tables, index_s)
-        if took_s >= LEAST_SAMPLE_S or found.sampled == rows.num_rows:
-            return found
-        count *= min(math.ceil(LEAST_SAMPLE_S / max(took_s, 1.0)) + 1, MOST_LARGER)
+        sample = _run_sample(checked, _spread_evenly(rows, count), tables)
+        if sample.spread_s >= LEAST_SAMPLE_S or len(sample.results) == rows.num_rows:
+            return sample
+        count *= min(math.ceil(LEAST_SAMPLE_S / max(sample.spread_s, 1.0)) + 1, MOST_LARGER)
 
 
-def _of_sample(
-    checked: CheckedJob, sample: pa.Table, tables: list[pa.Table], index_s: float
-) -> tuple[Forecast, float]:
-    """And for how many seconds the sample's units came out."""
+def _run_sample(checked: CheckedJob, rows: pa.Table, tables: list[pa.Table]) -> _Sample:
     job = checked.job
     folder = storage.join(job.output, f".forecast-{time.time_ns()}")
-    unit_size = min(max(-(-sample.num_rows // SAMPLE_UNITS), 1), job.unit_size)
-    head, table = plan.build_plan(
-        [sample], [], checked.settings, checked.listing_digest, unit_size=unit_size
+    unit_size = min(max(-(-rows.num_rows // SAMPLE_UNITS), 1), job.unit_size)
+    head, table = build_plan(
+        [rows],
+        [],
+        checked.settings,
+        checked.listing_digest,
+        kind=CAPTIONS.folder,
+        key=CAPTIONS.key,
+        unit_size=unit_size,
     )
-    head = plan.write_plan(folder, head, table)
+    head = write_plan(folder, head, table)
     try:
-        return _measured(checked, job.replace(output=folder), head, tables, index_s)
+        return _time_sample(checked, folder, head, tables)
     finally:
         storage.remove(folder)
 
 
-def _sample_size(checked: CheckedJob) -> int:
+def _choose_sample_size(checked: CheckedJob) -> int:
     slots = checked.job.settings.max_num_seqs
     slots = min(slots, CPU_SEQUENCES) if checked.engine.device == "cpu" else slots
     return max(LEAST_SAMPLE, SAMPLE_PER_SLOT * slots * checked.job.engines)
 
 
-def _spread(rows: pa.Table, count: int) -> pa.Table:
+def _spread_evenly(rows: pa.Table, count: int) -> pa.Table:
     """Rows at even distances over the whole input."""
     if rows.num_rows <= count:
         return rows
     return rows.take([at * rows.num_rows // count for at in range(count)])
 
 
-def _measured(
-    checked: CheckedJob,
-    job: CaptionJob,
-    head: plan.PlanHead,
-    tables: list[pa.Table],
-    index_s: float,
-) -> tuple[Forecast, float]:
+def _time_sample(
+    checked: CheckedJob, folder: str, head: PlanHead, tables: list[pa.Table]
+) -> _Sample:
     started = time.monotonic()
     arrivals: list[tuple[float, int]] = []
-    flow = PassFlow(checked, head, "forecast", job.output)
-    for done in flow.run(list(range(len(head.unit_rows))), "sampling"):
+    run = replace(plan_run(checked, head, folder), label="sampling")
+    driver = FlowDriver(run, "forecast")
+    for done in driver.run_units(list(head.units)):
         arrivals.append((time.monotonic(), done.rows))
     if not arrivals:
-        raise StorageError(job.output, "not one unit of the sample was captioned")
-    # Units that arrive together with the first were made while it was.
+        raise StorageError(folder, "not one unit of the sample was captioned")
+    # Units that arrive at the same instant as the first say nothing about the rate.
     first, last = arrivals[0][0], arrivals[-1][0]
     later = sum(rows for at, rows in arrivals if at > first)
-    rate = later / (last - first) if later else head.images / (last - started)
-    results = pa.concat_tables(
-        units.read_unit(job.output, unit) for unit in sorted(units.done_units(job.output))
-    )
-    figures = flow.figures()
-    ms = figures.ms_per_image
-    found = _forecast(
-        checked,
-        _images(tables),
-        rate,
-        index_s,
+    rate = later / (last - first) if later else head.rows / (last - started)
+    units = caption_units(folder)
+    results = pa.concat_tables(units.read(unit) for unit in sorted(units.list_done()))
+    figures = driver.figures()
+    return _Sample(
+        rate=rate,
         start_s=max(first - started - arrivals[0][1] / rate, 0.0),
-        sampled=head.images,
-        output_bytes=_output_bytes(results, tables, job.unit_size),
-        decode_cores=rate * (ms["read"] + ms["decode"]) / 1000,
-        results=results.to_pylist(),
+        spread_s=last - first,
+        row_bytes=_measure_row_bytes(results, tables, checked.job.unit_size),
         bound_by=figures.bound_by,
-        ms_per_image=ms,
+        ms_per_image=figures.ms_per_row,
+        results=results.to_pylist(),
     )
-    return found, last - first
 
 
-def _images(tables: list[pa.Table]) -> int:
+def _count_rows(tables: list[pa.Table]) -> int:
     return sum(table.num_rows for table in tables)
 
 
-def _output_bytes(results: pa.Table, tables: list[pa.Table], unit_size: int) -> float:
-    """Of all units' files. Each is a footer and its rows; two sizes of the same rows tell both."""
+def _measure_row_bytes(results: pa.Table, tables: list[pa.Table], unit_size: int) -> float:
+    """Bytes per row of all unit files. Each is a footer and its rows; two sizes tell both."""
+    units = caption_units("")
     whole = results.slice(0, unit_size)
     half = max(whole.num_rows // 2, 1)
-    sizes = units.file_bytes(whole), units.file_bytes(whole.slice(0, half))
+    sizes = units.measure_bytes(whole), units.measure_bytes(whole.slice(0, half))
     per_row = (sizes[0] - sizes[1]) / max(whole.num_rows - half, 1)
     footer = max(sizes[0] - per_row * whole.num_rows, 0.0)
     files = sum(-(-table.num_rows // unit_size) for table in tables)
-    return footer * files + per_row * _images(tables)
+    return footer * files / max(_count_rows(tables), 1) + per_row
 
 
-def _given(checked: CheckedJob, tables: list[pa.Table], index_s: float, rate: float) -> Forecast:
-    return _forecast(checked, _images(tables), rate * checked.job.engines, index_s)
-
-
-def _forecast(
-    checked: CheckedJob,
-    images: int,
-    rate: float,
-    index_s: float,
-    start_s: float = 0.0,
-    sampled: int = 0,
-    output_bytes: float | None = None,
-    decode_cores: float = 0.0,
-    results: list[dict[str, Any]] | None = None,
-    bound_by: str = "engine",
-    ms_per_image: dict[str, float] | None = None,
-) -> Forecast:
-    job, results = checked.job, results or []
-    whole, images = images, min(images, job.limit or images)
-    total_s = index_s + start_s + images / rate
-    engine_hours = (start_s + images / rate) * job.engines / 3600
+def _scale_up(checked: CheckedJob, rows: int, sample: _Sample, index_s: float) -> Forecast:
+    """Args:
+    rows: Images of the whole input, before any limit.
+    """
+    job = checked.job
+    images = min(rows, job.limit or rows)
+    run_s = sample.start_s + images / sample.rate
+    engine_hours = run_s * job.engines / 3600
     in_flight = job.engines * (job.settings.units_in_flight + 2) * job.unit_size
     pixels = 3 * checked.facts.framing.size_px**2
+    ok = sum(row["status"] == "ok" for row in sample.results)
     return Forecast(
         images=images,
-        sampled=sampled,
+        sampled=len(sample.results),
         engines=job.engines,
-        images_per_s=rate,
+        images_per_s=sample.rate,
         index_s=index_s,
-        start_s=start_s,
-        total_s=total_s,
+        start_s=sample.start_s,
+        total_s=index_s + run_s,
         engine_days=engine_hours / 24,
-        output_mb=(ROW_BYTES * whole if output_bytes is None else output_bytes)
-        * images
-        / whole
-        / 1e6,
+        output_mb=sample.row_bytes * images / 1e6,
         object_store_mb=min(in_flight, images) * pixels / 1e6,
-        decode_cores=decode_cores,
-        prompt_tokens=_mean(results, "prompt_tokens"),
-        output_tokens=_mean(results, "output_tokens"),
-        longest_output_tokens=max((row["output_tokens"] or 0 for row in results), default=0),
-        attempts=_mean(results, "attempts"),
-        ok_share=sum(row["status"] == "ok" for row in results) / max(len(results), 1),
-        bound_by=bound_by,
-        ms_per_image=ms_per_image or {},
+        decode_cores=sample.decode_cores,
+        prompt_tokens=sample.mean("prompt_tokens"),
+        output_tokens=sample.mean("output_tokens"),
+        longest_output_tokens=max((row["output_tokens"] or 0 for row in sample.results), default=0),
+        attempts=sample.mean("attempts"),
+        ok_share=ok / max(len(sample.results), 1),
+        bound_by=sample.bound_by,
+        ms_per_image=sample.ms_per_image,
         cost=engine_hours * job.price_per_hour if job.price_per_hour is not None else None,
     )
-
-
-def _mean(rows: list[dict[str, Any]], name: str) -> float:
-    values = [row[name] for row in rows if row[name] is not None]
-    return statistics.fmean(values) if values else 0.0

@@ -5,79 +5,103 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from s4v_core.captioning.gate import Gate
+from s4v_core.captioning.ladder import Ladder
+from s4v_core.captioning.twins import Dedupe
 from s4v_core.config import Config
-from s4v_core.engines.requests import Dedupe, EngineName, EngineSettings, Ladder, SamplingConfig
+from s4v_core.engines.sampling import SamplingConfig
+from s4v_core.engines.settings import EngineName, EngineSettings
 from s4v_core.errors import ConfigError
 from s4v_core.images.policy import DecodeConfig
 from s4v_core.records.schemas import UNIT_SIZE
+
+FREE_TO_CHANGE = (
+    # Where things lie; the plan's listing digest tells whether the input is the same.
+    *("input", "output", "image_root"),
+    # How fast it goes, and on what.
+    *("engines", "accelerator", "settings"),
+    # Read once, when the plan is made.
+    "unit_size",
+    # What is done with the run, and what is said about it.
+    *("retry_errors", "plan", "rate", "price_per_hour", "licences", "demo_scenes"),
+    # The prompts that they come to identify the run.
+    *("prompt", "prompts"),
+)
+"""Settings that a resumed run may change; all others identify it."""
 
 
 class CaptionJob(Config):
     """Caption every image of the input, each exactly once."""
 
     input: tuple[str, ...]
-    """Folder, glob or brace pattern, .tar shards, Parquet, ShareGPT4V/LLaVA JSON, on any fsspec
-    URI. May be repeated."""
+    """Images to caption: a folder, a glob or brace pattern, .tar shards, Parquet files, or a
+    ShareGPT4V/LLaVA JSON, on any fsspec URI. May be repeated."""
     output: str
     """Folder of the run. The same command again resumes it."""
     model: str
-    """Checkpoint folder, on any URI, or hub id of a vision model; with --engine openai its name."""
+    """Vision model that writes the captions: a checkpoint folder on any URI, or a hub id. With
+    --engine openai, the name that the endpoint knows it by."""
     image_root: str | None = None
-    """Where the images lie that a JSON or Parquet names by relative paths; default: beside it."""
+    """Folder of the images that a JSON or Parquet names by relative paths. Default: the folder of
+    that file."""
     engine: EngineName = "auto"
-    """auto takes vllm where it is installed, else transformers; fake needs no model."""
+    """What runs the model. auto takes vllm if it is installed, else transformers; openai asks an
+    endpoint (--settings.url); fake needs no model."""
     prompt: str | None = None
-    """What the captioner is asked; default: the Share-Captioner's instruction."""
+    """Prompt for every image. Default: the Share-Captioner's instruction."""
     prompts: str | None = None
-    """File of prompts; each image gets one of them, chosen by its id. One per line, or .json(l)
-    with {"prompt": "Its alt text is {alt}. Describe it.", "weight": 2, "source": "coco*"}."""
+    """File of prompts, of which each image gets one, chosen by its id. One prompt per line, or
+    .json(l) with {"prompt": "Its alt text is {alt}. Describe it.", "weight": 2, "source":
+    "coco*"}."""
     sources: tuple[str, ...] = ()
-    """NAME=PATTERN: images whose id or URI matches belong to that source; the first match counts.
-    May be repeated. Default: the folder that an image lies in."""
+    """NAME=PATTERN assigns images whose id or URI matches to a source; the first match counts. May
+    be repeated. Default: the folder that an image lies in."""
     source_column: str | None = None
-    """Column of a Parquet, field of a JSON record or of a .json sidecar that names the source."""
+    """Column of a Parquet, or field of a JSON record or .json sidecar, that names the source."""
     licences: tuple[str, ...] = ()
-    """LICENCE, or SOURCE=LICENCE for one source: what the data card says of the images. May be
+    """LICENCE of the images, or SOURCE=LICENCE for one source, as the data card states it. May be
     repeated."""
     template: str | None = None
-    """Chat template: vicuna_v1, or model for the checkpoint's own; default: by architecture."""
+    """Chat template: vicuna_v1, or model for the checkpoint's own. Default: what fits the
+    architecture."""
     limit: int | None = Field(None, ge=1)
     """Caption only the first N images."""
     unit_size: int = Field(UNIT_SIZE, ge=1)
-    """Images that are read, captioned and committed together. 256 are 37 s of an A100 at 7 images/s
-    and 0.15 MB of rows."""
+    """Images that are read, captioned and committed together. 256 images take an A100 37 s at 7
+    images/s, and make 0.15 MB of rows."""
     engines: int = Field(1, ge=1)
-    """Engine actors, one per GPU."""
+    """Number of engines, each on a GPU of its own."""
     accelerator: str | None = None
-    """GPU type that engines are pinned to, as Ray names it: A100-80G, A100, H100, ..."""
+    """GPU type that engines are pinned to, by Ray's name for it: A100-80G, A100, H100, ..."""
     retry_errors: bool = False
-    """Do failed and rejected images again, and replace their rows."""
+    """Caption failed and rejected images again, and replace their rows."""
     plan: bool = False
-    """Measure a sample, say how long the whole input takes, and caption nothing."""
+    """Caption a sample, and predict time, cost and size for the whole input. Writes no captions."""
     rate: float | None = Field(None, gt=0)
-    """For --plan: images per second of one engine, where it is known; no engine is started."""
+    """For --plan: images per second of one engine, if it is known; then no engine is started."""
     price_per_hour: float | None = Field(None, ge=0)
-    """For --plan: of one engine's machine, in any currency."""
+    """For --plan: price of one engine's machine per hour, in any currency."""
     sampling: SamplingConfig = SamplingConfig()
     """How captions are drawn."""
     captions_per_image: int = Field(1, ge=1)
-    """Further captions are drawn with a temperature and stand in the column more_captions."""
+    """Captions per image. Those beyond the first are drawn at a higher temperature and are written
+    to the column more_captions."""
     dedupe: Dedupe = "off"
-    """Caption equal images once: exact looks at bytes, perceptual at a hash of what is seen."""
+    """Caption equal images once: exact compares bytes, perceptual compares a hash of what is
+    visible."""
     gate: Gate = Gate()
-    """Which texts are captions; others are drawn again."""
+    """Quality gate: which texts count as captions. Others are drawn again."""
     ladder: Ladder = Ladder()
-    """How they are drawn again."""
+    """How rejected captions are drawn again."""
     settings: EngineSettings = EngineSettings()
     """How engines are started."""
     decode: DecodeConfig = DecodeConfig()
-    """Which images are let in."""
+    """Which images are accepted, and how they are decoded."""
     demo_scenes: int = Field(0, ge=0)
-    """Draw this many scenes into the input first: the demo's own."""
+    """Draw this many scenes into the input folder first. The recipe demo uses it."""
 
     @property
     def samplings(self) -> tuple[SamplingConfig, ...]:
-        """Of every attempt in turn."""
+        """Sampling of every attempt in turn."""
         return self.ladder.samplings(self.sampling) if self.gate.enabled else (self.sampling,)
 
     @model_validator(mode="after")

@@ -4,18 +4,53 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from s4v_core.engines.requests import Generation, Judge, Request, SamplingConfig
+from pydantic import Field
+
+from s4v_core.config import Config
+from s4v_core.engines.requests import Generation, Generator, Request
+from s4v_core.engines.sampling import SamplingConfig
+
+
+class Ladder(Config):
+    """Samplings that are tried in turn when the gate rejects a caption."""
+
+    temperatures: tuple[float, ...] = (0.2, 0.5, 0.8)
+    """Temperatures of the retry attempts, in turn. If empty, the first rejection is final."""
+    top_p: float = Field(0.95, gt=0.0, le=1.0)
+    """top_p of the retry attempts."""
+    repetition_penalty: float = Field(1.05, gt=0.0)
+    """Repetition penalty of the retry attempts."""
+
+    def samplings(self, first: SamplingConfig) -> tuple[SamplingConfig, ...]:
+        """`first`, and the samplings of the retries; each draws anew, even at one temperature."""
+        return first, *(
+            first.replace(
+                temperature=temperature,
+                top_p=self.top_p,
+                repetition_penalty=max(self.repetition_penalty, first.repetition_penalty),
+                seed=first.seed + number,
+            )
+            for number, temperature in enumerate(self.temperatures, 1)
+        )
+
+
+class Judge(Protocol):
+    """Decides whether a text is a caption (the gate, as the ladder knows it)."""
+
+    def judge(self, text: str, finish_reason: str | None, prompt: str) -> str | None:
+        """The reason why the text is no caption, or None if it is one."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How it ended with one image.
+    """How the attempts for one image ended.
 
     Attributes:
-        answer: The last attempt's; None where there was none.
-        rung: Which of the samplings the answer was drawn with, from 1.
-        more: Further captions.
-        twin_of: Id of the image that was captioned instead.
+        answer: The last attempt's answer; None if there was no attempt.
+        rung: Which of the samplings the answer was drawn with, counted from 1.
+        more: Further captions of the same image.
+        twin_of: Id of the equal image that was captioned instead.
     """
 
     status: str
@@ -27,19 +62,15 @@ class Ending:
     twin_of: str | None = None
 
 
-class Generator(Protocol):
-    """What an engine and a supervised engine have in common."""
-
-    async def generate(self, request: Request, sampling: SamplingConfig) -> Generation:
-        """One image's caption, or the reason why there is none."""
-        ...
-
-
-async def attempted(
+async def climb_ladder(
     engine: Generator, request: Request, samplings: Sequence[SamplingConfig], gate: Judge
 ) -> Ending:
-    """A caption that passes the gate, or how the last attempt ended."""
-    reason = None
+    """Try one sampling after the other until a caption passes the gate.
+
+    Returns:
+        The caption that passed, or how the last attempt ended.
+    """
+    assert samplings, "there is a first sampling"
     for attempt, sampling in enumerate(samplings, 1):
         answer = await engine.generate(request, sampling)
         if answer.text is None:

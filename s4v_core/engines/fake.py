@@ -9,16 +9,17 @@ import time
 import zlib
 
 import numpy as np
-import numpy.typing as npt
 
 from s4v_core.engines.fake_faults import Fault, FaultyProcess, fault_of
-from s4v_core.engines.requests import EngineSpec, Generation, Request, SamplingConfig, Tell
+from s4v_core.engines.requests import Generation, OnPiece, Picture, Request
+from s4v_core.engines.sampling import SamplingConfig
+from s4v_core.engines.settings import EngineSpec
 
 
-def fake_caption(pixels: npt.NDArray[np.uint8]) -> str:
+def fake_caption(pixels: Picture) -> str:
     """The caption of a picture: its shape and a checksum of its pixels.
 
-    CRC, for it costs little beside decoding: what the pass can feed is measured with this engine.
+    CRC costs little beside decoding: with this engine one measures what a pass can feed.
     """
     height, width = pixels.shape[:2]
     checksum = zlib.crc32(np.ascontiguousarray(pixels).data)
@@ -36,26 +37,26 @@ class FakeEngine:
         self._process = FaultyProcess() if spec.settings.fake_faults else None
 
     async def generate(
-        self, request: Request, sampling: SamplingConfig, tell: Tell | None = None
+        self, request: Request, sampling: SamplingConfig, on_piece: OnPiece | None = None
     ) -> Generation:
         fault = None
-        if self._process and request.pixels is not None:
-            fault = fault_of(request.pixels)
+        if self._process and request.images:
+            fault = fault_of(request.images[0])
             await self._process.work(fault)
-        answer = _answer(request, sampling, fault)
-        if tell is None:
+        answer = _make_answer(request, sampling, fault)
+        if on_piece is None:
             await asyncio.sleep(self._latency_s)
         else:
-            await self._told(answer.text or "", tell)
+            await self._stream(answer.text or "", on_piece)
         self.last_sign = time.monotonic()
         return answer
 
-    async def _told(self, text: str, tell: Tell) -> None:
-        """Word by word, over the time that a caption takes."""
+    async def _stream(self, text: str, on_piece: OnPiece) -> None:
+        """Give the text word by word, over the time that one answer takes."""
         words = text.split(" ")
         for number, word in enumerate(words):
             await asyncio.sleep(self._latency_s / len(words))
-            tell(f" {word}" if number else word)
+            on_piece(f" {word}" if number else word)
 
     def kill(self) -> None:
         if self._process:
@@ -65,11 +66,10 @@ class FakeEngine:
         self.kill()
 
 
-def _answer(request: Request, sampling: SamplingConfig, fault: Fault | None) -> Generation:
-    if request.pixels is None:
-        text, finish = f"A fake answer to {request.prompt!r}.", "stop"
-    else:
-        text, finish = fake_caption(request.pixels), "stop"
+def _make_answer(request: Request, sampling: SamplingConfig, fault: Fault | None) -> Generation:
+    text, finish = f"A fake answer to {request.prompt!r}.", "stop"
+    if request.images:
+        text = " ".join(map(fake_caption, request.images))
     if fault is Fault.WORKER:
         os._exit(1)
     if fault is Fault.GREED:

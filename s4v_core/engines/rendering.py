@@ -1,4 +1,5 @@
-"""Prompt text -> token ids and back, the same for every engine that runs a checkpoint itself."""
+"""Requests -> prompt texts and token ids, the same for every engine that runs a checkpoint
+itself."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,19 +12,18 @@ from s4v_core.engines.requests import Request
 from s4v_core.errors import ConfigError
 
 OWN_TEMPLATE = "model"
-"""Template name that stands for the checkpoint's own chat template."""
-
+"""Template name that means the checkpoint's own chat template."""
 
 _NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
 
 
 class PromptRenderer:
-    """The processor of one checkpoint, and the template that its captions are asked with.
+    """The processor of one checkpoint, and the template that its requests are rendered with.
 
     Attributes:
-        processor: The checkpoint's.
+        processor: The checkpoint's processor.
         longest: Tokens that the model has positions for.
-        kv_values: Numbers that its key-value cache holds per token.
+        kv_values: Numbers that the model's key-value cache holds per token.
     """
 
     def __init__(self, model: str, template: str) -> None:
@@ -37,61 +37,92 @@ class PromptRenderer:
         self._tokenizer = self.processor.tokenizer
         self._template = template
 
-    def rendered(self, prompt: str) -> str:
-        """The text that asks `prompt` about one image."""
+    def render(self, request: Request) -> str:
+        """The text of a request, with one image mark per image.
+
+        Raises:
+            ConfigError: A question spells the image mark itself.
+        """
+        if request.is_raw:
+            return request.prompt
         if self._template != OWN_TEMPLATE:
-            return chat.template(self._template).render(prompt)
-        content = [{"type": "image"}, {"type": "text", "text": prompt}]
-        messages = [{"role": "user", "content": content}]
-        text: str = self.processor.apply_chat_template(messages, add_generation_prompt=True)
+            for question in (request.prompt, *(asked for asked, _ in request.earlier)):
+                chat.refuse_image_mark(question)
+            return "".join(piece.text for piece in self._cut_pieces(request))
+        text: str = self.processor.apply_chat_template(
+            _build_messages(request), add_generation_prompt=True
+        )
         return text
 
     def token_ids(self, request: Request) -> list[int]:
         """Ids with one placeholder per image and exactly one BOS, as vLLM expands them.
 
         Raises:
-            ConfigError: The checkpoint's own template takes an image, and no conversation; or the
-                prompt brings image tokens that it cannot tell from the image's.
+            ConfigError: The prompt brings image tokens that the checkpoint's own template cannot
+                tell from the images' own.
         """
         image = getattr(self.processor, "image_token_id", None)
-        if request.raw:
+        if request.is_raw:
             return chat.encode([chat.Piece(request.prompt)], self._tokenizer, image)[0]
         if self._template != OWN_TEMPLATE:
-            turns = [*request.earlier, (request.prompt, None)]
-            image_turn = None if request.pixels is None else request.image_turn
-            pieces = chat.template(self._template).pieces(turns, image_turn, request.system)
-            return chat.encode(pieces, self._tokenizer, image)[0]
-        if not request.is_caption:
-            raise ConfigError("template: found model, which is for captions; choose vicuna_v1")
-        text = self.rendered(request.prompt)
-        bos = self._tokenizer.bos_token
-        has_bos = bool(bos) and text.startswith(bos)  # a checkpoint's own template writes it
-        ids: list[int] = self._tokenizer(text, add_special_tokens=not has_bos).input_ids
-        if image is not None and ids.count(image) != 1:
+            return chat.encode(self._cut_pieces(request), self._tokenizer, image)[0]
+        text = self.render(request)
+        ids: list[int] = self._tokenizer(text, add_special_tokens=not self._has_bos(text)).input_ids
+        if image is not None and ids.count(image) != len(request.images):
             raise ConfigError(
-                f"prompt: found {ids.count(image)} image tokens, allowed 1: {request.prompt!r}"
+                f"prompt: found {ids.count(image)} image tokens, allowed {len(request.images)}: "
+                f"{request.prompt!r}"
             )
         return ids
 
-    def caption_ids(self, prompt: str) -> list[int]:
+    def question_ids(self, prompt: str) -> list[int]:
         """`token_ids` of one question about one image."""
-        return self.token_ids(Request("", "", _NO_PIXELS, prompt))
+        return self.token_ids(Request("", "", (_NO_PIXELS,), prompt))
 
     def text(self, ids: Sequence[int]) -> str:
-        """The caption that generated ids spell."""
+        """The answer that generated ids spell."""
         spelled: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return spelled.strip()
 
-    def batch(self, prompts: Sequence[str], images: Sequence[Any]) -> Any:
-        """Tensors for transformers: ids of shape (images, tokens), padded on the left."""
-        texts = [self.rendered(prompt) for prompt in prompts]
-        bos = self._tokenizer.bos_token
-        has_bos = bool(bos) and texts[0].startswith(bos)
+    def batch(self, requests: Sequence[Request]) -> Any:
+        """Tensors for transformers: ids of shape (requests, tokens), padded on the left.
+
+        Raises:
+            ConfigError, ValueError: The template or the processor cannot take one of the requests.
+        """
+        texts = [self.render(request) for request in requests]
+        images = [request.pictures for request in requests]
         return self.processor(
             text=texts,
-            images=list(images),
+            images=images if any(images) else None,
             return_tensors="pt",
             padding=True,
             padding_side="left",
-            add_special_tokens=not has_bos,
+            add_special_tokens=not self._has_bos(texts[0]),
         )
+
+    def _cut_pieces(self, request: Request) -> list[chat.Piece]:
+        turns = [*request.earlier, (request.prompt, None)]
+        template = chat.template(self._template)
+        return template.pieces(turns, request.turns_of_images, request.system)
+
+    def _has_bos(self, text: str) -> bool:
+        """Whether the text brings its BOS: a checkpoint's own template may write it."""
+        bos = self._tokenizer.bos_token
+        return bool(bos) and text.startswith(bos)
+
+
+def _build_messages(request: Request) -> list[dict[str, Any]]:
+    """A request in the form that chat templates of checkpoints take."""
+    messages: list[dict[str, Any]] = []
+    if request.system:
+        content = [{"type": "text", "text": request.system}]
+        messages.append({"role": "system", "content": content})
+    for number, (question, answer) in enumerate([*request.earlier, (request.prompt, None)]):
+        images = request.turns_of_images.count(number)
+        content = [{"type": "image"} for _ in range(images)]
+        content.append({"type": "text", "text": question})
+        messages.append({"role": "user", "content": content})
+        if answer is not None:
+            messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+    return messages

@@ -1,7 +1,8 @@
-"""An engine that outlives its own death: replaced when it breaks, its killer found and set aside.
+"""An engine that survives its own death: replaced when it breaks, and the request that killed it
+isolated.
 
-When an engine dies, everything it was working on is suspect. The suspects are tried apart, by
-halves, until whoever kills an engine alone is known; all others get their captions.
+When an engine dies, every request it was working on is a suspect. The suspects are tried again in
+halves until the request that kills an engine alone is known; all others get their answers.
 """
 
 import asyncio
@@ -9,36 +10,47 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
-from s4v_core.engines.requests import (
-    Engine,
-    EngineDiedError,
-    Generation,
-    Request,
-    SamplingConfig,
-    Tell,
-)
+from s4v_core.engines.requests import Engine, EngineDiedError, Generation, fail
 from s4v_core.errors import EngineError
 
 DIED, HANG = "engine_died", "hang"
-"""Reasons of an image that an engine did not survive, and of one that it never came back from."""
+"""Reasons of a request that no engine survived, and of one that no engine ever answered."""
 
-LAST_WORD_S = 20.0
-"""For requests to hear that their engine was killed, before they are given up."""
+DRAIN_S = 20.0
+"""Seconds that requests get to notice that their engine was killed, before they are cancelled."""
+
+A = TypeVar("A")
+A_co = TypeVar("A_co", covariant=True)
+
+
+class SupervisableEngine(Protocol[A_co]):
+    """What supervision needs from an engine, whatever it answers with: a text, or a picture."""
+
+    version: str
+    last_sign: float
+    slots: int
+
+    async def generate(
+        self, request: Any, sampling: Any, on_piece: Callable[[str], None] | None = None
+    ) -> A_co: ...
+    def kill(self) -> None: ...
+    def close(self) -> None: ...
 
 
 @dataclass(eq=False, slots=True)
-class _Waiting:
-    """A request and who waits for it."""
+class _Waiting(Generic[A]):
+    """A request, and the future that its caller waits for."""
 
-    request: Request
-    sampling: SamplingConfig
-    answer: "asyncio.Future[Generation]"
-    tell: Tell | None = None
+    request: Any
+    sampling: Any
+    answer: "asyncio.Future[A]"
+    on_piece: Callable[[str], None] | None = None
     task: "asyncio.Task[None] | None" = None
 
 
-class SupervisedEngine:
+class SupervisedEngine(Generic[A]):
     """Used like an engine, from one event loop.
 
     Attributes:
@@ -47,21 +59,30 @@ class SupervisedEngine:
     """
 
     def __init__(
-        self, build: Callable[[], Engine], silence_limit_s: float, max_starts: int
+        self,
+        build: Callable[[], SupervisableEngine[A]],
+        silence_limit_s: float,
+        max_starts: int,
+        fail: Callable[[str], A],
+        died: type[EngineError],
     ) -> None:
         """Args:
             build: Starts an engine; may take minutes.
-            silence_limit_s: Seconds without any sign of an engine that has work.
+            silence_limit_s: An engine that has work and shows no progress for so many seconds
+                hangs.
+            fail: Makes the answer of a request that no engine survives, from the reason.
+            died: Error by which an engine says that it is gone.
 
         Raises:
-            EngineError: The first one does not start.
+            EngineError: The first engine does not start.
         """
         self._build, self._silence_limit_s, self._max_starts = build, silence_limit_s, max_starts
+        self._fail, self._died = fail, died
         self._engine = build()
         self.starts = 1
         self.version = self._engine.version
         self._slots = asyncio.Semaphore(self._engine.slots)
-        self._working: set[_Waiting] = set()
+        self._working: set[_Waiting[A]] = set()
         self._waits_since = time.monotonic()
         self._hung = False
         self._recovery: asyncio.Task[None] | None = None
@@ -71,12 +92,13 @@ class SupervisedEngine:
         threading.Thread(target=self._watch, daemon=True).start()
 
     async def generate(
-        self, request: Request, sampling: SamplingConfig, tell: Tell | None = None
-    ) -> Generation:
-        """One image's caption, or the reason why no engine survives it.
+        self, request: Any, sampling: Any, on_piece: Callable[[str], None] | None = None
+    ) -> A:
+        """The answer to one request, or the reason why no engine survives it.
 
         Args:
-            tell: As of an engine. Where one died, the pieces end, and only the answer is whole.
+            on_piece: Called with each piece of the text. If an engine dies, the pieces end, and
+                only the answer is complete.
 
         Raises:
             EngineError: Engines do not start any more, or too many died.
@@ -87,7 +109,7 @@ class SupervisedEngine:
             if self.failure:
                 raise self.failure
             self._loop = asyncio.get_running_loop()
-            waiting = _Waiting(request, sampling, self._loop.create_future(), tell)
+            waiting = _Waiting[A](request, sampling, self._loop.create_future(), on_piece)
             self._begin(waiting)
             try:
                 return await waiting.answer
@@ -100,24 +122,25 @@ class SupervisedEngine:
         self._closed.set()
         self._engine.close()
 
-    def _begin(self, waiting: _Waiting) -> None:
+    def _begin(self, waiting: _Waiting[A]) -> None:
         if not self._working:
             self._waits_since = time.monotonic()
         self._working.add(waiting)
         waiting.task = asyncio.create_task(self._work(waiting))
 
-    async def _work(self, waiting: _Waiting) -> None:
+    async def _work(self, waiting: _Waiting[A]) -> None:
         try:
-            tell, waiting.tell = waiting.tell, None  # a second try would tell the beginning twice
-            answer = await self._engine.generate(waiting.request, waiting.sampling, tell)
-        except (EngineDiedError, asyncio.CancelledError) as error:  # the latter: _give_up_later
+            # A second try would stream the beginning twice.
+            on_piece, waiting.on_piece = waiting.on_piece, None
+            answer = await self._engine.generate(waiting.request, waiting.sampling, on_piece)
+        except (self._died, asyncio.CancelledError) as error:  # the latter: _cancel_later
             if isinstance(error, asyncio.CancelledError) and waiting.answer.cancelled():
-                self._working.discard(waiting)  # nobody waits any more
+                self._working.discard(waiting)  # the caller has left
                 return
             if not self._recovery:
                 self._recovery = asyncio.create_task(self._recover())
             return  # still in `_working`: a suspect
-        # Whatever it is, who waits must hear of it.
+        # Whatever it is, the caller must hear of it.
         except BaseException as error:  # noqa: BLE001
             self._working.discard(waiting)
             if not waiting.answer.done():
@@ -128,12 +151,13 @@ class SupervisedEngine:
             waiting.answer.set_result(answer)
 
     async def _recover(self) -> None:
-        """Try the suspects apart; nobody else is let in meanwhile."""
-        suspects = await self._buried()
+        """Start another engine and isolate the request that killed the last one. New requests wait
+        meanwhile."""
+        suspects = await self._collect_suspects()
         try:
             await self._restart()
-            await self._isolate(suspects, guilty=True)
-        # Whatever keeps engines from starting, everybody who waits must hear of it.
+            await self._isolate(suspects, is_guilty=True)
+        # Whatever keeps engines from starting, every caller must hear of it.
         except Exception as error:  # noqa: BLE001
             self.failure = error
             for waiting in suspects:
@@ -142,70 +166,76 @@ class SupervisedEngine:
         finally:
             self._recovery = None
 
-    async def _isolate(self, suspects: list[_Waiting], guilty: bool) -> None:
-        """Args:
-        guilty: Whether one of several suspects is known to kill: together they need no trial.
+    async def _isolate(self, suspects: list[_Waiting[A]], is_guilty: bool) -> None:
+        """Find the request that kills engines, by halves; answer all others.
+
+        Args:
+            is_guilty: The group is already known to contain a killer, so it is split without being
+                tried whole.
         """
         if not suspects:
             return
-        if len(suspects) == 1 or not guilty:
-            suspects, hung = await self._tried(suspects)
+        if len(suspects) == 1 or not is_guilty:
+            suspects, has_hung = await self._retry_alone(suspects)
             if not suspects:
                 return
             if len(suspects) == 1:
-                reason = HANG if hung else DIED
-                suspects[0].answer.set_result(Generation(None, None, None, None, reason))
+                suspects[0].answer.set_result(self._fail(HANG if has_hung else DIED))
                 return
         half = len(suspects) // 2
         starts = self.starts
-        await self._isolate(suspects[:half], guilty=False)
-        # Where the first half is innocent, it was one of the second.
-        await self._isolate(suspects[half:], guilty=self.starts == starts)
+        await self._isolate(suspects[:half], is_guilty=False)
+        # No restart during the first half: the killer is in the second.
+        await self._isolate(suspects[half:], is_guilty=self.starts == starts)
 
-    async def _tried(self, suspects: list[_Waiting]) -> tuple[list[_Waiting], bool]:
-        """Those that an engine of their own left without an answer, and whether it hung."""
+    async def _retry_alone(self, suspects: list[_Waiting[A]]) -> tuple[list[_Waiting[A]], bool]:
+        """Give the suspects an engine of their own.
+
+        Returns:
+            The suspects that it left without an answer, and whether it hung.
+        """
         self._hung = False
         for waiting in suspects:
             self._begin(waiting)
-        await self._all_tasks_done()
+        await self._wait_for_tasks()
         left = [waiting for waiting in suspects if not waiting.answer.done()]
         if not left:
             return [], False
-        hung = self._hung
+        has_hung = self._hung
         self._working.clear()
         await self._restart()
-        return left, hung
+        return left, has_hung
 
-    async def _buried(self) -> list[_Waiting]:
-        """Wait until nobody works with the dead engine, and return whom it left waiting."""
-        self._give_up_later()
-        await self._all_tasks_done()
+    async def _collect_suspects(self) -> list[_Waiting[A]]:
+        """Wait until no request is with the dead engine; return those that it left unanswered."""
+        self._cancel_later()
+        await self._wait_for_tasks()
         left = [waiting for waiting in self._working if not waiting.answer.done()]
         self._working.clear()
         return left
 
-    async def _all_tasks_done(self) -> None:
+    async def _wait_for_tasks(self) -> None:
         tasks = [waiting.task for waiting in self._working if waiting.task]
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _give_up_later(self) -> None:
-        """An engine that is gone may leave a request without an answer, and without an error."""
-        assert self._loop, "somebody waits"
+    def _cancel_later(self) -> None:
+        """An engine that is gone may leave a request without an answer and without an error."""
+        assert self._loop, "a request is waiting"
         tasks = [waiting.task for waiting in self._working if waiting.task]
         for task in tasks:
-            self._loop.call_later(LAST_WORD_S, task.cancel)
+            self._loop.call_later(DRAIN_S, task.cancel)
 
     async def _restart(self) -> None:
-        """Raises EngineError: It does not start, or started too often."""
+        """Raises EngineError: The engine does not start, or it started too often."""
         if self.starts >= self._max_starts:
             raise EngineError("supervised", f"{self.starts} engines died; gave up")
         old = self._engine
-        await asyncio.to_thread(_closed, old)
+        await asyncio.to_thread(_close_or_kill, old)
         self._engine = await asyncio.to_thread(self._build)
         self.starts += 1
 
     def _watch(self) -> None:
-        """In a thread of its own: an engine may hold the event loop, too."""
+        """The watchdog, in a thread: an engine that hangs may hold the event loop, too."""
         while not self._closed.wait(min(self._silence_limit_s / 10, 5.0)):
             if not self._working:
                 continue
@@ -213,14 +243,21 @@ class SupervisedEngine:
             if quiet_s > self._silence_limit_s:
                 self._hung = True
                 self._engine.kill()
-                assert self._loop, "somebody waits"
-                self._loop.call_soon_threadsafe(self._give_up_later)
+                assert self._loop, "a request is waiting"
+                self._loop.call_soon_threadsafe(self._cancel_later)
                 self._waits_since = time.monotonic()  # its death takes a moment to be noticed
 
 
-def _closed(engine: Engine) -> None:
+def supervise(
+    build: Callable[[], Engine], silence_limit_s: float, max_starts: int
+) -> SupervisedEngine[Generation]:
+    """A supervised engine whose answers are texts."""
+    return SupervisedEngine[Generation](build, silence_limit_s, max_starts, fail, EngineDiedError)
+
+
+def _close_or_kill(engine: SupervisableEngine[Any]) -> None:
     try:
         engine.close()
-    # Border to foreign code: what is dead already may complain of anything.
+    # Border to foreign code: closing what is dead already may raise anything.
     except Exception:  # noqa: BLE001
         engine.kill()

@@ -15,25 +15,20 @@ import torch
 import transformers
 
 from s4v_core.engines.rendering import PromptRenderer
-from s4v_core.engines.requests import (
-    EngineSpec,
-    Generation,
-    Request,
-    SamplingConfig,
-    Tell,
-    refused,
-)
-from s4v_core.errors import EngineError
+from s4v_core.engines.requests import Generation, OnPiece, Request, refuse
+from s4v_core.engines.sampling import SamplingConfig
+from s4v_core.engines.settings import EngineSpec
+from s4v_core.errors import ConfigError, EngineError
 
 
 class TransformersEngine:
-    """One batch after the other, in a thread. Draws, where there are any, depend on the batch."""
+    """Runs one batch after the other, in a thread. Random draws depend on the batch."""
 
     def __init__(self, spec: EngineSpec) -> None:
         self.version = f"transformers {transformers.__version__}"
         self._prompts = PromptRenderer(spec.model, spec.template)
         self._batch_size = spec.settings.batch_size
-        self.slots = 2 * self._batch_size  # one batch computes, the next one is there
+        self.slots = 2 * self._batch_size  # one batch computes while the next one waits
         self._waiting: deque[_Waiting] = deque()
         self._batches: asyncio.Task[None] | None = None
         self.last_sign = time.monotonic()
@@ -47,10 +42,8 @@ class TransformersEngine:
         self._model.to("cuda" if spec.device == "gpu" else "cpu")
 
     async def generate(
-        self, request: Request, sampling: SamplingConfig, tell: Tell | None = None
+        self, request: Request, sampling: SamplingConfig, on_piece: OnPiece | None = None
     ) -> Generation:
-        if not request.is_caption:
-            return refused("conversation")
         answer = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(request, sampling, answer))
         if self._batches is None or self._batches.done():
@@ -59,7 +52,7 @@ class TransformersEngine:
         return found
 
     async def _run_batches(self) -> None:
-        await asyncio.sleep(0)  # who asks together is batched together
+        await asyncio.sleep(0)  # let requests made in the same tick share a batch
         while self._waiting:
             sampling = self._waiting[0].sampling
             batch: list[_Waiting] = []
@@ -72,12 +65,12 @@ class TransformersEngine:
             try:
                 requests = [waiting.request for waiting in batch]
                 found = await asyncio.to_thread(self._generate, requests, sampling)
-            # Border to foreign code: whatever it is, the ones who wait must hear of it.
+            # Border to foreign code: whatever it is, the callers must hear of it.
             except Exception as error:  # noqa: BLE001
-                told = EngineError("transformers", f"{type(error).__name__}: {error}")
+                failure = EngineError("transformers", f"{type(error).__name__}: {error}")
                 for waiting in batch:
                     if not waiting.answer.done():
-                        waiting.answer.set_exception(told)
+                        waiting.answer.set_exception(failure)
                 continue
             self.last_sign = time.monotonic()
             for waiting, answer in zip(batch, found, strict=True):
@@ -85,20 +78,22 @@ class TransformersEngine:
                     waiting.answer.set_result(answer)
 
     def _generate(self, batch: Sequence[Request], sampling: SamplingConfig) -> list[Generation]:
-        images = [request.picture for request in batch]
         try:
-            inputs = self._prompts.batch([request.prompt for request in batch], images)
-        except ValueError as error:  # the processor's word for what it cannot take
-            return [refused(error)] * len(batch)
+            inputs = self._prompts.batch(batch)
+        except (ConfigError, ValueError) as error:  # what template or processor cannot take
+            if len(batch) == 1:
+                return [refuse(error)]
+            # One of them is to blame; alone, each gets its own answer.
+            return [self._generate([request], sampling)[0] for request in batch]
         inputs = inputs.to(self._model.device)
-        torch.manual_seed(sampling.seed_of(batch[0].image_sha256) or 0)
+        torch.manual_seed(sampling.seed_of(batch[0].content) or 0)
         with torch.inference_mode():
             output = self._model.generate(**inputs, **_parameters(sampling))
         prompt_tokens = inputs["attention_mask"].sum(dim=1).tolist()
         answers = output[:, inputs["input_ids"].shape[1] :].tolist()
-        return [self._answer(ids, n) for ids, n in zip(answers, prompt_tokens, strict=True)]
+        return [self._read_answer(ids, n) for ids, n in zip(answers, prompt_tokens, strict=True)]
 
-    def _answer(self, ids: list[int], prompt_tokens: int) -> Generation:
+    def _read_answer(self, ids: list[int], prompt_tokens: int) -> Generation:
         ends = self._model.generation_config.eos_token_id
         ends = set(ends if isinstance(ends, list) else [ends])
         stop = next((at for at, token in enumerate(ids) if token in ends), None)

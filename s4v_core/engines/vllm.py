@@ -11,25 +11,24 @@ import psutil
 
 from s4v_core.engines.rendering import PromptRenderer
 from s4v_core.engines.requests import (
-    CPU_SEQUENCES,
     EngineDiedError,
-    EngineSpec,
     Generation,
+    OnPiece,
     Request,
-    SamplingConfig,
-    Tell,
-    refused,
+    refuse,
 )
+from s4v_core.engines.sampling import SamplingConfig
+from s4v_core.engines.settings import CPU_SEQUENCES, EngineSpec
 from s4v_core.errors import EngineError
 
-FLOAT32_BYTES = 4
-MAX_CPU_KV_CACHE = 4 << 30
+_FLOAT32_BYTES = 4
+_MAX_CPU_KV_CACHE = 4 << 30
 
-LOOP = {"max_pattern_size": 32, "min_pattern_size": 1, "min_count": 6}
-"""Six times the same tokens, up to 32 of them, end a caption. Longer loops are left to the gate:
-the check costs the scheduler a call per size and token."""
+_LOOP = {"max_pattern_size": 32, "min_pattern_size": 1, "min_count": 6}
+"""A pattern of up to 32 tokens that occurs six times in a row ends an answer. Longer loops are left
+to the gate: the check costs the scheduler a call per size and token."""
 
-ADMITTED_PER_SLOT = 1.1
+_ADMITTED_PER_SLOT = 1.1
 """Requests handed to vLLM per sequence it can run, so that a free place is filled at once."""
 
 
@@ -41,13 +40,14 @@ class VllmEngine:
         try:
             import vllm
             from vllm.v1.engine.async_llm import AsyncLLM
-        except ImportError as error:  # it has many causes; the real one is the useful one
+        except ImportError as error:  # many causes; only the real one helps
             raise EngineError("vllm", f"cannot be imported: {error!r}") from error
         self.version = f"vllm {vllm.__version__}"
-        self.slots = int(_sequences(spec) * ADMITTED_PER_SLOT) + 1
+        self.slots = int(_count_sequences(spec) * _ADMITTED_PER_SLOT) + 1
         self._numbers = itertools.count()
         self._prompts = PromptRenderer(spec.model, spec.template)
-        self._caption_ids = lru_cache(maxsize=1024)(self._prompts.caption_ids)
+        self._question_ids = lru_cache(maxsize=1024)(self._prompts.question_ids)
+        self._images_per_request = spec.images_per_request
         before = set(psutil.Process().children(recursive=True))
         self._engine = AsyncLLM.from_engine_args(
             _engine_args(spec, self._prompts),
@@ -57,26 +57,28 @@ class VllmEngine:
         self.last_sign = time.monotonic()
 
     async def generate(
-        self, request: Request, sampling: SamplingConfig, tell: Tell | None = None
+        self, request: Request, sampling: SamplingConfig, on_piece: OnPiece | None = None
     ) -> Generation:
         from vllm.exceptions import VLLMClientError
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-        prompt: dict[str, Any] = {"prompt_token_ids": self._ids_of(request)}
-        if request.pixels is not None:
-            prompt["multi_modal_data"] = {"image": request.picture}
+        if len(request.images) > self._images_per_request:
+            return refuse("too_many_images")
+        prompt: dict[str, Any] = {"prompt_token_ids": self._tokenize(request)}
+        if request.images:
+            prompt["multi_modal_data"] = {"image": request.pictures}
         number = f"{next(self._numbers)}"
-        parameters = _parameters(request, sampling, streams=tell is not None)
+        parameters = _parameters(request, sampling, streams=on_piece is not None)
         last, ids = None, list[int]()
         try:
             async for last in self._engine.generate(prompt, parameters, number):
                 ids += last.outputs[0].token_ids
-                if tell:
-                    tell(last.outputs[0].text)
+                if on_piece:
+                    on_piece(last.outputs[0].text)
         except EngineDeadError as error:
             raise EngineDiedError("vllm", "the engine died; see its log above") from error
         except (VLLMClientError, EngineGenerateError, ValueError) as error:
-            return refused(error)  # this request's fault; the engine lives
+            return refuse(error)  # this request's fault; the engine lives
         assert last is not None, "a request that did not fail has an output"
         return Generation(
             self._prompts.text(ids),
@@ -85,13 +87,13 @@ class VllmEngine:
             len(ids),
         )
 
-    def _ids_of(self, request: Request) -> list[int]:
-        if request.is_caption:  # a pass asks the same again and again
-            return self._caption_ids(request.prompt)
+    def _tokenize(self, request: Request) -> list[int]:
+        if request.is_single_question:  # a pass asks the same question again and again
+            return self._question_ids(request.prompt)
         return self._prompts.token_ids(request)
 
     def record(self, *_: Any, **__: Any) -> None:
-        """A step of the engine is done (vLLM's StatLoggerBase)."""
+        """Called after each step of the engine (vLLM's StatLoggerBase)."""
         self.last_sign = time.monotonic()
 
     def log_engine_initialized(self) -> None:
@@ -130,15 +132,15 @@ def _parameters(request: Request, sampling: SamplingConfig, streams: bool) -> An
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         repetition_penalty=sampling.repetition_penalty,
-        seed=sampling.seed_of(request.image_sha256),
-        repetition_detection=RepetitionDetectionParams(**LOOP) if sampling.stop_at_loops else None,
+        seed=sampling.seed_of(request.content),
+        repetition_detection=RepetitionDetectionParams(**_LOOP) if sampling.stop_at_loops else None,
         # One answer per request, and its text from the ids in one go, is the least CPU time.
         output_kind=RequestOutputKind.DELTA if streams else RequestOutputKind.FINAL_ONLY,
         detokenize=streams,
     )
 
 
-def _sequences(spec: EngineSpec) -> int:
+def _count_sequences(spec: EngineSpec) -> int:
     wanted = spec.settings.max_num_seqs
     return min(wanted, CPU_SEQUENCES) if spec.device == "cpu" else wanted
 
@@ -153,10 +155,10 @@ def _engine_args(spec: EngineSpec, prompts: PromptRenderer) -> Any:
         "model": spec.model,
         "dtype": "float32" if on_cpu and settings.dtype == "auto" else settings.dtype,
         "max_model_len": length,
-        "max_num_seqs": _sequences(spec),
+        "max_num_seqs": _count_sequences(spec),
         "enforce_eager": on_cpu or settings.enforce_eager,
-        "limit_mm_per_prompt": {"image": 1},
-        # Every image is seen once: nothing to remember of it, nor to hash it for.
+        "limit_mm_per_prompt": {"image": spec.images_per_request},
+        # Every image is used once: caching it, or hashing it for a cache, would be wasted.
         "mm_processor_cache_gb": 0,
         "enable_prefix_caching": False,
         "distributed_executor_backend": "uni",
@@ -169,9 +171,9 @@ def _engine_args(spec: EngineSpec, prompts: PromptRenderer) -> Any:
     if settings.max_num_batched_tokens:
         arguments["max_num_batched_tokens"] = settings.max_num_batched_tokens
     if on_cpu:
-        wanted = _sequences(spec) * length * prompts.kv_values * FLOAT32_BYTES
+        wanted = _count_sequences(spec) * length * prompts.kv_values * _FLOAT32_BYTES
         given = (settings.kv_cache_gib or 0) << 30
-        arguments["kv_cache_memory_bytes"] = given or min(wanted, MAX_CPU_KV_CACHE)
+        arguments["kv_cache_memory_bytes"] = given or min(wanted, _MAX_CPU_KV_CACHE)
     else:
         arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization
     return AsyncEngineArgs(**arguments)

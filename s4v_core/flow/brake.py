@@ -1,5 +1,5 @@
-"""What a driver and the tasks of its flow tell each other: stop the intake, why it failed, and how
-long engines have been held.
+"""What a driver and the workers of its flow share: whether to stop the intake, why a worker failed,
+and how long engines have been held.
 
 Ray Data wraps what a task raises and keeps only its text; the error itself travels through here.
 """
@@ -12,7 +12,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from s4v_core.errors import S4VError
 
-ANSWER_LIMIT_S = 10.0
+_ANSWER_LIMIT_S = 10.0
 
 
 class _BrakeActor:
@@ -34,7 +34,7 @@ class _BrakeActor:
     def first_failure(self) -> S4VError | None:
         return self.failure
 
-    def tell_held(self, seconds: float) -> None:
+    def add_held(self, seconds: float) -> None:
         self.engine_s += seconds
 
     def held_s(self) -> float:
@@ -42,7 +42,8 @@ class _BrakeActor:
 
 
 class Brake:
-    """Handle that travels to the tasks. Units in flight finish, no further one starts."""
+    """Handle that travels to the workers. Once pulled, units in flight finish and no other
+    starts."""
 
     def __init__(self) -> None:
         # Beside the driver: on a spot node it would take the whole run with it.
@@ -56,12 +57,12 @@ class Brake:
         return bool(ray.get(self._actor.is_pulled.remote()))
 
     async def is_pulled_now(self) -> bool:
-        """The same for an event loop, which must not stand still meanwhile."""
+        """`is_pulled` for an event loop, which must not be blocked."""
         return bool(await self._actor.is_pulled.remote())
 
     @contextmanager
     def reporting(self) -> Iterator[None]:
-        """Tell the driver which of our errors ends the task; it stops the intake, too."""
+        """Tell the driver which of our errors ends the task; that also stops the intake."""
         try:
             yield
         except S4VError as error:
@@ -69,18 +70,18 @@ class Brake:
             raise
 
     def first_failure(self) -> S4VError | None:
-        """The first error that a task reported, if any did."""
+        """The first error that a worker reported, if any did."""
         found: S4VError | None = ray.get(self._actor.first_failure.remote())
         return found
 
-    def tell_held(self, seconds: float) -> None:
-        """An engine was held for so much longer; nobody waits until this arrives."""
-        self._actor.tell_held.remote(seconds)
+    def add_held(self, seconds: float) -> None:
+        """Count the time for which an engine was held; does not wait for the count to arrive."""
+        self._actor.add_held.remote(seconds)
 
     def held_s(self) -> float:
-        """Seconds that engines were held so far, of all of them together.
+        """Seconds for which engines were held so far, summed over all of them.
 
         Raises:
-            RayError: No answer in a while.
+            RayError: The count did not answer in time.
         """
-        return float(ray.get(self._actor.held_s.remote(), timeout=ANSWER_LIMIT_S))
+        return float(ray.get(self._actor.held_s.remote(), timeout=_ANSWER_LIMIT_S))

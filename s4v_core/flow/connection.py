@@ -4,33 +4,35 @@ import logging
 import os
 
 import ray
+from ray._private.services import find_bootstrap_address
 
 from s4v_core.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
 SPARE_CPUS = 3
-"""Of a local cluster on a small machine, beyond what a job needs: reading goes on while both cores
-decode. More only start more processes that share them: on two cores with eight instead of six, a
-pass was a quarter slower."""
+"""Logical CPUs of a local cluster on a small machine beyond what a job needs, so that reading goes
+on while both cores decode. More only start more processes that share them: on two cores with eight
+instead of six, a pass was a quarter slower."""
 
 
-def start_workers_as_equals() -> None:
-    """Of the Ray that is started next, workers have the priority of all others.
+def set_normal_worker_priority() -> None:
+    """Start Ray's workers at normal priority (Ray renices them by 15).
 
-    By itself Ray takes 15 off it (`worker_niceness`). An engine on CPU then gives way to whatever
-    wakes up, and the kernel takes the core that it fills for a free one.
+    A niced engine on a CPU gives way to whatever wakes up, and the kernel takes the core that it
+    fills for a free one. Holds for the Ray that is started next.
     """
     os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 def connect(needed_cpus: float, gpus: int) -> None:
-    """Join the cluster of RAY_ADDRESS or of this machine; where there is none, start a local one.
+    """Join the cluster of RAY_ADDRESS, or the one that `ray start` started on this machine; without
+    either, start a local one for this process alone.
 
     Raises:
         ConfigError: A local cluster is too small for the job. A joined one may still grow.
     """
-    own = not ray.is_initialized() and _start_or_join(needed_cpus)
+    is_own = not ray.is_initialized() and _join_or_start(needed_cpus)
     have = ray.cluster_resources()
     cpus, present = have.get("CPU", 0), have.get("GPU", 0)
     if 0 < gpus < present:
@@ -38,30 +40,46 @@ def connect(needed_cpus: float, gpus: int) -> None:
     if cpus >= needed_cpus and present >= gpus:
         return
     found = f"found {cpus:g} CPUs and {present:g} GPUs, needed {needed_cpus:g} and {gpus}"
-    if own:
+    if is_own:
         ray.shutdown()
         raise ConfigError(f"cluster: {found}; lower --engines, or set --settings.device cpu")
     log.warning("waiting for nodes: %s", found)
 
 
-def _start_or_join(needed_cpus: float) -> bool:
+def _join_or_start(needed_cpus: float) -> bool:
     """Returns whether the cluster is our own."""
     quiet = {"log_to_driver": False, "logging_level": logging.WARNING}
-    # Says only that a local cluster has a token, which it makes and finds by itself.
+    # This logger only says that a local cluster has a token, which it makes and finds by itself.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-    # The core's own log of this process goes to the terminal; one line per actor says nothing.
+    # The core's own log of this process goes to the terminal: one line per actor, which says
+    # nothing.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    address = os.environ.get("RAY_ADDRESS", "auto")
-    if address != "local":
+    if address := _find_cluster():
         try:
             ray.init(address=address, **quiet)
             return False
         except ConnectionError:
-            if "RAY_ADDRESS" in os.environ:
+            if os.environ.get("RAY_ADDRESS"):
                 raise ConfigError(f"RAY_ADDRESS: no cluster answers at {address}") from None
-    start_workers_as_equals()
+    set_normal_worker_priority()
     ray.init(address="local", num_cpus=local_cpus(needed_cpus), include_dashboard=False, **quiet)
     return True
+
+
+def _find_cluster() -> str | None:
+    """The address of the cluster to join, if there is one.
+
+    Ray's own address="auto" also joins the private cluster of any other process on the machine, and
+    a run there dies when that process ends. `ray start` leaves its address in a file; a private
+    cluster does not.
+    """
+    address = os.environ.get("RAY_ADDRESS") or "auto"
+    if address == "local":
+        return None
+    if address != "auto":
+        return address
+    found: str | None = find_bootstrap_address(None)
+    return found
 
 
 def local_cpus(needed_cpus: float) -> int:

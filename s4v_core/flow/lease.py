@@ -1,23 +1,23 @@
-"""How long engines hold their accelerators, told by themselves as long as they live."""
+"""How long engine workers hold their accelerators, reported by themselves while they live."""
 
 import threading
 import time
 
 from s4v_core.flow.brake import Brake
 
-TELL_EVERY_S = 2.0
-"""What an engine that dies has not told yet is lost; at most this."""
+REPORT_EVERY_S = 2.0
+"""Seconds between two reports; a worker that dies loses at most this much."""
 
 
-def tell_tenure(brake: Brake, every_s: float = TELL_EVERY_S) -> None:
-    """Tell `brake` of the time that passes from now to the end of this process."""
-    threading.Thread(target=_tell, args=(brake, every_s), daemon=True, name="tenure").start()
+def report_lease(brake: Brake, every_s: float = REPORT_EVERY_S) -> None:
+    """Report to `brake` the time that passes from now to the end of this process."""
+    threading.Thread(target=_report, args=(brake, every_s), daemon=True, name="lease").start()
 
 
-def _tell(brake: Brake, every_s: float) -> None:
-    told = time.monotonic()
+def _report(brake: Brake, every_s: float) -> None:
+    reported = time.monotonic()
     while True:
         time.sleep(every_s)
         now = time.monotonic()
-        brake.tell_held(now - told)
-        told = now
+        brake.add_held(now - reported)
+        reported = now

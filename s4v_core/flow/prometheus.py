@@ -1,4 +1,4 @@
-"""A pass in Prometheus's terms, exported by Ray's own agents on every node."""
+"""A run as Prometheus metrics, exported by Ray's own agents on every node."""
 
 import threading
 from collections.abc import Callable
@@ -11,12 +11,12 @@ from ray.util.metrics import Counter, Gauge
 from s4v_core.flow.spec import STAGES, UnitDone
 
 NAMES = (
-    "s4v_images_planned",
-    "s4v_images_done_total",
-    "s4v_captions_ok_total",
+    "s4v_rows_planned",
+    "s4v_rows_done_total",
+    "s4v_rows_ok_total",
     "s4v_attempts_total",
     "s4v_output_tokens_total",
-    "s4v_images_without_caption_total",
+    "s4v_rows_failed_total",
     "s4v_engine_starts_total",
     "s4v_engine_seconds_total",
     "s4v_engines",
@@ -28,26 +28,27 @@ NAMES = (
 BOUNDS = ("read", "decode", "engine", "write")
 
 RENEW_EVERY_S = 4.0
-"""Ray's agent forgets a gauge that nobody has set for two of its reports, 20 seconds."""
+"""Ray's agent forgets a gauge that was not set during two of its reports, 20 seconds."""
 
-LAST_WORD_S = 1.0
-"""A renewal that is under way when the pass ends is not waited for any longer."""
+_JOIN_LIMIT_S = 1.0
+"""Seconds to wait at the end for a renewal that is under way."""
 
 
-class PassMetrics:
+class RunMetrics:
     """Counts from the driver: one series per run, whatever its nodes do.
 
-    In a `with` block, gauges are renewed by a thread until its end, whether units come or not.
-    `s4v_engine_seconds_total` grows there, too: the time for which engine actors of this run have
-    lived so far, added up over all of them. They tell it themselves, from before they load to their
-    death (see `tenure`), so that nodes that are still to come do not count, and ones that are lost
-    count until then. On GPUs, where an engine has one, these are GPU-seconds; what Ray takes to
-    start an actor's process is not among them.
+    In a `with` block, a thread renews the gauges until the block ends, whether units come or not.
+    It also advances `s4v_engine_seconds_total`: the time for which engine workers of this run have
+    lived so far, summed over all of them. They report it themselves, from before they load to their
+    death (see `lease`), so nodes that have not come yet do not count, and lost ones count until
+    they were lost. On GPUs, one per engine, these are GPU-seconds; the time that Ray takes to start
+    a worker's process is not included.
     """
 
     def __init__(
         self,
         run_id: str,
+        kind: str,
         planned: int,
         done: int,
         engines: int,
@@ -55,27 +56,29 @@ class PassMetrics:
         renew_every_s: float = RENEW_EVERY_S,
     ) -> None:
         """Args:
-        done: Images that had their rows before.
-        held_s: Tells the engine-seconds so far; RayError where they are not to be had.
+        kind: Kind of work, the label `kind` of every series.
+        done: Rows that were done before.
+        held_s: Returns the engine-seconds so far; raises RayError if they cannot be had.
         """
-        self._run, self._held_s, self._renew_every_s = {"run": run_id}, held_s, renew_every_s
-        self._done = self._counter("s4v_images_done_total", "Images with a row")
-        self._ok = self._counter("s4v_captions_ok_total", "Captions that passed the gate")
-        self._attempts = self._counter("s4v_attempts_total", "Captions generated")
-        self._tokens = self._counter("s4v_output_tokens_total", "Tokens in captions' units")
-        self._starts = self._counter("s4v_engine_starts_total", "Engines started for dead ones")
-        self._seconds = self._counter("s4v_engine_seconds_total", "Seconds that engines lived")
-        self._reasons = self._counter(
-            "s4v_images_without_caption_total", "Rejected images and errors", "reason"
+        self._run = {"run": run_id, "kind": kind}
+        self._held_s, self._renew_every_s = held_s, renew_every_s
+        self._done = self._counter("s4v_rows_done_total", "Rows that are done")
+        self._ok = self._counter("s4v_rows_ok_total", "Rows that are ok")
+        self._attempts = self._counter("s4v_attempts_total", "Answers generated")
+        self._tokens = self._counter("s4v_output_tokens_total", "Tokens in units' answers")
+        self._starts = self._counter(
+            "s4v_engine_starts_total", "Engines started to replace dead ones"
         )
-        self._stages = self._counter("s4v_stage_seconds_total", "Work by stage", "stage")
-        self._bound = self._gauge("s4v_bound_by", "1 for what sets the pace", "stage")
+        self._seconds = self._counter("s4v_engine_seconds_total", "Seconds that engines were alive")
+        self._reasons = self._counter("s4v_rows_failed_total", "Rejected rows and errors", "reason")
+        self._stages = self._counter("s4v_stage_seconds_total", "Seconds of work by stage", "stage")
+        self._bound = self._gauge("s4v_bound_by", "1 for the stage that sets the pace", "stage")
         self._steady = (
-            (self._gauge("s4v_images_planned", "Images of the plan"), planned),
-            (self._gauge("s4v_engines", "Engine actors asked for"), engines),
+            (self._gauge("s4v_rows_planned", "Rows of the plan"), planned),
+            (self._gauge("s4v_engines", "Engine workers requested"), engines),
         )
         self._bound_by: str | None = None
-        self._told_s = 0.0
+        self._reported_s = 0.0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._renew_on, daemon=True, name="metrics")
         self._begin(done)
@@ -91,15 +94,15 @@ class PassMetrics:
         trace: TracebackType | None,
     ) -> None:
         self._ended.set()
-        self._thread.join(LAST_WORD_S)
+        self._thread.join(_JOIN_LIMIT_S)
 
     def add(self, done: UnitDone, bound_by: str) -> None:
-        """A unit is durable."""
+        """Count a unit that is durable."""
         amounts = (
             (self._done, done.rows),
             (self._ok, done.generated_ok),
             (self._attempts, done.attempts),
-            (self._tokens, done.output_tokens),
+            (self._tokens, done.sums.get("output_tokens", 0)),
             (self._starts, done.engine_starts),
         )
         for counter, amount in amounts:
@@ -112,7 +115,7 @@ class PassMetrics:
         self._renew()
 
     def _begin(self, done: int) -> None:
-        """Every series whose labels are known: a rate needs the zero that it rises from."""
+        """Create every series whose labels are known: a rate needs the zero that it rises from."""
         for counter in (self._ok, self._attempts, self._tokens, self._starts, self._seconds):
             counter.add(0, self._run)
         for stage in STAGES:
@@ -134,20 +137,20 @@ class PassMetrics:
     def _add_held(self) -> None:
         try:
             held_s = self._held_s()
-        except RayError:  # a cluster in distress; the next time
+        except RayError:  # a cluster in distress: try again next time
             return
-        self._seconds.add(max(held_s - self._told_s, 0.0), self._run)
-        self._told_s = held_s
+        self._seconds.add(max(held_s - self._reported_s, 0.0), self._run)
+        self._reported_s = held_s
 
     def _counter(self, name: str, about: str, *tags: str) -> "_Count":
-        return _Count(_registered(name), about, tag_keys=("run", *tags))
+        return _Count(_registered(name), about, tag_keys=("run", "kind", *tags))
 
     def _gauge(self, name: str, about: str, *tags: str) -> Gauge:
-        return Gauge(_registered(name), about, tag_keys=("run", *tags))
+        return Gauge(_registered(name), about, tag_keys=("run", "kind", *tags))
 
 
 class _Count(Counter):  # type: ignore[misc] # Ray ships no types
-    """A counter that also takes zero, which Ray's `inc` refuses: it makes the series appear."""
+    """A counter that also takes zero, which makes a series appear; Ray's `inc` refuses it."""
 
     def add(self, amount: float, tags: dict[str, str]) -> None:
         self._record(float(amount), tags)

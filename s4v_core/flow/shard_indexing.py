@@ -1,4 +1,4 @@
-"""Indexing as a Ray Data job: one task per shard, results in the order of the shards."""
+"""Indexing shards of images as a Ray Data job: one task per shard, results in the shards' order."""
 
 import io
 import json
@@ -12,7 +12,7 @@ from ray.data import DataContext
 
 from s4v_core import storage
 from s4v_core.flow.brake import Brake
-from s4v_core.flow.pipeline import quiet_progress
+from s4v_core.flow.pipeline import silence_ray_data
 from s4v_core.inputs.indexing import INDEX_SCHEMA, index_shard
 from s4v_core.inputs.shards import Shard
 from s4v_core.records.schemas import table_of
@@ -29,14 +29,14 @@ def index_shards(
     Raises:
         InputError: A Parquet or JSON that names no images.
     """
-    quiet_progress()
+    silence_ray_data()
     DataContext.get_current().max_errored_blocks = 0  # a shard that cannot be indexed ends it
     brake = Brake()
     tables: list[pa.Table] = [INDEX_SCHEMA.empty_table()] * len(shards)
     accounts: list[dict[str, Any]] = [{}] * len(shards)
     items = [{"number": n, "shard": pickle.dumps(shard)} for n, shard in enumerate(shards)]
     dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(
-        _index, fn_kwargs={"brake": brake}, num_cpus=1
+        _index_item, fn_kwargs={"brake": brake}, num_cpus=1
     )
     try:
         for row in dataset.iter_rows():
@@ -48,7 +48,7 @@ def index_shards(
     return tables, accounts
 
 
-def _index(item: dict[str, Any], brake: Brake) -> dict[str, Any]:
+def _index_item(item: dict[str, Any], brake: Brake) -> dict[str, Any]:
     shard = pickle.loads(item["shard"])
     with brake.reporting(), storage.patience(storage.UNIT_PATIENCE_S):
         index = index_shard(shard)

@@ -1,24 +1,20 @@
-"""One pass of the flow as values: what its tasks and actors are told, and what comes out."""
+"""One run of the flow as values: what its workers get, and what comes out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
-from s4v_core.captioning.prompts import Prompt
-from s4v_core.engines.requests import Dedupe, EngineSpec, Judge, SamplingConfig
-from s4v_core.images.policy import DecodeConfig, Framing
+from s4v_core.engines.settings import EngineSpec
+from s4v_core.flow.task import Task
+from s4v_core.records.units import UnitFolder
 
 
 @dataclass(frozen=True, slots=True)
-class PassSpec:
+class FlowSpec:
     """Small and picklable; it travels to every worker.
 
     Attributes:
-        output: Folder of the run, where the plan lies and units go.
+        output: Folder of the run, which holds the plan and the unit files.
         plan_digest: Stamped on every unit.
-        model: As the job names it; the engine's own may be that folder on this machine.
-        samplings: The first attempt's, and those of the attempts after a rejection.
-        gate: Judges every caption; picklable.
-        prompts: One of them per image, chosen by the image's id.
-        dedupe: Whether equal images are captioned once.
         heal: Take the units that exist, do their failed rows again, and replace their files.
     """
 
@@ -26,21 +22,17 @@ class PassSpec:
     plan_digest: str
     run_id: str
     engine: EngineSpec
-    model: str
-    model_revision: str
-    samplings: tuple[SamplingConfig, ...]
-    gate: Judge
-    decode: DecodeConfig
-    framing: Framing
-    prompts: tuple[Prompt, ...]
-    captions_per_image: int = 1
-    dedupe: Dedupe = "off"
+    task: Task[Any]
     heal: bool = False
+
+    @property
+    def units(self) -> UnitFolder:
+        return UnitFolder(self.output, self.task.contract)
 
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """How many engine actors, and on what.
+    """How many engine workers, and on which hardware.
 
     Attributes:
         accelerator: Ray's accelerator type, for example A100-80G; None takes any GPU.
@@ -51,7 +43,8 @@ class Engines:
 
 
 COMMIT_CPUS = 0.25
-"""Of a unit's commit, which waits for the store; reading and decoding take a whole one."""
+"""CPUs reserved for a commit task, which mostly waits for the store; a task that reads and decodes
+reserves a whole one."""
 
 STAGES = {
     "read": "read_s",
@@ -60,22 +53,25 @@ STAGES = {
     "idle": "idle_s",
     "write": "commit_s",
 }
-"""Where a pass's time goes, as people are told, and the field of UnitDone that says how much."""
+"""Stages of a run as people read them, and the field of UnitDone that holds each one's seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnitDone:
-    """One unit on its way out of the flow; times are seconds of work, but for idle_s and queued_s.
+    """One durable unit on its way out of the flow.
+
+    Times are seconds of work, except idle_s and queued_s.
 
     Attributes:
-        rows: Of the unit's file; of these `generated` went through the flow now.
-        generated_ok: Of these, the ones with a caption.
-        reasons: (reason, count) of the others.
-        attempts: Captions that were generated for them, rejected ones included.
-        engine_starts: Engines that were started since the last unit, to replace dead ones.
-        wrote: False where somebody else had committed the unit.
-        idle_s: Time for which its engine had nothing to do before this unit came.
-        queued_s: Time between its last caption and the beginning of its commit.
+        rows: Rows of the unit's file; `generated` of them went through the flow now.
+        generated_ok: Generated rows that are ok.
+        reasons: (reason, count) of the other generated rows.
+        attempts: Answers that were generated for these rows, rejected ones included.
+        engine_starts: Engines started since the last unit, to replace dead ones.
+        sums: Sums over the file's rows, by integer column of the contract.
+        wrote: False if another run had committed the unit.
+        idle_s: Time for which the unit's engine had nothing to do before the unit came.
+        queued_s: Time between the unit's last answer and the start of its commit.
     """
 
     unit: int
@@ -88,7 +84,6 @@ class UnitDone:
     ok: int
     rejected: int
     error: int
-    output_tokens: int
     wrote: bool
     read_s: float
     decode_s: float
@@ -96,3 +91,4 @@ class UnitDone:
     idle_s: float
     queued_s: float
     commit_s: float
+    sums: dict[str, int] = field(default_factory=dict)

@@ -17,10 +17,10 @@ from s4v_core import storage
 from s4v_core.errors import InputError, StorageError
 from s4v_core.inputs import tar
 from s4v_core.inputs.shards import NOT_IMAGES, SIDECARS, Shard, ending, relative_name
-from s4v_core.records.schemas import PLAN_SCHEMA
+from s4v_core.records.schemas import index_schema
 from s4v_core.storage import StoredFile, UnreachableError
 
-INDEX_SCHEMA = pa.schema([f for f in PLAN_SCHEMA if f.name != "unit"])
+INDEX_SCHEMA = index_schema("image_id")
 """Rows of the plan before they are cut into units."""
 
 MAX_SIDECAR_BYTES = 64 << 10
@@ -96,7 +96,7 @@ def _index_files(shard: Shard) -> ShardIndex:
                 length=file.size,
                 etag=file.etag,
                 source=name.split("/")[0] if "/" in name else storage.base_name(shard.uri),
-                sidecar=_sidecar_of(text) if text else None,
+                payload=_sidecar_of(text) if text else None,
             )
         )
     return index
@@ -129,7 +129,7 @@ def _index_tar(shard: Shard) -> ShardIndex:
                 length=member.length,
                 etag=shard.etag,
                 source=source,
-                sidecar=sidecars.get(key),
+                payload=sidecars.get(key),
                 problem=None if member.whole else "truncated",
             )
         )
@@ -184,7 +184,7 @@ def _index_parquet(shard: Shard) -> ShardIndex:
                     row=number,
                     etag=shard.etag,
                     source=str(values[source]) if source else folder,
-                    sidecar=_kept(values, kept),
+                    payload=_kept(values, kept),
                 )
                 if uri:
                     place, problem = _resolve(values[uri], root)
@@ -245,7 +245,7 @@ def _index_json(shard: Shard) -> ShardIndex:
                 uri=place,
                 container="file",
                 source=source,
-                sidecar=_kept(record, shard.columns),
+                payload=_kept(record, shard.columns),
                 problem=problem,
             )
         )

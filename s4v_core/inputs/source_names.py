@@ -18,7 +18,7 @@ def name_sources(rows: pa.Table, patterns: Sequence[str], column: str | None) ->
     if not patterns and not column:
         return rows
     pairs = [tuple(pattern.split("=", 1)) for pattern in patterns]
-    columns = rows.select(["image_id", "uri", "source", "sidecar"]).to_pylist()
+    columns = rows.select(["image_id", "uri", "source", "payload"]).to_pylist()
     names = [_named(row, pairs, column) for row in columns]
     place = rows.schema.get_field_index("source")
     return rows.set_column(place, rows.schema.field(place), pa.array(names, pa.string()))
@@ -28,7 +28,7 @@ def _named(row: dict[str, Any], pairs: Sequence[Sequence[str]], column: str | No
     for name, pattern in pairs:
         if fnmatchcase(row["image_id"], pattern) or fnmatchcase(row["uri"], pattern):
             return name
-    found = _field(row["sidecar"], column) if column else None
+    found = _field(row["payload"], column) if column else None
     return str(row["source"] if found is None else found)
 
 

@@ -69,3 +69,7 @@ def _json(folder: Path, name: str) -> dict[str, Any]:
     except ValueError as error:
         raise ConfigError(f"model: {path} is no JSON: {error}") from None
     return found if isinstance(found, dict) else {}
+
+
+FAKE_FACTS = CheckpointFacts(Framing("crop", 336), "vicuna_v1", "none")
+"""What engine fake gets when no checkpoint says otherwise: ShareGPT4V-7B's frame."""

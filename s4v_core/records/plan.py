@@ -1,4 +1,4 @@
-"""The plan: every image of a run in units, one row group each, written once, never edited.
+"""The plan: every row of a run in units, one row group each, written once and never edited.
 
 A pure function of listing and settings, so that two first starts write the same bytes.
 """
@@ -6,89 +6,98 @@ A pure function of listing and settings, so that two first starts write the same
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from s4v_core import storage
+from s4v_core.errors import InputError
 from s4v_core.failpoints import reach
-from s4v_core.inputs.indexing import INDEX_SCHEMA
-from s4v_core.inputs.shards import Shard
-from s4v_core.records.schemas import PLAN_SCHEMA, UNIT_SIZE, check_schema
+from s4v_core.records.schemas import UNIT_SIZE, check_schema, index_schema, plan_schema
 
 PLAN_NAME = "plan.parquet"
 _KEY = b"s4v.plan"
+_OLD_PAYLOAD = "sidecar"  # the payload's name in plans of version 0.1, which can be resumed
 
 
 @dataclass(frozen=True, slots=True)
 class PlanHead:
-    """What the plan says of itself, without its rows.
+    """What the plan says about itself, without its rows.
 
     Attributes:
-        digest: Of settings and listing; every unit's file carries it.
-        settings: All that changes a result row, as `name: value`.
-        listing_digest: Of name, size and tag of every input file.
-        shards: One account per shard (`ShardIndex.account`).
-        unit_rows: Images of each unit.
-        renamed: Image ids that were taken already and got a number.
+        digest: Hash of settings and listing; every unit's file carries it.
+        settings: Everything that changes a result row, as `name: value`.
+        listing_digest: Hash of name, size and tag of every input file.
+        inputs: One account per input (`ShardIndex.account` for shards of images).
+        unit_rows: Rows of each unit.
+        renamed: Rows whose key another row had already, so that they got a number.
+        kind: Folder of the unit files, which is the name of the kind of run.
+        key: Column that identifies a row.
     """
 
     digest: str
     settings: dict[str, Any]
     listing_digest: str
-    shards: list[dict[str, Any]]
+    inputs: list[dict[str, Any]]
     unit_rows: list[int]
     renamed: int
+    kind: str = "captions"
+    key: str = "image_id"
 
     @property
-    def images(self) -> int:
+    def rows(self) -> int:
         return sum(self.unit_rows)
 
     @property
+    def units(self) -> range:
+        return range(len(self.unit_rows))
+
+    @property
     def damaged(self) -> list[dict[str, Any]]:
-        """Accounts of the shards that are not proven complete."""
-        return [shard for shard in self.shards if shard["damages"]]
+        """Accounts of the inputs that are not proven complete."""
+        return [account for account in self.inputs if account.get("damages")]
 
 
 def plan_uri(output: str) -> str:
     return storage.join(output, PLAN_NAME)
 
 
-def digest_listing(shards: Iterable[Shard]) -> str:
-    """Changes when a file of the input appears, disappears or changes."""
-    whole = hashlib.sha256()
-    for shard in shards:
-        for line in shard.listing:
-            whole.update(line.encode("utf-8", "surrogateescape") + b"\n")
-    return whole.hexdigest()
-
-
 def build_plan(
-    tables: list[pa.Table],
+    tables: Sequence[pa.Table],
     accounts: list[dict[str, Any]],
     settings: Mapping[str, Any],
     listing_digest: str,
-    limit: int | None = None,
+    *,
+    kind: str,
+    key: str,
     unit_size: int = UNIT_SIZE,
+    renamed: int = 0,
 ) -> tuple[PlanHead, pa.Table]:
-    """Cut the rows of each shard (INDEX_SCHEMA, in order) into units; no unit spans two shards."""
-    if limit is not None:
-        tables = _limited(tables, limit)
-    units = _unit_numbers([t.num_rows for t in tables], unit_size)
-    rows = pa.concat_tables([INDEX_SCHEMA.empty_table(), *tables])
-    ids, renamed = _unique([str(i) for i in rows["image_id"].to_pylist()])
-    rows = rows.set_column(0, INDEX_SCHEMA.field("image_id"), pa.array(ids, pa.string()))
-    table = rows.add_column(1, PLAN_SCHEMA.field("unit"), pa.array(units, pa.int32()))
+    """Cut the rows of each input into units; no unit spans two inputs.
+
+    Args:
+        tables: Rows of each input in order (`index_schema(key)`).
+        accounts: One per input.
+
+    Raises:
+        InputError: Two rows have the same key.
+    """
+    units = _number_units([t.num_rows for t in tables], unit_size)
+    rows = pa.concat_tables([index_schema(key).empty_table(), *tables])
+    _refuse_repeated_keys(rows, key)
+    schema = plan_schema(key)
+    table = rows.add_column(1, schema.field("unit"), pa.array(units, pa.int32()))
     unit_rows = np.bincount(units).tolist() if len(units) else []
     whole = json.dumps([dict(settings), listing_digest], sort_keys=True)
     digest = hashlib.sha256(whole.encode()).hexdigest()
-    head = PlanHead(digest, dict(settings), listing_digest, accounts, unit_rows, renamed)
-    return head, table.select(PLAN_SCHEMA.names).cast(PLAN_SCHEMA)
+    head = PlanHead(digest, dict(settings), listing_digest, accounts, unit_rows, renamed, kind, key)
+    return head, table.select(schema.names).cast(schema)
 
 
 def write_plan(output: str, head: PlanHead, table: pa.Table) -> PlanHead:
@@ -98,7 +107,7 @@ def write_plan(output: str, head: PlanHead, table: pa.Table) -> PlanHead:
         The head of the plan that now lies there: the caller's, or that of whoever was first.
     """
     about = {name: getattr(head, name) for name in PlanHead.__slots__}
-    schema = PLAN_SCHEMA.with_metadata({_KEY: json.dumps(about).encode()})
+    schema = plan_schema(head.key).with_metadata({_KEY: json.dumps(about).encode()})
     sink = io.BytesIO()
     with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
         start = 0
@@ -114,17 +123,31 @@ def write_plan(output: str, head: PlanHead, table: pa.Table) -> PlanHead:
 
 
 def read_plan_head(output: str) -> PlanHead | None:
-    """The head of the plan of a run's folder, or None where nothing was planned."""
+    """The head of the plan of a run's folder, or None if nothing was planned there."""
     uri = plan_uri(output)
     if storage.stat(uri) is None:
         return None
     with storage.open_to_read(uri, block_mib=1) as file:
-        metadata = pq.read_schema(file).metadata
-    return PlanHead(**json.loads(metadata[_KEY]))
+        about = json.loads(pq.read_schema(file).metadata[_KEY])
+    if "shards" in about:  # a plan of version 0.1
+        about["inputs"] = about.pop("shards")
+    return PlanHead(**about)
+
+
+def require_plan_head(output: str) -> PlanHead:
+    """The head of the plan of a run's folder.
+
+    Raises:
+        InputError: Nothing was planned there.
+    """
+    head = read_plan_head(output)
+    if head is None:
+        raise InputError(output, f"holds no run (there is no {PLAN_NAME})")
+    return head
 
 
 def read_planned_unit(output: str, unit: int) -> pa.Table:
-    """The rows of one unit (PLAN_SCHEMA); reads that row group alone.
+    """The planned rows of one unit (`plan_schema`); reads that row group alone.
 
     Raises:
         FileNotFoundError: There is no plan.
@@ -133,27 +156,35 @@ def read_planned_unit(output: str, unit: int) -> pa.Table:
     if found is None:
         raise FileNotFoundError(plan_uri(output))
     with storage.open_to_read(found.uri, block_mib=1) as file:
-        table = pq.ParquetFile(file, metadata=_footer(found)).read_row_group(unit)
-    return check_schema(table.replace_schema_metadata(), PLAN_SCHEMA, plan_uri(output))
+        table = pq.ParquetFile(file, metadata=_read_footer(found)).read_row_group(unit)
+    names = ["payload" if name == _OLD_PAYLOAD else name for name in table.column_names]
+    table = table.replace_schema_metadata().rename_columns(names)
+    schema = plan_schema(names[0])
+    if table.column_names == schema.names:
+        table = table.cast(schema)  # plans of version 0.1 forbid null in more columns
+    return check_schema(table, schema, plan_uri(output))
 
 
 @lru_cache(maxsize=1)
-def _footer(plan: storage.StoredFile) -> pq.FileMetaData:
-    """At 1.2M images 5 MB, and 75 ms to parse: once for each process, not for each unit."""
+def _read_footer(plan: storage.StoredFile) -> pq.FileMetaData:
+    """At 1.2M rows a footer has 5 MB and takes 75 ms to parse: once for each process, not for each
+    unit."""
     with storage.open_to_read(plan.uri, block_mib=1) as file:
         return pq.read_metadata(file)
 
 
-def planned_ids(output: str) -> Iterator[list[str]]:
-    """Image ids of every unit, in order; opens the plan once."""
+def read_planned_keys(output: str) -> Iterator[list[str]]:
+    """Keys of every unit's rows, in order; opens the plan once."""
     with storage.open_to_read(plan_uri(output)) as file:
         table = pq.ParquetFile(file)
+        key = table.schema_arrow.names[0]
         for unit in range(table.num_row_groups):
-            ids = table.read_row_group(unit, columns=["image_id"])["image_id"]
-            yield [str(image_id) for image_id in ids.to_pylist()]
+            found = table.read_row_group(unit, columns=[key])[key]
+            yield [str(value) for value in found.to_pylist()]
 
 
-def _limited(tables: list[pa.Table], limit: int) -> list[pa.Table]:
+def take_first(tables: Sequence[pa.Table], limit: int) -> list[pa.Table]:
+    """The first `limit` rows of all tables together; later tables become empty."""
     kept = []
     for table in tables:
         kept.append(table.slice(0, limit))
@@ -161,23 +192,19 @@ def _limited(tables: list[pa.Table], limit: int) -> list[pa.Table]:
     return kept
 
 
-def _unit_numbers(shard_rows: list[int], unit_size: int) -> np.ndarray[Any, np.dtype[np.int32]]:
+def _number_units(input_rows: list[int], unit_size: int) -> np.ndarray[Any, np.dtype[np.int32]]:
     parts, first = [np.zeros(0, np.int32)], 0
-    for rows in shard_rows:
+    for rows in input_rows:
         parts.append((first + np.arange(rows) // unit_size).astype(np.int32))
         first += -(-rows // unit_size)
     return np.concatenate(parts)
 
 
-def _unique(ids: list[str]) -> tuple[list[str], int]:
-    """Ids that are taken already get the smallest free number: `a.jpg`, `a.jpg#2`."""
-    taken: set[str] = set()
-    renamed = 0
-    for at, image_id in enumerate(ids):
-        number = 1
-        while ids[at] in taken:
-            number += 1
-            ids[at] = f"{image_id}#{number}"
-        taken.add(ids[at])
-        renamed += number > 1
-    return ids, renamed
+def _refuse_repeated_keys(rows: pa.Table, key: str) -> None:
+    if pc.count_distinct(rows[key]).as_py() == rows.num_rows:
+        return
+    seen: set[str] = set()
+    for value in rows[key].to_pylist():
+        if value in seen:
+            raise InputError(str(value), f"this {key} occurs twice; every row needs its own")
+        seen.add(str(value))

@@ -1,4 +1,4 @@
-"""The columns of rows at rest, and the one way to make a table of them."""
+"""The columns of planned rows, and the one way to make a table of rows."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -7,66 +7,41 @@ import pyarrow as pa
 
 from s4v_core.errors import SchemaError
 
-_PLAN_FIELDS: list["pa.Field[Any]"] = [
-    pa.field("image_id", pa.string(), nullable=False),
-    pa.field("unit", pa.int32(), nullable=False),
-    pa.field("uri", pa.string(), nullable=False),
-    # file: the whole of `uri`; tar: a byte range of it; targz: a byte range of what it unpacks
-    # to; parquet: row `row` of it.
-    pa.field("container", pa.string(), nullable=False),
+PLACE_FIELDS: tuple["pa.Field[Any]", ...] = (
+    pa.field("uri", pa.string()),
+    # file: all of `uri`; tar: a byte range of it; targz: a byte range of what it unpacks to;
+    # parquet: row `row` of it; null: the row has no file.
+    pa.field("container", pa.string()),
     pa.field("offset", pa.int64()),
     pa.field("length", pa.int64()),
     pa.field("row", pa.int64()),
     pa.field("etag", pa.string()),
-    pa.field("source", pa.string(), nullable=False),
-    pa.field("sidecar", pa.string()),
-    # Known to be unreadable when it was indexed; becomes the row's reason.
+    # Where the row comes from; reports count by it.
+    pa.field("source", pa.string()),
+    # Text that belongs to the row: an image's sidecar, or all that a row without a file consists
+    # of.
+    pa.field("payload", pa.string()),
+    # Why the row is known to be unreadable since it was indexed; becomes the result's reason.
     pa.field("problem", pa.string()),
-]
-
-PLAN_SCHEMA = pa.schema(_PLAN_FIELDS)
-"""One row per image, before it is captioned. No image bytes."""
-
-_RESULT_FIELDS: list["pa.Field[Any]"] = [
-    pa.field("image_id", pa.string(), nullable=False),
-    pa.field("uri", pa.string(), nullable=False),
-    pa.field("source", pa.string(), nullable=False),
-    pa.field("caption", pa.string()),
-    # Further ones that passed the gate, where more than one was asked for.
-    pa.field("more_captions", pa.list_(pa.string())),
-    pa.field("status", pa.string(), nullable=False),
-    pa.field("reason", pa.string()),
-    # 0: none was needed, for what `reason` says or because of a twin.
-    pa.field("attempts", pa.int32(), nullable=False),
-    # The equal image whose caption this is (--dedupe).
-    pa.field("twin_of", pa.string()),
-    pa.field("finish_reason", pa.string()),
-    pa.field("prompt_tokens", pa.int32()),
-    pa.field("output_tokens", pa.int32()),
-    # As a person sees the image: after EXIF orientation, before any resize. Pixels.
-    pa.field("width", pa.int32()),
-    pa.field("height", pa.int32()),
-    pa.field("image_sha256", pa.string()),
-    pa.field("image_format", pa.string()),
-    # What the decoder had to decide: exif:6, alpha, cmyk, 16bit, animated:12; comma-separated.
-    pa.field("image_flags", pa.string()),
-    pa.field("prompt", pa.string(), nullable=False),
-    pa.field("model", pa.string(), nullable=False),
-    pa.field("model_revision", pa.string(), nullable=False),
-    pa.field("engine", pa.string(), nullable=False),
-    pa.field("sampling", pa.string(), nullable=False),
-    pa.field("run_id", pa.string(), nullable=False),
-    pa.field("created_at", pa.timestamp("us", tz="UTC"), nullable=False),
-]
-
-RESULT_SCHEMA = pa.schema(_RESULT_FIELDS)
-"""One row per image, failures included: the fixed contract of `OUTPUT/captions/*.parquet`."""
+)
+"""Where a planned row's bytes lie, and what else is known of it. No bytes. All may be null."""
 
 UNIT_SIZE = 256
-"""Images of a unit, where a job says nothing else."""
+"""Rows of a unit, when a job names no other number."""
 
-STATUSES = ("ok", "rejected", "error")
-"""ok: a caption; rejected: a text that the quality gate refused; error: no text. See `reason`."""
+
+def plan_schema(key: str) -> pa.Schema:
+    """One row per planned row of a run whose rows are identified by the column `key`."""
+    return pa.schema([_key_field(key), pa.field("unit", pa.int32(), nullable=False), *PLACE_FIELDS])
+
+
+def index_schema(key: str) -> pa.Schema:
+    """Rows of the plan before they are cut into units."""
+    return pa.schema([_key_field(key), *PLACE_FIELDS])
+
+
+def _key_field(key: str) -> "pa.Field[Any]":
+    return pa.field(key, pa.string(), nullable=False)
 
 
 def table_of(rows: Sequence[Mapping[str, Any]], schema: pa.Schema, uri: str) -> pa.Table:
@@ -80,7 +55,7 @@ def table_of(rows: Sequence[Mapping[str, Any]], schema: pa.Schema, uri: str) -> 
     names = set(schema.names)
     for row in rows:
         if row.keys() != names:
-            raise SchemaError(uri, _listed(schema.names), _listed(row))
+            raise SchemaError(uri, _join_sorted(schema.names), _join_sorted(row))
     table = pa.Table.from_pylist(list(rows), schema=schema)
     for field in schema:
         if not field.nullable and table[field.name].null_count:
@@ -95,9 +70,9 @@ def check_schema(table: pa.Table, schema: pa.Schema, uri: str) -> pa.Table:
         SchemaError: It has others.
     """
     if not table.schema.equals(schema):
-        raise SchemaError(uri, _listed(map(str, schema)), _listed(map(str, table.schema)))
+        raise SchemaError(uri, _join_sorted(map(str, schema)), _join_sorted(map(str, table.schema)))
     return table
 
 
-def _listed(names: Iterable[str]) -> str:
+def _join_sorted(names: Iterable[str]) -> str:
     return ", ".join(sorted(names))

@@ -1,7 +1,7 @@
-"""The commit rule: a unit is done if and only if its one Parquet file exists under OUTPUT/captions.
+"""The commit rule: a unit is done if and only if its one Parquet file exists in the run's folder.
 
-No ledger, no lock, no clock: resuming is one listing minus the plan. Readers take
-`OUTPUT/captions/*.parquet` and nothing else.
+There is no ledger, no lock and no clock: resuming is one listing minus the plan. Readers take
+`OUTPUT/<folder>/*.parquet` and nothing else.
 """
 
 import io
@@ -12,22 +12,21 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from s4v_core import storage
 from s4v_core.errors import StorageError
 from s4v_core.failpoints import reach
-from s4v_core.records.schemas import RESULT_SCHEMA, STATUSES, check_schema
+from s4v_core.records.contract import STATUSES, Contract
+from s4v_core.records.schemas import check_schema
 
-FOLDER = "captions"
 FOOTER_BYTES = 64 << 10
-"""A unit's footer has about 3 kB; its account is in it."""
+"""Bytes read to find a unit's account: its footer has about 3 kB."""
 
 _FORMAT: dict[str, Any] = {
     "compression": "zstd",
-    # What queries skip files by; statistics of all columns would add 5 kB to each unit's file.
-    "write_statistics": ["image_id", "source", "status", "reason"],
-    # Parquet's own types say all of RESULT_SCHEMA: Arrow's copy would be half of a footer.
+    # Parquet's own types say all that the schema says: Arrow's copy would be half of a footer.
     "store_schema": False,
 }
 
@@ -40,7 +39,13 @@ _ACCOUNT = re.compile(rb"[^{]{2,4}(\{[^\0]*\})\0")
 
 @dataclass(frozen=True, slots=True)
 class UnitAccount:
-    """What a unit's file says of itself in its footer."""
+    """What a unit's file says about itself in its footer.
+
+    Attributes:
+        plan: Digest of the plan that the unit belongs to.
+        reasons: Rows by reason, for the rows that are not ok.
+        sums: Sums of the contract's integer columns, by column.
+    """
 
     unit: int
     plan: str
@@ -49,98 +54,165 @@ class UnitAccount:
     ok: int
     rejected: int
     error: int
-    output_tokens: int
-    attempts: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
+    sums: dict[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The account as it stands in a footer; the sums stand beside the other fields."""
+        about = asdict(self)
+        return json.dumps(about.pop("sums") | about)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "UnitAccount":
+        """The account that `to_json` wrote."""
+        found = json.loads(text)
+        about = {name: found.pop(name) for name in cls.__slots__ if name in found}
+        return cls(**about, sums=found)
 
 
-def captions_folder(output: str) -> str:
-    return storage.join(output, FOLDER)
+@dataclass(frozen=True, slots=True)
+class UnitFolder:
+    """The unit files of one run: OUTPUT/<folder>/unit-000042.parquet. Small and picklable."""
+
+    output: str
+    contract: Contract
+
+    @property
+    def folder(self) -> str:
+        return storage.join(self.output, self.contract.folder)
+
+    def uri(self, unit: int) -> str:
+        """The one name that the result of a unit can have."""
+        return storage.join(self.folder, f"unit-{unit:06d}.parquet")
+
+    def exists(self, unit: int) -> bool:
+        return storage.exists(self.uri(unit))
+
+    def list_done(self) -> set[int]:
+        """Units whose file exists: one listing."""
+        return set(self.list_commit_times())
+
+    def list_commit_times(self) -> dict[int, float]:
+        """Units whose file exists, and when each was written (seconds since 1970)."""
+        if not storage.is_folder(self.folder):
+            return {}
+        files = storage.list_files(self.folder)
+        return {int(m[1]): f.modified_s for f in files if (m := _NAME.search(f.uri))}
+
+    def commit(
+        self, unit: int, plan_digest: str, run_id: str, rows: pa.Table, heal: bool = False
+    ) -> tuple[UnitAccount, bool]:
+        """Make a unit's rows durable in one write.
+
+        Args:
+            rows: All rows of the unit, in the contract's schema.
+            heal: Replace the file that is there instead of leaving it.
+
+        Returns:
+            The account of the file that now lies there, and whether this call wrote it.
+
+        Raises:
+            SchemaError: The rows are not rows of the contract.
+            StorageError: The store refuses, or what lies there is no result of this plan.
+        """
+        uri = self.uri(unit)
+        check_schema(rows, self.contract.schema, uri)
+        account = self._count(unit, plan_digest, run_id, rows)
+        data = self._encode(rows, account)
+        if heal:
+            reach("before_heal_put")
+            storage.replace(uri, data)
+            reach("after_heal_put")
+            return account, True
+        reach("before_unit_put")
+        wrote = storage.create(uri, data)
+        reach("after_unit_put")
+        if wrote:
+            return account, True
+        found = self.read_account(unit)
+        if (found.plan, found.rows) != (plan_digest, rows.num_rows):
+            raise StorageError(uri, "holds rows of another plan; nothing was overwritten")
+        return found, found.run_id == run_id  # our own write may have succeeded unanswered
+
+    def measure_bytes(self, rows: pa.Table) -> int:
+        """Size in bytes of the file that these rows would make as a unit."""
+        return len(self._encode(rows, self._count(0, "0" * 64, "run", rows)))
+
+    def read(self, unit: int) -> pa.Table:
+        """A unit's result rows, in one GET, so that a replacement meanwhile cannot mix two files.
+
+        Raises:
+            StorageError: The file is no complete Parquet file.
+            SchemaError: It holds rows of another contract.
+        """
+        return check_schema(self._read_file(unit), self.contract.schema, self.uri(unit))
+
+    def read_common(self, unit: int) -> pa.Table:
+        """Key, status and reason of a unit's rows, whatever other columns the file has.
+
+        Raises:
+            StorageError: The file is no complete Parquet file, or lacks these columns.
+        """
+        try:
+            return self._read_file(unit, [self.contract.key, "status", "reason"])
+        except KeyError as error:
+            raise StorageError(self.uri(unit), f"lacks a column: {error}") from None
+
+    def read_account(self, unit: int) -> UnitAccount:
+        """A unit's account, from its footer.
+
+        Raises:
+            StorageError: The file is no complete Parquet file, or no unit.
+        """
+        uri = self.uri(unit)
+        try:
+            tail = storage.read_tail(uri, FOOTER_BYTES)
+            account = _cut_account(tail) or _parse_account(tail)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise StorageError(uri, f"is no complete Parquet file: {error}") from None
+        if account is None:
+            raise StorageError(uri, f"is no unit of a run of {self.contract.folder}")
+        return UnitAccount.from_json(account)
+
+    def _read_file(self, unit: int, columns: list[str] | None = None) -> pa.Table:
+        uri = self.uri(unit)
+        try:
+            table = pq.ParquetFile(io.BytesIO(storage.read(uri))).read()
+        except pa.ArrowInvalid as error:
+            raise StorageError(uri, f"is no complete Parquet file: {error}") from None
+        table = table.replace_schema_metadata()
+        return table.select(columns) if columns else table
+
+    def _encode(self, rows: pa.Table, account: UnitAccount) -> bytes:
+        sink = io.BytesIO()
+        # Statistics of all columns would add 5 kB to each unit's file.
+        statistics: Any = list(self.contract.statistics)
+        schema = rows.schema.remove_metadata()
+        with pq.ParquetWriter(sink, schema, write_statistics=statistics, **_FORMAT) as file:
+            file.write_table(rows)
+            file.add_key_value_metadata({_KEY.decode(): account.to_json()})
+        return sink.getvalue()
+
+    def _count(self, unit: int, plan_digest: str, run_id: str, rows: pa.Table) -> UnitAccount:
+        counts = Counter(rows["status"].to_pylist())
+        reasons = Counter(filter(None, rows["reason"].to_pylist()))
+        return UnitAccount(
+            unit,
+            plan_digest,
+            run_id,
+            rows.num_rows,
+            **{status: counts[status] for status in STATUSES},
+            reasons=dict(reasons),
+            sums={name: pc.sum(rows[name]).as_py() or 0 for name in self.contract.sums},
+        )
 
 
-def unit_uri(output: str, unit: int) -> str:
-    """The one name that the result of a unit can have."""
-    return storage.join(output, FOLDER, f"unit-{unit:06d}.parquet")
+def _cut_account(tail: bytes) -> bytes | None:
+    """Fast path: cut the account out of the footer's bytes; None if the layout is not the one this
+    module writes. Parsing 5,000 footers would be most of what `status.py` does.
 
-
-def done_units(output: str) -> set[int]:
-    """Units whose file exists: one listing."""
-    return set(commit_times(output))
-
-
-def commit_times(output: str) -> dict[int, float]:
-    """Units whose file exists, and when each was written (seconds since 1970)."""
-    folder = captions_folder(output)
-    if not storage.is_folder(folder):
-        return {}
-    files = storage.list_files(folder)
-    return {int(m[1]): f.modified_s for f in files if (m := _NAME.search(f.uri))}
-
-
-def commit_unit(
-    output: str, unit: int, plan_digest: str, run_id: str, rows: pa.Table, heal: bool = False
-) -> tuple[UnitAccount, bool]:
-    """Make a unit's rows durable in one write.
-
-    Args:
-        rows: RESULT_SCHEMA, all images of the unit.
-        heal: Replace the file that is there instead of leaving it.
-
-    Returns:
-        The account of the file that now lies there, and whether this call wrote it.
-
-    Raises:
-        SchemaError: The rows are not result rows.
-        StorageError: The store refuses, or what lies there is no result of this plan.
+    The last key is the account's: whatever rows hold stands in front of it.
     """
-    uri = unit_uri(output, unit)
-    check_schema(rows, RESULT_SCHEMA, uri)
-    account = _account(unit, plan_digest, run_id, rows)
-    data = _encoded(rows, account)
-    if heal:
-        reach("before_heal_put")
-        storage.replace(uri, data)
-        reach("after_heal_put")
-        return account, True
-    reach("before_unit_put")
-    wrote = storage.create(uri, data)
-    reach("after_unit_put")
-    if wrote:
-        return account, True
-    found = read_account(output, unit)
-    if (found.plan, found.rows) != (plan_digest, rows.num_rows):
-        raise StorageError(uri, "holds rows of another plan; nothing was overwritten")
-    return found, found.run_id == run_id  # a write of our own whose answer was lost
-
-
-def file_bytes(rows: pa.Table) -> int:
-    """Size of the file that these rows (RESULT_SCHEMA) would make as a unit."""
-    return len(_encoded(rows, _account(0, "0" * 64, "run", rows)))
-
-
-def read_unit(output: str, unit: int) -> pa.Table:
-    """A unit's result rows, in one GET, so that a replacement in between cannot mix two files."""
-    uri = unit_uri(output, unit)
-    table = _parquet(uri).read()
-    return check_schema(table.replace_schema_metadata(), RESULT_SCHEMA, uri)
-
-
-def read_account(output: str, unit: int) -> UnitAccount:
-    """A unit's account, from its footer."""
-    uri = unit_uri(output, unit)
-    try:
-        tail = storage.read_tail(uri, FOOTER_BYTES)
-        account = _seen_account(tail) or _parsed_account(tail)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise StorageError(uri, f"is no complete Parquet file: {error}") from None
-    if account is None:
-        raise StorageError(uri, "is no unit of a caption run")
-    return UnitAccount(**json.loads(account))
-
-
-def _seen_account(tail: bytes) -> bytes | None:
-    """The account where this module's files have it, behind all that rows can say; None where
-    anything differs. Taking 5,000 footers apart would be most of what `status.py` does."""
     at = tail.rfind(_KEY)
     if at < 0 or not tail.endswith(_END):
         return None
@@ -148,36 +220,5 @@ def _seen_account(tail: bytes) -> bytes | None:
     return found[1] if found else None
 
 
-def _parsed_account(tail: bytes) -> bytes | None:
+def _parse_account(tail: bytes) -> bytes | None:
     return (pq.read_metadata(io.BytesIO(tail)).metadata or {}).get(_KEY)
-
-
-def _parquet(uri: str) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(io.BytesIO(storage.read(uri)))
-    except pa.ArrowInvalid as error:
-        raise StorageError(uri, f"is no complete Parquet file: {error}") from None
-
-
-def _encoded(rows: pa.Table, account: UnitAccount) -> bytes:
-    sink = io.BytesIO()
-    schema = rows.schema.remove_metadata()
-    with pq.ParquetWriter(sink, schema, **_FORMAT) as file:
-        file.write_table(rows)
-        file.add_key_value_metadata({_KEY.decode(): json.dumps(asdict(account))})
-    return sink.getvalue()
-
-
-def _account(unit: int, plan_digest: str, run_id: str, rows: pa.Table) -> UnitAccount:
-    counts = Counter(rows["status"].to_pylist())
-    by_status = {status: counts[status] for status in STATUSES}
-    return UnitAccount(
-        unit,
-        plan_digest,
-        run_id,
-        rows.num_rows,
-        **by_status,
-        output_tokens=sum(filter(None, rows["output_tokens"].to_pylist())),
-        attempts=sum(filter(None, rows["attempts"].to_pylist())),
-        reasons=dict(Counter(filter(None, rows["reason"].to_pylist()))),
-    )

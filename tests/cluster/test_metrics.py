@@ -53,7 +53,7 @@ def test_every_promised_name_is_in_the_scrape_of_a_running_pass(tmp_path: Path) 
         _, said = driver.communicate(timeout=300)
         assert driver.returncode == 0, said[-3000:]
         assert not wanted - {name for name, value in found.items() if value > 0}
-        assert found["ray_s4v_images_planned"] == 960
-        assert found["ray_s4v_images_done_total"] >= 16
+        assert found["ray_s4v_rows_planned"] == 960
+        assert found["ray_s4v_rows_done_total"] >= 16
         assert found["ray_s4v_engine_starts_total"] >= 1
     world.prove(tmp_path / "out")

@@ -61,7 +61,7 @@ def test_every_recorded_series_is_recorded_and_used() -> None:
 @pytest.mark.parametrize(
     "wanted",
     [
-        *("images_done|images_per_s", "gpu_days", "gpu_days_forecast", "without_caption_total"),
+        *("rows_done|rows_per_s", "gpu_days", "gpu_days_forecast", "rows_failed_total"),
         *("bound_by", "queued_queries", "http_requests", "http_seconds_bucket", "tokens"),
         *("vllm_kv_cache_usage", "vllm_num_requests_running", "vllm_num_requests_waiting"),
         *("engines", "node_gpus_utilization", "node_cpu_utilization", "node_mem_used"),
@@ -92,7 +92,7 @@ def test_brackets_close_and_alerts_say_what_to_do() -> None:
             assert text.count(opened) == text.count(closed), text
     alerts = {rule["alert"]: rule for rule in rules() if "alert" in rule}
     assert alerts.keys() == {
-        *("S4VNoProgress", "S4VManyWithoutCaption", "S4VEngineRestarts"),
+        *("S4VNoProgress", "S4VManyFailedRows", "S4VEngineRestarts"),
         *("S4VEndpointErrors", "S4VOverload"),
     }
     for rule in alerts.values():

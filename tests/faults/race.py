@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
-from s4v_core.records import units
-from s4v_core.records.schemas import RESULT_SCHEMA, table_of
+from s4v_core.records.captions import RESULT_SCHEMA, caption_units
+from s4v_core.records.schemas import table_of
 
 WRITERS = 16
 
@@ -38,7 +38,7 @@ def race(output: str, unit: int) -> list[bool]:
     def commit(writer: int) -> bool:
         rows = rows_of_writer(writer)
         gate.wait()
-        account, wrote = units.commit_unit(output, unit, "plan", f"run-{writer}", rows)
+        account, wrote = caption_units(output).commit(unit, "plan", f"run-{writer}", rows)
         assert account.rows == 1
         return wrote
 
@@ -51,4 +51,4 @@ def prove_one_winner(output: str, unit: int) -> None:
     wrote = race(output, unit)
     assert wrote.count(True) == 1
     winner = wrote.index(True)
-    assert units.read_unit(output, unit)["caption"].to_pylist() == [f"by writer {winner}"]
+    assert caption_units(output).read(unit)["caption"].to_pylist() == [f"by writer {winner}"]

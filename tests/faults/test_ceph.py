@@ -18,7 +18,7 @@ import s3fs
 
 from s4v_core import storage
 from s4v_core.errors import StorageError
-from s4v_core.records import units
+from s4v_core.records.captions import caption_units
 from tests.faults.ceph import Gateway, radosgw
 from tests.faults.proxy import FaultProxy
 from tests.faults.race import prove_one_winner, rows_of_writer
@@ -79,7 +79,7 @@ def test_a_plan_of_over_100_mib_stays_too(ceph: str) -> None:
 def test_one_of_sixteen_writers_wins_on_radosgw(ceph: str) -> None:
     for unit in range(200):
         prove_one_winner(ceph, unit)
-    assert units.done_units(ceph) == set(range(200))
+    assert caption_units(ceph).list_done() == set(range(200))
 
 
 @pytest.mark.faults
@@ -91,9 +91,9 @@ def test_a_created_file_whose_answer_was_lost_is_there(
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.address)
     s3fs.S3FileSystem.clear_instance_cache()
     for unit in range(40):
-        account, wrote = units.commit_unit(ceph, unit, "plan", "run", rows_of_writer(unit))
+        account, wrote = caption_units(ceph).commit(unit, "plan", "run", rows_of_writer(unit))
         assert (account.run_id, wrote) == ("run", True)
-        assert units.read_unit(ceph, unit)["caption"].to_pylist() == [f"by writer {unit}"]
+        assert caption_units(ceph).read(unit)["caption"].to_pylist() == [f"by writer {unit}"]
     proxy.close()
     assert proxy.hurt > 10
 
@@ -119,12 +119,12 @@ def test_a_range_of_an_object_that_was_replaced_is_refused(ceph: str) -> None:
 
 @pytest.mark.faults
 def test_a_listing_of_several_pages_is_whole(ceph: str) -> None:
-    uris = [units.unit_uri(ceph, number) for number in range(PAGED_FILES)]
+    uris = [caption_units(ceph).uri(number) for number in range(PAGED_FILES)]
     with ThreadPoolExecutor(16) as pool:
         assert all(pool.map(lambda uri: storage.create(uri, b"x"), uris))
     assert [file.uri for file in storage.list_files(ceph)] == uris
     assert storage.expand(storage.join(ceph, "captions", "unit-*.parquet")) == uris
-    assert units.done_units(ceph) == set(range(PAGED_FILES))
+    assert caption_units(ceph).list_done() == set(range(PAGED_FILES))
 
 
 @pytest.mark.faults
@@ -158,15 +158,15 @@ def test_a_whole_pass_from_radosgw_to_radosgw(ceph: str, tmp_path: Path) -> None
     rows = world.prove(_downloaded(output, tmp_path / "run"))
     assert len(rows) == 400
     _prove_same_rows_for_pyarrow(output)
-    before = storage.list_files(units.captions_folder(output))
+    before = storage.list_files(caption_units(output).folder)
     code, out, err = run("caption.py", *flags, cwd=tmp_path)
     assert code == 0, out + err
-    assert storage.list_files(units.captions_folder(output)) == before
+    assert storage.list_files(caption_units(output).folder) == before
 
 
 def test_pyarrow_alone_reads_what_was_committed(bucket: str) -> None:
     for unit in range(3):
-        units.commit_unit(bucket, unit, "plan", f"run-{unit}", rows_of_writer(unit))
+        caption_units(bucket).commit(unit, "plan", f"run-{unit}", rows_of_writer(unit))
     _prove_same_rows_for_pyarrow(bucket)
 
 
@@ -187,9 +187,9 @@ def _downloaded(output: str, folder: Path) -> Path:
 
 def _prove_same_rows_for_pyarrow(output: str) -> None:
     """pyarrow's own S3 client, which is none of ours, reads the rows that we read."""
-    folder = units.captions_folder(output)
+    folder = caption_units(output).folder
     ours = pa.concat_tables(
-        [units.read_unit(output, unit) for unit in sorted(units.done_units(output))]
+        [caption_units(output).read(unit) for unit in sorted(caption_units(output).list_done())]
     )
     path = folder.removeprefix("s3://")
     store = _arrow_store()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from s4v_core.engines.requests import EngineSettings
+from s4v_core.engines.settings import EngineSettings
 from s4v_core.flow.pipeline import needed_cpus
 from tests.cluster.head import head_node, joining
 from tests.faults.world import LARGE_UNIT, World

@@ -7,7 +7,7 @@ import pytest
 from s4v_core.captioning.caption_pass import run_pass
 from s4v_core.captioning.job import CaptionJob
 from s4v_core.engines.fake_faults import Fault
-from s4v_core.engines.requests import EngineSettings
+from s4v_core.engines.settings import EngineSettings
 from tests.faults.world import build_world
 
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(400)]

@@ -12,8 +12,8 @@ import pytest
 import s3fs
 
 from s4v_core import storage
-from s4v_core.engines.requests import EngineSettings
-from s4v_core.records import units
+from s4v_core.engines.settings import EngineSettings
+from s4v_core.records.captions import caption_units
 from tests.faults.proxy import FaultProxy
 from tests.faults.race import prove_one_winner, race, rows_of_writer
 from tests.faults.world import LARGE_UNIT, LARGE_UNITS, World, build_world
@@ -58,8 +58,8 @@ def test_a_store_that_overwrites_still_holds_each_row_once(
     for unit in range(10):
         race(bucket, unit)
         # Whoever was last, readers see one whole file at every moment.
-        assert units.read_unit(bucket, unit).num_rows == 1
-    assert units.done_units(bucket) == set(range(10))
+        assert caption_units(bucket).read(unit).num_rows == 1
+    assert caption_units(bucket).list_done() == set(range(10))
 
 
 @pytest.mark.faults
@@ -107,19 +107,19 @@ def test_four_runs_on_a_store_that_overwrites_lose_and_double_nothing(
 
 def test_a_reader_never_sees_a_row_twice_while_a_unit_is_healed(tmp_path: Path) -> None:
     output = str(tmp_path)
-    units.commit_unit(output, 0, "plan", "run-0", rows_of_writer(0))
+    caption_units(output).commit(0, "plan", "run-0", rows_of_writer(0))
     done = threading.Event()
     seen: list[int] = []
 
     def read() -> None:
         while not done.is_set():
-            files = [file.uri for file in storage.list_files(units.captions_folder(output))]
+            files = [file.uri for file in storage.list_files(caption_units(output).folder)]
             seen.append(sum(pq.read_table(uri).num_rows for uri in files))
 
     reader = threading.Thread(target=read)
     reader.start()
     for writer in range(200):
-        units.commit_unit(output, 0, "plan", f"run-{writer}", rows_of_writer(writer), heal=True)
+        caption_units(output).commit(0, "plan", f"run-{writer}", rows_of_writer(writer), heal=True)
     done.set()
     reader.join()
     assert set(seen) == {1}

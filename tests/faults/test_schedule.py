@@ -11,8 +11,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from s4v_core import storage
 from s4v_core.errors import StorageError
-from s4v_core.records import units
-from s4v_core.records.schemas import RESULT_SCHEMA, table_of
+from s4v_core.records.captions import RESULT_SCHEMA, caption_units
+from s4v_core.records.schemas import table_of
 
 UNITS = 3
 STEPS = 25
@@ -70,15 +70,15 @@ def _history(seed: int, store: type[TiredStore]) -> int:
         if heal and unit not in durable:
             continue
         try:
-            units.commit_unit(output, unit, "plan", f"run-{step}", _rows(step), heal=heal)
+            caption_units(output).commit(unit, "plan", f"run-{step}", _rows(step), heal=heal)
             durable.add(unit)
         except StorageError:
             failed += 1
-        done = units.done_units(output)
+        done = caption_units(output).list_done()
         assert durable <= done, "a unit that was reported done is not there"
         durable = done
         for one in done:
-            [caption] = units.read_unit(output, one)["caption"].to_pylist()
+            [caption] = caption_units(output).read(one)["caption"].to_pylist()
             if heal and one == unit:
                 first[one] = caption
             assert first.setdefault(one, caption) == caption, "a first pass overwrote a result"

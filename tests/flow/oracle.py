@@ -52,7 +52,7 @@ def fake_caption_of(data: bytes, side: int = 336) -> str:
 
 def planned_and_found(output: Path) -> dict[str, tuple[float, float]]:
     """Seconds of the flow (`s`) and megabytes of captions (`mb`): as `--plan` said, as they are."""
-    planned = json.loads((output / "plan.json").read_text())
+    planned = json.loads((output / "forecast.json").read_text())
     found = json.loads((output / "stats.json").read_text())
     written = sum(path.stat().st_size for path in (output / "captions").iterdir())
     return {

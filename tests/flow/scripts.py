@@ -58,7 +58,7 @@ def engine_actors(driver: subprocess.Popen[str]) -> list[psutil.Process]:
     found = []
     for process in psutil.Process(driver.pid).children(recursive=True):
         try:
-            if "CaptionerActor" in " ".join(process.cmdline()):
+            if "EngineActor" in " ".join(process.cmdline()):
                 found.append(process)
         except psutil.NoSuchProcess:
             continue

@@ -13,12 +13,12 @@ import pytest
 from s4v_core import storage
 from s4v_core.captioning.caption_pass import run_pass
 from s4v_core.captioning.export import export_run
-from s4v_core.captioning.forecast import forecast
+from s4v_core.captioning.forecast import make_forecast
 from s4v_core.captioning.job import CaptionJob
-from s4v_core.engines.requests import EngineSettings
+from s4v_core.engines.settings import EngineSettings
 from s4v_core.errors import ConfigError, InputError, StorageError
 from s4v_core.images.policy import DecodeConfig
-from s4v_core.records import units
+from s4v_core.records.captions import caption_units
 from s4v_core.runs.outcome import DONE, INCOMPLETE_INPUT
 from s4v_core.runs.status import read_status
 from tests.conftest import SHARED_DATA, photo, write_tar
@@ -98,7 +98,7 @@ def test_every_other_input_gives_the_same_captions(
         storage.replace(f"{bucket}/shards/0000.tar", tar.read_bytes())
         outcome = run_pass(_job(f"{bucket}/shards/0000.tar", f"{bucket}/out"))
         assert outcome.exit_code == DONE
-        rows = units.read_unit(f"{bucket}/out", 0).to_pylist()
+        rows = caption_units(f"{bucket}/out").read(0).to_pylist()
         assert _by_key(rows) == captions
         assert storage.stat(f"{bucket}/out/report.html") is not None
         return
@@ -116,11 +116,11 @@ def test_the_same_job_again_does_nothing_and_a_lost_unit_is_made_again(
     started = time.monotonic()
     again = run_pass(job)
     assert time.monotonic() - started < 5
-    assert (again.figures.captioned, again.found_done, again.exit_code) == (0, 40, DONE)
+    assert (again.figures.made, again.found_done, again.exit_code) == (0, 40, DONE)
     files[2].unlink()
     (tmp_path / "out" / "report.html").unlink()
     third = run_pass(job)
-    assert (third.figures.captioned, third.found_done) == (10, 30)
+    assert (third.figures.made, third.found_done) == (10, 30)
     (tmp_path / "out" / "report.html").unlink()
     run_pass(job)
     assert (tmp_path / "out" / "report.html").exists()
@@ -161,7 +161,7 @@ def test_a_damaged_shard_keeps_its_readable_images_and_is_named(
     assert outcome.exit_code == INCOMPLETE_INPUT
     assert 31 <= len(rows) < 40
     assert [s["uri"] for s in outcome.counts.damaged] == [str(shards / "0001.tar")]
-    assert "damaged shard" in read_status(str(tmp_path / "out")).as_text()
+    assert "damaged shard" in read_status(caption_units(str(tmp_path / "out"))).as_text()
 
 
 def test_other_settings_on_the_same_output_are_refused_and_touch_nothing(
@@ -220,7 +220,7 @@ def test_retry_errors_heals_rows_in_place(tmp_path: Path, photos: dict[str, byte
     for name in names:
         (source / name).write_bytes(photos[name])
     healed = run_pass(job.replace(retry_errors=True))
-    assert (healed.counts.ok, healed.counts.error, healed.figures.captioned) == (40, 0, 3)
+    assert (healed.counts.ok, healed.counts.error, healed.figures.made) == (40, 0, 3)
     rows = {row["image_id"]: row for row in check_rows(tmp_path / "out")}
     assert all(rows[name] == row for name, row in kept.items())
 
@@ -281,7 +281,7 @@ def test_a_forecast_measures_a_sample_and_leaves_the_run_to_come_untouched(
     shards: Path, tmp_path: Path
 ) -> None:
     job = _job(shards, tmp_path / "out", plan=True)
-    found = forecast(job)
+    found = make_forecast(job)
     assert (found.images, found.sampled) == (40, 40)
     assert found.images_per_s > 0
     assert "images/s" in found.as_text()
@@ -294,9 +294,9 @@ def test_a_sample_that_ends_too_soon_to_tell_a_pace_is_followed_by_a_larger_one(
 ) -> None:
     monkeypatch.setattr("s4v_core.captioning.forecast.LEAST_SAMPLE", 4)
     job = _job(shards, tmp_path / "out", plan=True, settings=EngineSettings(max_num_seqs=1))
-    assert forecast(job).sampled == 40
+    assert make_forecast(job).sampled == 40
     monkeypatch.setattr("s4v_core.captioning.forecast.LEAST_SAMPLE_S", 0.0)
-    assert forecast(job).sampled == 4
+    assert make_forecast(job).sampled == 4
 
 
 def test_a_report_shows_captions_and_loads_nothing(shards: Path, tmp_path: Path) -> None:
@@ -394,7 +394,7 @@ def test_a_run_leaves_a_card_and_compares_itself_with_its_plan(
     assert "| 0001 | CC BY 4.0 |" in card
     assert "| all others | CC0 |" in card
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        *("README.md", "captions", "plan.json", "plan.parquet", "report.html", "run.json"),
+        *("README.md", "captions", "forecast.json", "plan.parquet", "report.html", "run.json"),
         "stats.json",
     }
 

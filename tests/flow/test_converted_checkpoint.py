@@ -7,7 +7,8 @@ import pytest
 from s4v_core.captioning.caption_pass import run_pass
 from s4v_core.captioning.gate import Gate
 from s4v_core.captioning.job import CaptionJob
-from s4v_core.engines.requests import EngineSettings, SamplingConfig
+from s4v_core.engines.sampling import SamplingConfig
+from s4v_core.engines.settings import EngineSettings
 from s4v_core.model.conversion import convert
 from tests.conftest import write_tar
 from tests.flow.oracle import check_rows

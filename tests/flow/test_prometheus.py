@@ -1,4 +1,4 @@
-"""A pass in Prometheus's terms, as far as it goes without a cluster that would export it."""
+"""Run metrics, as far as they go without a cluster that would export them."""
 
 import threading
 import time
@@ -6,9 +6,9 @@ import time
 import pytest
 from ray.exceptions import RayError
 
-from s4v_core.flow.prometheus import PassMetrics
+from s4v_core.flow.prometheus import RunMetrics
 
-ARGUMENTS = ("run", 100, 0, 2)
+ARGUMENTS = ("run", "captions", 100, 0, 2)
 
 
 def _wait_for(calls: list[float], count: int) -> None:
@@ -29,7 +29,7 @@ def test_a_pass_that_stalls_is_renewed_until_its_end() -> None:
         calls.append(2.0 * len(calls))
         return calls[-1]
 
-    with PassMetrics(*ARGUMENTS, held_s, renew_every_s=0.01):
+    with RunMetrics(*ARGUMENTS, held_s, renew_every_s=0.01):
         _wait_for(calls, 3)
     assert not _threads()
     told = len(calls)
@@ -38,7 +38,7 @@ def test_a_pass_that_stalls_is_renewed_until_its_end() -> None:
 
 
 def test_it_ends_with_a_pass_that_fails() -> None:
-    with pytest.raises(KeyError), PassMetrics(*ARGUMENTS, lambda: 0.0):
+    with pytest.raises(KeyError), RunMetrics(*ARGUMENTS, lambda: 0.0):
         raise KeyError
     assert not _threads()
 
@@ -50,5 +50,5 @@ def test_a_cluster_in_distress_does_not_end_it() -> None:
         calls.append(0.0)
         raise RayError
 
-    with PassMetrics(*ARGUMENTS, held_s, renew_every_s=0.01):
+    with RunMetrics(*ARGUMENTS, held_s, renew_every_s=0.01):
         _wait_for(calls, 3)

@@ -13,7 +13,8 @@ from s4v_core import storage
 from s4v_core.captioning.caption_pass import run_pass
 from s4v_core.captioning.gate import Gate
 from s4v_core.captioning.job import CaptionJob
-from s4v_core.engines.requests import EngineSettings, SamplingConfig
+from s4v_core.engines.sampling import SamplingConfig
+from s4v_core.engines.settings import EngineSettings
 from s4v_core.errors import EngineError
 from s4v_core.model.folder import read_facts
 from s4v_core.recipes import CAPTION
@@ -143,4 +144,4 @@ def test_the_ladder_repairs_captions_that_were_made_to_loop(tmp_path: Path) -> N
     assert len(looped) >= 20
     assert sum(row["status"] == "ok" for row in looped) >= len(looped) / 2
     figures = outcome.as_dict()
-    assert figures["goodput_per_s"] < figures["attempts_per_s"]
+    assert figures["ok_rows_per_s"] < figures["attempts_per_s"]

@@ -54,7 +54,7 @@ def test_a_tar_gives_ids_by_shard_and_key_and_keeps_sidecars(
     write_tar(tmp_path / "0003.tar", members)
     [index] = _indexed(str(tmp_path / "0003.tar"))
     assert _images(index) == {f"0003/{Path(n).stem}": data for n, data in photos.items()}
-    assert [row["sidecar"] for row in index.rows] == list(photos)
+    assert [row["payload"] for row in index.rows] == list(photos)
     assert not index.damages
 
 

@@ -19,7 +19,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from s4v_core import storage
 from s4v_core.checkpoints import SETTINGS, WEIGHTS, locate
 from s4v_core.engines.choice import build_engine, choose_engine
-from s4v_core.engines.requests import EngineSettings
+from s4v_core.engines.settings import EngineSettings
 from s4v_core.errors import ConfigError, EngineError
 from s4v_core.model.folder import read_facts
 from tests.model.untrained import build_untrained

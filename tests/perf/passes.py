@@ -25,7 +25,7 @@ PROCESSES = {
     "s4v_core.images.guard": "decoding",
     "VLLM::EngineCore": "engine's scheduler",
     "VLLM::Worker": "engine",
-    "CaptionerActor": "engine's actor",
+    "EngineActor": "engine's actor",
     "prepare_unit": "reading",
     "commit_unit": "committing",
     "caption.py": "driver",
@@ -91,7 +91,7 @@ def cluster(cpus: int | None = None) -> Iterator[Cluster]:
     """With so many CPUs, or as large as the one that `caption.py` starts where there is none."""
     import ray
 
-    from s4v_core.engines.requests import EngineSettings
+    from s4v_core.engines.settings import EngineSettings
     from s4v_core.flow.connection import local_cpus, start_workers_as_equals
     from s4v_core.flow.pipeline import needed_cpus
 

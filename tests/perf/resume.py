@@ -29,7 +29,8 @@ import pyarrow.parquet as pq
 from s4v_core.inputs.indexing import INDEX_SCHEMA
 from s4v_core.inputs.shards import Shard, find_shards
 from s4v_core.interrupts import TERMINATED
-from s4v_core.records import plan, units
+from s4v_core.records import plan
+from s4v_core.records.captions import caption_units
 from s4v_core.records.schemas import UNIT_SIZE
 from tests.perf.measuring import Goal, by_turns, record, spread
 from tests.perf.passes import Cluster, at_work, caption, cluster, write_shards
@@ -64,7 +65,7 @@ class Start:
 
     def __init__(self, shards: Path, output: Path, unit: int, inside: Cluster, done: bool) -> None:
         self._shards, self._output, self._inside, self._done = shards, output, inside, done
-        self._file = Path(units.unit_uri(str(output), unit))
+        self._file = Path(caption_units(str(output)).uri(unit))
         self.first: list[Moment] = []
         self.end = Moment(0, 0)
 
@@ -122,7 +123,7 @@ def main() -> None:
         empty = Start(folder / "one unit", folder / "empty", 0, ray, done=False)
         by_turns(PAIRS - 1, resumed.measure, empty.measure)
         by_turns(1, partial(resumed.measure, True), partial(empty.measure, True))
-        account = units.read_account(str(folder / "done"), missing)
+        account = caption_units(str(folder / "done")).read_account(missing)
         assert account.ok == account.rows == UNIT_SIZE
     _record(resumed, empty)
 
@@ -137,7 +138,8 @@ def _finish(template: Path, shards: list[Shard], output: Path) -> int:
     assert head is not None
     rows = pq.read_table(template / plan.PLAN_NAME).select(INDEX_SCHEMA.names)
     made = [
-        units.read_unit(str(template), unit) for unit in sorted(units.done_units(str(template)))
+        caption_units(str(template)).read(unit)
+        for unit in sorted(caption_units(str(template)).list_done())
     ]
     tables = [_of_shard(rows, shard).cast(INDEX_SCHEMA) for shard in shards]
     accounts = [head.shards[0] | {"uri": shard.uri, "name": shard.name} for shard in shards]
@@ -148,7 +150,7 @@ def _finish(template: Path, shards: list[Shard], output: Path) -> int:
     def commit(unit: int) -> None:
         number, at = divmod(unit, len(made))
         rows = _of_shard(made[at], shards[number])
-        units.commit_unit(str(output), unit, new.digest, "before", rows)
+        caption_units(str(output)).commit(unit, new.digest, "before", rows)
 
     with ThreadPoolExecutor(WRITERS) as pool:  # each waits for the disk
         list(pool.map(commit, range(len(shards) * len(made))))

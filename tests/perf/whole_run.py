@@ -29,7 +29,8 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from s4v_core.records import plan, units
+from s4v_core.records import plan
+from s4v_core.records.captions import caption_units
 from tests.flow.oracle import planned_and_found
 from tests.perf.measuring import Goal, record, recorded
 from tests.perf.passes import HOLDERS, SHARD, Cluster, Ran, caption, cluster, write_shards
@@ -86,7 +87,7 @@ def _tenths(output: Path) -> list[tuple[float, int]]:
     """When the first unit, and then each tenth of the rows, was committed; and rows until then."""
     head = plan.read_plan_head(str(output))
     assert head is not None
-    times = units.commit_times(str(output))
+    times = caption_units(str(output)).list_commit_times()
     ends: list[tuple[float, int]] = []
     rows = 0
     for unit in sorted(times, key=times.__getitem__):

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from s4v_core.inputs.indexing import INDEX_SCHEMA, index_shard
 from s4v_core.inputs.shards import find_shards
-from s4v_core.records import plan, units
-from s4v_core.records.schemas import RESULT_SCHEMA, table_of
+from s4v_core.records import plan
+from s4v_core.records.captions import RESULT_SCHEMA, caption_units
+from s4v_core.records.schemas import table_of
 from tests.conftest import photo, write_tar
 
 EVIL = "<script>document.title='evil'</script><img src=x onerror=alert(1)> & \"quotes\""
@@ -19,7 +20,9 @@ def write_run(output: Path, folder: Path, images: int) -> plan.PlanHead:
     one = index_shard(shard).rows
     rows = [one[n % len(one)] | {"image_id": f"0/{n:06d}"} for n in range(images)]
     table = table_of(rows, INDEX_SCHEMA, "rows")
-    head, planned = plan.build_plan([table], [], {"model": "none"}, "listing")
+    head, planned = plan.build_plan(
+        [table], [], {"model": "none"}, "listing", kind="captions", key="image_id"
+    )
     head = plan.write_plan(str(output), head, planned)
     started = datetime(2026, 11, 21, tzinfo=UTC)
     for unit, count in enumerate(head.unit_rows):
@@ -28,7 +31,7 @@ def write_run(output: Path, folder: Path, images: int) -> plan.PlanHead:
             _row(n, started + timedelta(seconds=30 * unit)) for n in range(first, first + count)
         ]
         rows_table = table_of(made, RESULT_SCHEMA, "made")
-        units.commit_unit(str(output), unit, head.digest, "run", rows_table)
+        caption_units(str(output)).commit(unit, head.digest, "run", rows_table)
     return head
 
 

@@ -8,6 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from s4v_core.captioning.row_checks import check_captions
+from s4v_core.records.captions import CAPTIONS, caption_units
 from s4v_core.runs.status import read_status
 from s4v_core.runs.verification import verify_run
 from tests.runs.finished_run import write_run
@@ -28,28 +30,28 @@ def _rewrite(path: Path, table: pa.Table) -> None:
 
 
 def test_a_finished_run_is_counted_and_verified(output: Path) -> None:
-    status = read_status(str(output))
+    status = read_status(caption_units(str(output)))
     assert (status.counts.ok, status.counts.rejected, status.counts.error) == (960, 20, 20)
     assert status.counts.reasons == {"looping": 20, "not_an_image": 20}
     assert status.pace is None
-    found = verify_run(str(output))
+    found = verify_run(caption_units(str(output)), check_captions)
     assert found.is_sound
     assert found.as_text() == "verified: 1000 rows, each planned image exactly once"
 
 
-def test_a_run_that_goes_on_tells_its_pace_and_one_that_stands_says_so(output: Path) -> None:
+def test_a_running_run_shows_its_pace_and_a_stopped_one_says_that_it_stopped(output: Path) -> None:
     _unit(output, 3).unlink()
     now = time.time()
     for number in range(3):
         os.utime(_unit(output, number), (now, now - 10 + 5 * number))
-    pace = read_status(str(output)).pace
+    pace = read_status(caption_units(str(output))).pace
     assert pace is not None
-    assert pace.images_per_s == pytest.approx(51.2, rel=0.01)  # two units in ten seconds
+    assert pace.rows_per_s == pytest.approx(51.2, rel=0.01)  # two units in ten seconds
     assert pace.left == 232
-    assert "51.2 images/s lately, 5 s to go" in pace.as_text()
+    assert "51.2 images/s lately, 5 s to go" in pace.as_text(CAPTIONS.words)
     for number in range(3):
         os.utime(_unit(output, number), (now, now - 7200))
-    assert "no unit came for 2.0 h" in read_status(str(output)).as_text()
+    assert "no unit came for 2.0 h" in read_status(caption_units(str(output))).as_text()
 
 
 def test_verification_names_what_is_wrong(output: Path) -> None:
@@ -61,7 +63,7 @@ def test_verification_names_what_is_wrong(output: Path) -> None:
     _rewrite(_unit(output, 1), table.set_column(place, table.schema.field(place), captions))
     _unit(output, 2).write_bytes(_unit(output, 2).read_bytes()[:-100])
     _unit(output, 3).rename(_unit(output, 9))
-    found = verify_run(str(output))
+    found = verify_run(caption_units(str(output)), check_captions)
     assert not found.is_sound
     said = found.as_text()
     assert "unit 0: 1 planned images missing" in said

@@ -1,4 +1,4 @@
-"""`report.html`: what a run came to, for people who would rather look than read."""
+"""`report.html`: the result of a run, for people who would rather look than read."""
 
 from s4v_core.captioning.report.page import REPORT_NAME, write_report
 

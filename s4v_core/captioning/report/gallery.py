@@ -1,4 +1,4 @@
-"""Cards with a picture and what was said of it."""
+"""Cards, each with a picture and its caption."""
 
 import base64
 import io
@@ -8,48 +8,52 @@ from typing import Any
 
 from PIL import Image
 
+from s4v_core.captioning.first_captions import describe_row
 from s4v_core.captioning.report.charts import escaped
 from s4v_core.captioning.report.survey import Pick, Survey, read_picks
 from s4v_core.errors import StorageError
 from s4v_core.images.guard import GuardedDecoder
 from s4v_core.images.policy import DecodeConfig, Decoded, Framing
 from s4v_core.inputs.image_bytes import read_images
-from s4v_core.runs.status import said
 
-THUMBNAIL_PX = 224
-READS = 16
+_THUMBNAIL_PX = 224
+_READS = 16
 
 
-def cards(output: str, survey: Survey) -> str:
+def build_cards(output: str, survey: Survey) -> str:
     """HTML of all picked rows; a row of several kinds is shown once."""
     kinds: dict[Pick, list[str]] = defaultdict(list)
     for kind, picks in survey.picks.items():
         for pick in picks:
             kinds[pick].append(kind)
     found = list(read_picks(output, list(kinds)))
-    with ThreadPoolExecutor(READS) as pool:
-        images = list(pool.map(_image, (planned for _, _, planned in found)))
-    decoder = GuardedDecoder(DecodeConfig(), Framing("fit", THUMBNAIL_PX))
+    with ThreadPoolExecutor(_READS) as pool:
+        images = list(pool.map(_read_image, (planned for _, _, planned in found)))
+    decoder = GuardedDecoder(DecodeConfig(), Framing("fit", _THUMBNAIL_PX))
     shown = {
-        pick: _card(row, kinds[pick], _thumbnail(decoder, image))
+        pick: _build_card(row, kinds[pick], _make_thumbnail(decoder, image))
         for (pick, row, _), image in zip(found, images, strict=True)
     }
     decoder.close()
     return "".join(shown[pick] for pick in kinds)  # in the order of the kinds
 
 
-def _image(planned: dict[str, Any]) -> bytes | str:
+def _read_image(planned: dict[str, Any]) -> bytes | str:
     try:
         return read_images([planned])[0]
     except StorageError:
         return "unreadable"
 
 
-def _card(row: dict[str, Any], kinds: list[str], picture: str) -> str:
+def _build_card(row: dict[str, Any], kinds: list[str], picture: str) -> str:
     image = (
         f'<img src="{picture}" alt="" loading="lazy">' if picture else '<div class="none"></div>'
     )
-    reason = "" if row["status"] == "ok" else f'<b class="{row["status"]}">{escaped(said(row))}</b>'
+    reason = (
+        ""
+        if row["status"] == "ok"
+        else f'<b class="{row["status"]}">{escaped(describe_row(row))}</b>'
+    )
     facts = [row["source"], f"{row['output_tokens'] or 0} tokens"]
     facts += [f"{row['attempts']} attempts"] if row["attempts"] > 1 else []
     return (
@@ -59,7 +63,7 @@ def _card(row: dict[str, Any], kinds: list[str], picture: str) -> str:
     )
 
 
-def _thumbnail(decoder: GuardedDecoder, image: bytes | str) -> str:
+def _make_thumbnail(decoder: GuardedDecoder, image: bytes | str) -> str:
     decoded = decoder.decode(image) if isinstance(image, bytes) else None
     if not isinstance(decoded, Decoded):
         return ""

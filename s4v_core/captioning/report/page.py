@@ -9,24 +9,24 @@ from typing import Any
 
 from s4v_core import storage
 from s4v_core.captioning.report.charts import escaped, stacked_bars
-from s4v_core.captioning.report.gallery import cards
+from s4v_core.captioning.report.gallery import build_cards
 from s4v_core.captioning.report.survey import BIN_TOKENS, KINDS, TICK_S, Survey, survey_run
-from s4v_core.records import plan
+from s4v_core.records.contract import STATUSES
+from s4v_core.records.plan import PlanHead
 from s4v_core.runs.counts import RunCounts
 
 REPORT_NAME = "report.html"
-SHOWN_SOURCES = 8
-MOST_BARS = 120
-STATUSES = ("ok", "rejected", "error")
+_SHOWN_SOURCES = 8
+_MOST_BARS = 120
 
 
 def write_report(
-    output: str, head: plan.PlanHead, counts: RunCounts, figures: dict[str, Any], notice: str = ""
+    output: str, head: PlanHead, counts: RunCounts, figures: dict[str, Any], notice: str = ""
 ) -> None:
-    """Write the page; it is derived, and may be written again at any time.
+    """Write the page. It is derived, and may be written again at any time.
 
     Args:
-        notice: A sentence that stands above everything else.
+        notice: A sentence shown above everything else.
     """
     survey = survey_run(output, head)
     sections = [
@@ -34,7 +34,7 @@ def write_report(
         _reasons(counts),
         _charts(survey),
         _sources(survey),
-        _gallery(survey, cards(output, survey)),
+        _gallery(survey, build_cards(output, survey)),
         _settings(head),
     ]
     page = _page(head.settings["model"], notice, "".join(sections))
@@ -42,19 +42,19 @@ def write_report(
 
 
 def _summary(counts: RunCounts, figures: dict[str, Any]) -> str:
-    tokens = counts.output_tokens / max(counts.ok, 1)
+    tokens = counts.sums.get("output_tokens", 0) / max(counts.ok, 1)
     numbers = {
-        "images": f"{counts.images:,}",
+        "images": f"{counts.rows:,}",
         "captions": f"{counts.ok:,}",
         "rejected": f"{counts.rejected:,}",
         "errors": f"{counts.error:,}",
         "tokens a caption": f"{tokens:.0f}",
-        "captions a second": f"{figures['goodput_per_s']:g}",
+        "captions a second": f"{figures['ok_rows_per_s']:g}",
         "generated a second": f"{figures['attempts_per_s']:g}",
         "bound by": figures["bound_by"],
     }
     items = "".join(f"<li><b>{escaped(v)}</b>{escaped(k)}</li>" for k, v in numbers.items())
-    left = counts.images - counts.done
+    left = counts.rows - counts.done
     missing = f'<p class="notice">{left:,} images have no row yet.</p>' if left else ""
     damaged = "".join(
         f'<p class="notice">damaged shard {escaped(shard["uri"])}: '
@@ -84,7 +84,7 @@ def _charts(survey: Survey) -> str:
 
 def _minutes_chart(survey: Survey) -> str:
     first, last = min(survey.ticks), max(survey.ticks)
-    wide = -(-(last - first + 1) // MOST_BARS)
+    wide = -(-(last - first + 1) // _MOST_BARS)
     bars = range(-(-(last - first + 1) // wide))
     per_minute = 60 / TICK_S / wide
     series = []
@@ -93,12 +93,12 @@ def _minutes_chart(survey: Survey) -> str:
         for tick, found in survey.ticks.items():
             values[(tick - first) // wide] += found[status] * per_minute
         series.append((status, status, values))
-    ends = (_clock(first), _clock(last))
+    ends = (_format_time(first), _format_time(last))
     return stacked_bars("Rows per minute (UTC)", series, ends)
 
 
 def _lengths_chart(survey: Survey) -> str:
-    sources = _largest(survey)
+    sources = _list_largest_sources(survey)
     last = max((max(one.bins, default=0) for one in survey.sources.values()), default=0)
     series = [
         (name, f"s{number}", [float(survey.sources[name].bins[at]) for at in range(last + 1)])
@@ -146,27 +146,27 @@ def _gallery(survey: Survey, shown: str) -> str:
     )
 
 
-def _settings(head: plan.PlanHead) -> str:
+def _settings(head: PlanHead) -> str:
     text = escaped(json.dumps(head.settings, indent=2, ensure_ascii=False))
     return f"<details><summary>Settings</summary><pre>{text}</pre></details>"
 
 
-def _largest(survey: Survey) -> list[str]:
+def _list_largest_sources(survey: Survey) -> list[str]:
     by_rows = sorted(survey.sources, key=lambda name: -survey.sources[name].rows)
-    return by_rows[:SHOWN_SOURCES]
+    return by_rows[:_SHOWN_SOURCES]
 
 
-def _clock(tick: int) -> str:
+def _format_time(tick: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.gmtime(TICK_S * tick))
 
 
-def _own(name: str) -> str:
+def _read_asset(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text("utf-8")
 
 
 def _page(model: str, notice: str, body: str) -> str:
     warning = f'<p class="notice">{escaped(notice)}</p>' if notice else ""
-    style, script = _own("page.css"), _own("page.js")
+    style, script = _read_asset("page.css"), _read_asset("page.js")
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'

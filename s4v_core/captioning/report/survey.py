@@ -15,9 +15,10 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from s4v_core import storage
-from s4v_core.records import plan, units
+from s4v_core.records.captions import caption_units
+from s4v_core.records.plan import PlanHead, read_planned_unit
 
-READERS = 16
+_READERS = 16
 BIN_TOKENS = 16
 TICK_S = 10
 PICKED = 40
@@ -50,7 +51,7 @@ class Survey:
     """What one sweep found.
 
     Attributes:
-        sources: By name.
+        sources: Lengths by source name.
         ticks: Rows by status per TICK_S seconds since 1970.
         attempts: Rows by the number of attempts they took.
         picks: Rows to show, by kind.
@@ -62,15 +63,17 @@ class Survey:
     picks: dict[str, list[Pick]] = field(default_factory=dict)
 
 
-def survey_run(output: str, head: plan.PlanHead) -> Survey:
+def survey_run(output: str, head: PlanHead) -> Survey:
     """Read the small columns of every unit that is done."""
-    done = sorted(units.done_units(output) & set(range(len(head.unit_rows))))
+    done = sorted(caption_units(output).list_done() & set(head.units))
     survey, chooser = Survey(), _Chooser(head.digest)
-    with ThreadPoolExecutor(READERS) as pool:
-        for unit, rows in zip(done, pool.map(lambda u: _small(output, u), done), strict=True):
+    with ThreadPoolExecutor(_READERS) as pool:
+        for unit, rows in zip(
+            done, pool.map(lambda u: _read_small_columns(output, u), done), strict=True
+        ):
             for at, row in enumerate(rows):
                 _count(survey, row)
-                chooser.see(Pick(unit, at), row)
+                chooser.offer(Pick(unit, at), row)
     survey.picks = chooser.picks()
     return survey
 
@@ -78,20 +81,20 @@ def survey_run(output: str, head: plan.PlanHead) -> Survey:
 def read_picks(
     output: str, picks: list[Pick]
 ) -> Iterator[tuple[Pick, dict[str, Any], dict[str, Any]]]:
-    """Each picked row with its row of the plan."""
+    """Each picked row, with its planned row."""
     by_unit: dict[int, list[Pick]] = defaultdict(list)
     for pick in picks:
         by_unit[pick.unit].append(pick)
     for unit, chosen in sorted(by_unit.items()):
-        rows, planned = units.read_unit(output, unit), plan.read_planned_unit(output, unit)
+        rows, planned = caption_units(output).read(unit), read_planned_unit(output, unit)
         places = [pick.row for pick in chosen]
         yield from zip(
             chosen, rows.take(places).to_pylist(), planned.take(places).to_pylist(), strict=True
         )
 
 
-def _small(output: str, unit: int) -> list[dict[str, Any]]:
-    data = io.BytesIO(storage.read(units.unit_uri(output, unit)))
+def _read_small_columns(output: str, unit: int) -> list[dict[str, Any]]:
+    data = io.BytesIO(storage.read(caption_units(output).uri(unit)))
     rows: list[dict[str, Any]] = pq.read_table(data, columns=_COLUMNS).to_pylist()
     return rows
 
@@ -115,7 +118,7 @@ class _Chooser:
         self._chance = random.Random(seed)
         self._heaps: dict[str, list[tuple[float, Pick]]] = {kind: [] for kind in KINDS}
 
-    def see(self, pick: Pick, row: dict[str, Any]) -> None:
+    def offer(self, pick: Pick, row: dict[str, Any]) -> None:
         draw = self._chance.random()
         if row["status"] != "ok":
             self._keep(row["status"], draw, pick)

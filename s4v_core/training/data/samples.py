@@ -21,8 +21,9 @@ from s4v_core.datasets.conversations import Conversation, Unusable, read_convers
 from s4v_core.errors import InputError
 from s4v_core.inputs.indexing import index_shard
 from s4v_core.inputs.shards import find_shards
-from s4v_core.records import plan, units
-from s4v_core.records.schemas import PLAN_SCHEMA
+from s4v_core.records import plan
+from s4v_core.records.captions import caption_units
+from s4v_core.inputs.indexing import INDEX_SCHEMA
 from s4v_core.training.data.tokens import Encoded, Encoder
 
 SAMPLES_NAME = "samples.arrow"
@@ -32,7 +33,7 @@ INDEX_THREADS = 16
 
 _PLACE: list["pa.Field[Any]"] = [
     # Null for text alone.
-    PLAN_SCHEMA.field(name).with_nullable(True)
+    INDEX_SCHEMA.field(name).with_nullable(True)
     for name in ("image_id", "uri", "container", "offset", "length", "row", "etag")
 ]
 _FIELDS: list["pa.Field[Any]"] = [
@@ -91,7 +92,8 @@ def encode_sample(
     turns = conversation.turns
     if not template.asks and (conversation.image is None or len(turns) != 1):
         return f"not_{template.name}"  # it has an image and one answer, and nothing else
-    return encoder.encode(template.pieces(turns, conversation.image_turn))
+    image_turns = () if conversation.image_turn is None else (conversation.image_turn,)
+    return encoder.encode(template.pieces(turns, image_turns))
 
 
 def write_samples(
@@ -193,11 +195,11 @@ def _captioned(output: str) -> Iterator[Joined | Unusable]:
     head = plan.read_plan_head(output)
     if head is None:
         raise InputError(output, "is neither a .json nor the output of a caption run")
-    done = units.done_units(output)
+    done = caption_units(output).list_done()
     for unit in range(len(head.unit_rows)):
         if unit not in done:
             continue
-        rows = {row["image_id"]: row for row in units.read_unit(output, unit).to_pylist()}
+        rows = {row["image_id"]: row for row in caption_units(output).read(unit).to_pylist()}
         for place in plan.read_planned_unit(output, unit).to_pylist():
             row = rows[place["image_id"]]
             if row["status"] != "ok":

@@ -1,0 +1,21 @@
+"""A few rows of a run, to look at."""
+
+from typing import Any
+
+from s4v_core.records.captions import caption_units
+
+
+def read_first_captions(output: str, count: int) -> list[tuple[str, str]]:
+    """Image id and caption (or the reason why there is none) of the first rows that are done."""
+    units, shown = caption_units(output), list[tuple[str, str]]()
+    for unit in sorted(units.list_done()):
+        rows = units.read(unit).slice(0, count - len(shown)).to_pylist()
+        shown += [(row["image_id"], describe_row(row)) for row in rows]
+        if len(shown) == count:
+            break
+    return shown
+
+
+def describe_row(row: dict[str, Any]) -> str:
+    """A row's caption, or why there is none."""
+    return str(row["caption"]) if row["status"] == "ok" else f"{row['status']}: {row['reason']}"

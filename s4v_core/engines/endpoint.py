@@ -1,0 +1,127 @@
+"""An engine behind an endpoint: its bad weather is waited out, and never blamed on a request.
+
+An endpoint that is slow, overloaded, out of quota or down says nothing about the image in a
+request. Each request has a deadline and is sent again, with growing pauses or after the time that
+the endpoint names, until it is answered or patience ends. Then the unit stays undone, the job ends
+with one sentence, and the same command resumes it.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from s4v_core.engines.requests import Generation, OnPiece, Request
+from s4v_core.engines.sampling import SamplingConfig
+from s4v_core.engines.settings import EngineSettings
+from s4v_core.errors import EngineError
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+"""Pauses between two tries double from the first to the longest, and vary by half, so that many
+requests do not come back at the same moment."""
+
+
+class WeatherError(EngineError):
+    """An endpoint that did not answer this time; it may answer the same request later.
+
+    `WeatherError(endpoint, problem, retry_after_s)`: the endpoint asked for no other try before
+    `retry_after_s` seconds, or did not say.
+    """
+
+    def __init__(self, engine: str, problem: str, retry_after_s: float | None = None) -> None:
+        super().__init__(engine, problem)
+        self.args = (engine, problem, retry_after_s)
+        self.retry_after_s = retry_after_s
+
+
+class Client(Protocol):
+    """Sends one request once."""
+
+    name: str
+    version: str
+
+    async def send(self, request: Request, sampling: SamplingConfig) -> Generation:
+        """The endpoint's answer.
+
+        Raises:
+            WeatherError: The endpoint did not answer, and may do so later.
+            EngineError: It will not answer any request: a wrong key or model.
+        """
+        ...
+
+
+class EndpointEngine:
+    """Used like a supervised engine, from one event loop; needs no supervision.
+
+    Attributes:
+        starts: Always 1: there is nothing to start again.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        settings: EngineSettings,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name, self.version = client.name, client.version
+        self.starts = 1
+        self.failure: Exception | None = None
+        self._client, self._clock = client, clock
+        self._timeout_s, self._patience_s = settings.request_timeout_s, settings.endpoint_patience_s
+        self._slots = asyncio.Semaphore(settings.max_concurrent_requests)
+        self._failures_in_a_row = 0
+
+    async def generate(
+        self, request: Request, sampling: SamplingConfig, on_piece: OnPiece | None = None
+    ) -> Generation:
+        """The endpoint's answer, however often it has to be asked for.
+
+        Raises:
+            EngineError: The endpoint did not answer for `endpoint_patience_s`, or never will.
+        """
+        async with self._slots:
+            started, pause_s = self._clock(), FIRST_PAUSE_S
+            while True:
+                try:
+                    answer = await self._send_once(request, sampling)
+                except WeatherError as weather:
+                    wait_s = self._choose_wait(weather, pause_s)
+                    self._check_patience(weather, started, wait_s)
+                    await asyncio.sleep(wait_s)
+                    pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                else:
+                    self._failures_in_a_row = 0
+                    if answer.text and on_piece:
+                        on_piece(answer.text)
+                    return answer
+
+    def close(self) -> None:
+        pass  # connections end with the process
+
+    async def _send_once(self, request: Request, sampling: SamplingConfig) -> Generation:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._client.send(request, sampling)
+        except TimeoutError:
+            problem = f"no answer within {self._timeout_s:g} s (--settings.request-timeout-s)"
+            raise WeatherError(self.name, problem) from None
+
+    def _choose_wait(self, weather: WeatherError, pause_s: float) -> float:
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row in (1, 10, 100, 1000):
+            log.warning("%s; trying again", weather)
+        pause_s *= random.uniform(0.5, 1.5)
+        return max(pause_s, weather.retry_after_s or 0.0)
+
+    def _check_patience(self, weather: WeatherError, started: float, wait_s: float) -> None:
+        if self._clock() + wait_s - started <= self._patience_s:
+            return
+        raise EngineError(
+            self.name,
+            f"{weather.problem}; no answer for {self._patience_s:g} s "
+            "(--settings.endpoint-patience-s); what is done stays done",
+        ) from weather

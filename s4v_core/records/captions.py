@@ -1,0 +1,57 @@
+"""The result rows of a caption run: the fixed contract of `OUTPUT/captions/*.parquet`."""
+
+from typing import Any
+
+import pyarrow as pa
+
+from s4v_core.records.contract import Contract, Words
+from s4v_core.records.units import UnitFolder
+
+_FIELDS: list["pa.Field[Any]"] = [
+    pa.field("image_id", pa.string(), nullable=False),
+    pa.field("uri", pa.string(), nullable=False),
+    pa.field("source", pa.string(), nullable=False),
+    pa.field("caption", pa.string()),
+    # Further captions that passed the gate, when more than one was asked for.
+    pa.field("more_captions", pa.list_(pa.string())),
+    pa.field("status", pa.string(), nullable=False),
+    pa.field("reason", pa.string()),
+    # 0: none was needed, for what `reason` says or because an equal image has the caption.
+    pa.field("attempts", pa.int32(), nullable=False),
+    # Id of the equal image whose caption this is (--dedupe).
+    pa.field("twin_of", pa.string()),
+    pa.field("finish_reason", pa.string()),
+    pa.field("prompt_tokens", pa.int32()),
+    pa.field("output_tokens", pa.int32()),
+    # Pixels, as a person sees the image: after EXIF orientation, before any resize.
+    pa.field("width", pa.int32()),
+    pa.field("height", pa.int32()),
+    pa.field("image_sha256", pa.string()),
+    pa.field("image_format", pa.string()),
+    # What the decoder had to decide: exif:6, alpha, cmyk, 16bit, animated:12; comma-separated.
+    pa.field("image_flags", pa.string()),
+    pa.field("prompt", pa.string(), nullable=False),
+    pa.field("model", pa.string(), nullable=False),
+    pa.field("model_revision", pa.string(), nullable=False),
+    pa.field("engine", pa.string(), nullable=False),
+    pa.field("sampling", pa.string(), nullable=False),
+    pa.field("run_id", pa.string(), nullable=False),
+    pa.field("created_at", pa.timestamp("us", tz="UTC"), nullable=False),
+]
+
+RESULT_SCHEMA = pa.schema(_FIELDS)
+"""One row per image, failures included."""
+
+CAPTIONS = Contract(
+    folder="captions",
+    schema=RESULT_SCHEMA,
+    key="image_id",
+    sums=("output_tokens", "attempts"),
+    statistics=("image_id", "source", "status", "reason"),
+    words=Words(rows="images", made="captioned", answers="captions"),
+)
+
+
+def caption_units(output: str) -> UnitFolder:
+    """The unit files of a caption run."""
+    return UnitFolder(output, CAPTIONS)

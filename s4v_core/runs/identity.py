@@ -1,0 +1,38 @@
+"""What identifies a run: an output folder belongs to one set of settings."""
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from s4v_core.config import Config
+from s4v_core.errors import ConfigError
+
+
+def identify_job(job: Config, free: Collection[str], resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that identify a run: every field of its job that is not named as free to change.
+
+    A field that is added later therefore identifies a run until somebody decides otherwise.
+
+    Args:
+        free: Fields that change no row: places, sizes, speed, what is printed.
+        resolved: What the job's fields came to (a checkpoint's revision, the texts of a prompt
+            file); replaces fields of the same names.
+    """
+    unknown = set(free) - set(type(job).model_fields)
+    assert not unknown, f"free names fields that the job has not: {sorted(unknown)}"
+    return job.model_dump(exclude=set(free)) | dict(resolved)
+
+
+def refuse_other_settings(output: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Compare the settings of a run with those that it was begun with.
+
+    Raises:
+        ConfigError: One of the `new` ones differs; the sentence names it.
+    """
+    for name in new:
+        # Through JSON, as the stored ones went.
+        if (was := old.get(name)) != (now := json.loads(json.dumps(new[name]))):
+            raise ConfigError(
+                f"output: {output} was made with {name} {was!r}, found {now!r}; "
+                "choose another --output, or the settings of that run"
+            )
