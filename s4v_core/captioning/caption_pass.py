@@ -6,12 +6,12 @@ Nothing is written before all checks are through.
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from s4v_core import storage
-from s4v_core.captioning.checks import CheckedJob, check_job
+from s4v_core.captioning.checks import CheckedJob, CheckedModel, check_job
 from s4v_core.captioning.data_card import write_data_card
 from s4v_core.captioning.forecast_file import read_forecast
 from s4v_core.captioning.job import CaptionJob
@@ -36,6 +36,9 @@ from s4v_core.runs.driver import Run, connect_for, run_missing
 from s4v_core.runs.identity import refuse_other_settings
 from s4v_core.runs.outcome import Outcome
 from s4v_core.runs.status import read_figures
+
+if TYPE_CHECKING:  # imports ray
+    from s4v_core.captioning.twin_registry import TwinRegistry
 
 DEMO_NOTICE = "A demo: the captioner knows drawn scenes and nothing else."
 
@@ -74,7 +77,7 @@ def plan_run(checked: CheckedJob, head: PlanHead, output: str) -> Run:
         output=output,
         head=head,
         contract=CAPTIONS,
-        make_task=partial(make_task, checked),
+        make_task=partial(_make_task_on_ray, checked),
         engine=checked.engine,
         engines=checked.engines,
         label="captioning",
@@ -84,13 +87,22 @@ def plan_run(checked: CheckedJob, head: PlanHead, output: str) -> Run:
     )
 
 
-def make_task(checked: CheckedJob) -> CaptionTask:
-    """The task of a caption job; Ray must be running if equal images are captioned once."""
-    job, twins = checked.job, None
-    if job.dedupe != "off":
-        from s4v_core.captioning.twin_registry import TwinRegistry
+def _make_task_on_ray(checked: CheckedJob) -> CaptionTask:
+    """The task of a caption job on a Ray that runs."""
+    if checked.job.dedupe == "off":
+        return make_task(checked)
+    from s4v_core.captioning.twin_registry import TwinRegistry
 
-        twins = TwinRegistry()
+    return make_task(checked, TwinRegistry())
+
+
+def make_task(checked: CheckedModel, twins: "TwinRegistry | None" = None) -> CaptionTask:
+    """The task of a caption job.
+
+    Args:
+        twins: Where equal images find each other; None captions each of them.
+    """
+    job = checked.job
     return CaptionTask(
         model=job.model,
         model_revision=checked.facts.revision,

@@ -22,19 +22,32 @@ from s4v_core.runs.identity import identify_job, refuse_other_settings
 
 
 @dataclass(frozen=True, slots=True)
-class CheckedJob:
-    """A job whose inputs, model and output were checked.
+class CheckedModel:
+    """A job whose model, engine and prompts were checked: all that captioning an image takes."""
+
+    job: CaptionJob
+    engine: EngineSpec
+    facts: CheckpointFacts
+    prompts: tuple[Prompt, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the input's tables that prompts or sources need."""
+        named = {name for prompt in self.prompts for name in prompt.columns}
+        named |= {self.job.source_column} if self.job.source_column else set()
+        return tuple(sorted(named))
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedJob(CheckedModel):
+    """A job whose inputs and output were checked, too.
 
     Attributes:
         settings: What a row depends on, and so what identifies the run.
         head: The plan that the output holds already.
     """
 
-    job: CaptionJob
     shards: list[Shard]
-    engine: EngineSpec
-    facts: CheckpointFacts
-    prompts: tuple[Prompt, ...]
     settings: dict[str, Any]
     listing_digest: str
     head: PlanHead | None
@@ -51,26 +64,41 @@ def check_job(job: CaptionJob) -> CheckedJob:
         ConfigError: A model, engine, prompt or output that does not fit.
         InputError: An input that is not there or holds no images.
     """
-    facts = _read_facts(job)
-    # Workers may run in another folder than the driver.
-    model = storage.absolute(job.model) if Path(job.model).is_dir() else job.model
-    engine = choose_engine(
-        job.engine, model, job.template or facts.template, job.settings, facts.revision
-    )
-    texts = _read_prompts(job)
-    columns = {name for prompt in texts for name in prompt.columns}
-    columns |= {job.source_column} if job.source_column else set()
-    shards = find_shards(job.input, job.image_root, tuple(sorted(columns)))
+    found = check_model(job)
+    shards = find_shards(job.input, job.image_root, found.columns)
     resolved = {
-        "model_revision": facts.revision,
-        "engine": engine.name,
-        "template": engine.template,
-        "prompts": [asdict(prompt) for prompt in texts],
-        "framing": f"{facts.framing.mode} {facts.framing.size_px}",
+        "model_revision": found.facts.revision,
+        "engine": found.engine.name,
+        "template": found.engine.template,
+        "prompts": [asdict(prompt) for prompt in found.prompts],
+        "framing": f"{found.facts.framing.mode} {found.facts.framing.size_px}",
     }
     settings = identify_job(job, FREE_TO_CHANGE, resolved)
     head = _check_output(job.output, settings)
-    return CheckedJob(job, shards, engine, facts, texts, settings, digest_listing(shards), head)
+    return CheckedJob(
+        job=job,
+        engine=found.engine,
+        facts=found.facts,
+        prompts=found.prompts,
+        shards=shards,
+        settings=settings,
+        listing_digest=digest_listing(shards),
+        head=head,
+    )
+
+
+def check_model(job: CaptionJob) -> CheckedModel:
+    """Check a job's model, engine and prompts.
+
+    Raises:
+        ConfigError: One of them does not fit.
+    """
+    facts = _read_facts(job)
+    # Workers may run in another folder than the driver.
+    model = storage.absolute(job.model) if Path(job.model).is_dir() else job.model
+    template = job.template or facts.template
+    engine = choose_engine(job.engine, model, template, job.settings, facts.revision)
+    return CheckedModel(job, engine, facts, _read_prompts(job))
 
 
 def _check_output(output: str, settings: dict[str, Any]) -> PlanHead | None:

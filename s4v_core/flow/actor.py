@@ -3,7 +3,6 @@
 import asyncio
 import pickle
 import time
-from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +14,7 @@ from s4v_core.flow.brake import Brake
 from s4v_core.flow.lease import report_lease
 from s4v_core.flow.pixels import Shapes, view_pictures, view_rows
 from s4v_core.flow.spec import FlowSpec
-from s4v_core.flow.task import Row
+from s4v_core.flow.task import Row, stamp_row
 from s4v_core.records.contract import Contract
 from s4v_core.records.schemas import table_of
 
@@ -84,7 +83,7 @@ class EngineActor:
         shapes: Shapes = pickle.loads(row["shapes"])
         pictures = view_pictures(pixels, shapes)
         done = await self._spec.task.answer(pickle.loads(row["about"]), pictures, self._engine)
-        return done | _stamp(self._spec)
+        return stamp_row(done, self._spec.run_id)
 
     def _count_new_starts(self) -> int:
         starts = self._engine.starts
@@ -97,14 +96,9 @@ def fail_rows(prepared: pa.Table, reason: str, spec: FlowSpec) -> pa.Table:
     rows = prepared.drop_columns("pixels").to_pylist()
     measured = {"generate_s": 0.0, "idle_s": 0.0, "engine_starts": 0, "ended_at": time.time()}
     measured |= {name: rows[0][name] for name in ("unit", "read_s", "decode_s")}
-    failed = [
-        spec.task.fail(pickle.loads(row["about"]), reason) | _stamp(spec) | measured for row in rows
-    ]
+    failed = [spec.task.fail(pickle.loads(row["about"]), reason) for row in rows]
+    failed = [stamp_row(row, spec.run_id) | measured for row in failed]
     return table_of(failed, generated_schema(spec.task.contract), "rows without an answer")
-
-
-def _stamp(spec: FlowSpec) -> dict[str, Any]:
-    return {"run_id": spec.run_id, "created_at": datetime.now(UTC)}
 
 
 class _BusyClock:

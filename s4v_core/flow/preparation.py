@@ -2,7 +2,6 @@
 
 import pickle
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -10,9 +9,9 @@ import pyarrow as pa
 from s4v_core import storage
 from s4v_core.failpoints import reach
 from s4v_core.flow.brake import Brake
+from s4v_core.flow.loading import load_rows
 from s4v_core.flow.pixels import PixelBuffer
 from s4v_core.flow.spec import FlowSpec
-from s4v_core.inputs.image_bytes import read_images, read_sidecar
 from s4v_core.records import plan
 from s4v_core.records.units import UnitFolder
 
@@ -52,10 +51,8 @@ def _prepare(unit: int, spec: FlowSpec) -> pa.Table:
     if spec.heal:
         failed = _find_failed_keys(spec.units, unit)
         planned = [row for row in planned if row[key] in failed]
-    if spec.task.reads_payloads:
-        planned = [row | {"payload": read_sidecar(row["payload"])} for row in planned]
     reach("before_read")
-    contents = _read_contents(planned)
+    planned, contents = load_rows(planned, spec.task.reads_payloads)
     read = time.monotonic()
     rows, pixels = [], PixelBuffer(len(planned), spec.task.picture_bytes)
     for row, content in zip(planned, contents, strict=True):
@@ -67,16 +64,6 @@ def _prepare(unit: int, spec: FlowSpec) -> pa.Table:
     others = PREPARED_SCHEMA.remove(_PIXELS)
     table = pa.Table.from_pylist([row | times for row in rows], schema=others)
     return table.add_column(_PIXELS, PREPARED_SCHEMA.field(_PIXELS), pixels.column())
-
-
-def _read_contents(planned: Sequence[dict[str, Any]]) -> list[bytes | str | None]:
-    """Bytes of each row, or the reason why there are none; None for rows that name no file."""
-    contents: list[bytes | str | None] = [None] * len(planned)
-    places = [at for at, row in enumerate(planned) if row["container"] is not None]
-    found = read_images([planned[at] for at in places])
-    for at, content in zip(places, found, strict=True):
-        contents[at] = content
-    return contents
 
 
 def _find_failed_keys(units: UnitFolder, unit: int) -> set[str]:

@@ -7,6 +7,7 @@ units, files, workers or faults.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
 from s4v_core.engines.requests import Generator, Picture
@@ -16,6 +17,11 @@ Row = dict[str, Any]
 """A result row: one value per column of the task's contract."""
 
 T = TypeVar("T")
+
+
+def stamp_row(row: Row, run_id: str) -> Row:
+    """A task's row with the columns that the flow adds."""
+    return row | {"run_id": run_id, "created_at": datetime.now(UTC)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -384,7 +384,7 @@ def test_a_run_leaves_a_card_and_compares_itself_with_its_plan(
     shards: Path, tmp_path: Path
 ) -> None:
     job = _job(shards, tmp_path / "out", licences=("0001=CC BY 4.0", "CC0"), price_per_hour=2.0)
-    found = forecast(job.replace(plan=True))
+    found = make_forecast(job.replace(plan=True))
     assert found.cost is not None
     assert found.output_tokens > 10
     assert "engine-days, cost" in found.as_text()
@@ -400,6 +400,6 @@ def test_a_run_leaves_a_card_and_compares_itself_with_its_plan(
 
 
 def test_a_given_rate_needs_no_engine(shards: Path, tmp_path: Path) -> None:
-    found = forecast(_job(shards, tmp_path / "out", plan=True, rate=7.0, engines=4))
+    found = make_forecast(_job(shards, tmp_path / "out", plan=True, rate=7.0, engines=4))
     assert (found.sampled, found.images_per_s) == (0, 28.0)
     assert "40 images at 28 images/s on 4 engines" in found.as_text()

@@ -19,11 +19,10 @@ import pyarrow as pa
 from s4v_core import chat, storage
 from s4v_core.datasets.conversations import Conversation, Unusable, read_conversations
 from s4v_core.errors import InputError
-from s4v_core.inputs.indexing import index_shard
+from s4v_core.inputs.indexing import INDEX_SCHEMA, index_shard
 from s4v_core.inputs.shards import find_shards
 from s4v_core.records import plan
 from s4v_core.records.captions import caption_units
-from s4v_core.inputs.indexing import INDEX_SCHEMA
 from s4v_core.training.data.tokens import Encoded, Encoder
 
 SAMPLES_NAME = "samples.arrow"

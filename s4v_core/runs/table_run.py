@@ -1,0 +1,85 @@
+"""A durable run over rows that are at hand as a table, for any task."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from s4v_core import storage
+from s4v_core.engines.settings import EngineSpec
+from s4v_core.errors import InputError
+from s4v_core.flow.spec import Engines
+from s4v_core.flow.task import Task
+from s4v_core.records.plan import PlanHead, build_plan, read_plan_head, write_plan
+from s4v_core.records.schemas import UNIT_SIZE, index_schema, table_of
+from s4v_core.runs.driver import Run, run_missing
+from s4v_core.runs.identity import refuse_other_settings
+from s4v_core.runs.outcome import Outcome
+
+
+def run_rows(
+    task: Task[Any],
+    rows: Iterable[Mapping[str, Any]],
+    output: str,
+    engine: EngineSpec,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    engines: Engines | None = None,
+    unit_size: int = UNIT_SIZE,
+) -> Outcome:
+    """Run a task over rows; the same call again resumes it.
+
+    Args:
+        rows: The key of each row, under the contract's name for it, and any columns of a planned
+            row: payload (a text), source, uri and container (a file whose bytes the task gets).
+        output: Folder of the run, on any fsspec URI.
+        engines: Default: one.
+        settings: What else identifies the run, beside its rows and its engine's model.
+
+    Raises:
+        InputError: There are no rows, or two have the same key.
+        ConfigError: The output holds a run of other settings.
+        StorageError, EngineError: A store or an engine fails as a whole; what is done stays done.
+    """
+    output = storage.absolute(output)
+    contract = task.contract
+    table = _make_table(rows, contract.key)
+    identity = {"engine": engine.name, "model": engine.model, **(settings or {})}
+    head = read_plan_head(output) or _plan(table, output, task, identity, unit_size=unit_size)
+    refuse_other_settings(output, head.settings, identity | {"rows": _digest(table)})
+    workers = engines or Engines(1)
+    run = Run(output, head, contract, lambda: task, engine, workers, label=contract.words.answers)
+    return run_missing(run)
+
+
+def _make_table(rows: Iterable[Mapping[str, Any]], key: str) -> pa.Table:
+    schema = index_schema(key)
+    complete = [dict.fromkeys(schema.names) | dict(row) for row in rows]
+    return table_of(complete, schema, "rows")
+
+
+def _plan(
+    table: pa.Table, output: str, task: Task[Any], identity: Mapping[str, Any], unit_size: int
+) -> PlanHead:
+    if not table.num_rows:
+        raise InputError(output, "there are no rows to run")
+    digest = _digest(table)
+    head, planned = build_plan(
+        [table],
+        [],
+        {**identity, "rows": digest},
+        digest,
+        kind=task.contract.folder,
+        key=task.contract.key,
+        unit_size=unit_size,
+    )
+    return write_plan(output, head, planned)
+
+
+def _digest(table: pa.Table) -> str:
+    """A hash of all rows and their order."""
+    whole = hashlib.sha256()
+    for row in table.to_pylist():
+        whole.update(repr(sorted(row.items())).encode("utf-8", "surrogatepass"))
+    return whole.hexdigest()

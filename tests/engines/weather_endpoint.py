@@ -1,0 +1,124 @@
+"""An OpenAI-compatible endpoint in this process whose weather a test sets."""
+
+import base64
+import io
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from s4v_core.engines.fake import fake_caption
+
+
+class WeatherEndpoint:
+    """Answers with the fake caption of each picture, when the weather lets it.
+
+    Attributes:
+        delay_s: Seconds before each answer.
+        statuses: Statuses of the next answers, in order; afterwards 200.
+        busy_until: Every answer is 429 with Retry-After until then (monotonic clock).
+        retry_after: The header of those answers.
+        reset_every: Every so many requests the connection is reset; 0 never.
+        refused: Captions of pictures that get 400.
+        requests: Bodies of all requests that were read.
+    """
+
+    def __init__(self, port: int = 0) -> None:
+        self.delay_s, self.reset_every = 0.0, 0
+        self.statuses: list[int] = []
+        self.busy_until, self.retry_after = 0.0, "1"
+        self.refused: set[str] = set()
+        self.requests: list[dict[str, Any]] = []
+        self._count = 0
+        self._lock = threading.Lock()
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._make_handler())
+        self._server.daemon_threads = True
+        self.port = self._server.server_port
+        self.url = f"http://127.0.0.1:{self.port}/v1"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _make_handler(self) -> type[BaseHTTPRequestHandler]:
+        endpoint = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                endpoint._answer(self, body)
+
+            def log_message(self, *parts: object) -> None:
+                pass
+
+        return Handler
+
+    def _answer(self, handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        with self._lock:
+            self.requests.append(body)
+            self._count += 1
+            is_reset = self.reset_every and self._count % self.reset_every == 0
+            status = self.statuses.pop(0) if self.statuses else 200
+        if is_reset:
+            linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"  # closing sends a reset
+            handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            handler.close_connection = True
+            handler.connection.close()
+            return
+        time.sleep(self.delay_s)
+        if time.monotonic() < self.busy_until:
+            status = 429
+        text = describe_pictures(body)
+        status = 400 if text in self.refused else status
+        data = json.dumps(_completion(body, text) if status == 200 else _error(status)).encode()
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(data))}
+        headers |= {"Retry-After": self.retry_after} if status == 429 else {}
+        handler.send_response(status)
+        for name, value in headers.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(data)
+
+
+@contextmanager
+def open_endpoint(port: int = 0) -> Iterator[WeatherEndpoint]:
+    endpoint = WeatherEndpoint(port)
+    try:
+        yield endpoint
+    finally:
+        endpoint.close()
+
+
+def describe_pictures(body: dict[str, Any]) -> str:
+    """The fake captions of all pictures of a request, or a note about its text."""
+    found = []
+    for message in body["messages"]:
+        parts = message["content"] if isinstance(message["content"], list) else []
+        for part in parts:
+            if part["type"] == "image_url":
+                data = part["image_url"]["url"].removeprefix("data:image/png;base64,")
+                picture = Image.open(io.BytesIO(base64.b64decode(data)))
+                found.append(fake_caption(np.asarray(picture)))
+    return " ".join(found) or "No pictures came with this."
+
+
+def _completion(body: dict[str, Any], text: str) -> dict[str, Any]:
+    message = {"role": "assistant", "content": text}
+    choice = {"index": 0, "finish_reason": "stop", "message": message}
+    usage = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
+    about = {"id": "1", "object": "chat.completion", "created": 0, "model": body["model"]}
+    return about | {"choices": [choice], "usage": usage}
+
+
+def _error(status: int) -> dict[str, Any]:
+    return {"error": {"message": f"status {status}", "type": "test", "code": None}}
