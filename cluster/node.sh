@@ -11,6 +11,8 @@ export S4V_SCRATCH="${S4V_SCRATCH:-$HOME/s4v-scratch}"
 export HF_HOME="$S4V_SCRATCH/huggingface"
 
 export PATH="$HOME/s4v-venv/bin:$PATH"
+# The package serve is not part of an installation, for others have one of that name; it is found in the checkout.
+export PYTHONPATH="$HOME/s4v${PYTHONPATH:+:$PYTHONPATH}"
 export RAY_AUTH_MODE=token
 export RAY_USAGE_STATS_ENABLED=0
 # A host that falls silent stalls a run for 438 s with Ray's own settings, for 23 to 61 s with these (tests/perf/RESULTS.md).

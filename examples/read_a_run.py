@@ -2,8 +2,7 @@
 
     make demo && python examples/read_a_run.py out/demo/captions
 
-Each reader needs only its own package (pandas, datasets, webdataset); those that are not installed
-are skipped.
+Each reader needs only its own package; those that are not installed are skipped.
 """
 
 import json
