@@ -19,8 +19,8 @@ from s4v_core.captioning.data_card import write_data_card
 from s4v_core.captioning.forecast import read_forecast
 from s4v_core.captioning.job import CaptionJob
 from s4v_core.captioning.report import REPORT_NAME, write_report
-from s4v_core.demo.score import Score, score
-from s4v_core.demo.shards import write_scenes
+from s4v_core.demo.scene_files import write_scenes
+from s4v_core.demo.score import Score, score_captions
 from s4v_core.errors import InputError, StorageError
 from s4v_core.records import units
 from s4v_core.records.plan import (
@@ -176,7 +176,7 @@ def score_demo(output: str) -> Score:
         drawn = {r["image_id"]: r["sidecar"] for r in read_planned_unit(output, unit).to_pylist()}
         rows = units.read_unit(output, unit).to_pylist()
         pairs += [(drawn[row["image_id"]] or "", row["caption"] or "") for row in rows]
-    return score(pairs)
+    return score_captions(pairs)
 
 
 def _make_demo_world(job: CaptionJob) -> None:

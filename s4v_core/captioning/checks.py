@@ -14,7 +14,7 @@ from s4v_core.engines.requests import EngineSpec
 from s4v_core.errors import ConfigError
 from s4v_core.images.policy import Framing
 from s4v_core.inputs.shards import Shard, find_shards
-from s4v_core.model.folder import OWN_SIZE_PX, CheckpointFacts, read_facts
+from s4v_core.model.checkpoint_facts import OWN_SIZE_PX, CheckpointFacts, read_facts
 from s4v_core.records import units
 from s4v_core.records.plan import PlanHead, digest_listing, read_plan_head
 

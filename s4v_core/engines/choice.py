@@ -5,7 +5,7 @@ from importlib import metadata, util
 from typing import Literal
 
 from s4v_core import storage
-from s4v_core.checkpoints import SETTINGS, WEIGHTS, is_uri, locate
+from s4v_core.checkpoints import SETTINGS, WEIGHTS, is_uri, locate_checkpoint
 from s4v_core.engines.requests import Engine, EngineName, EngineSettings, EngineSpec
 from s4v_core.errors import ConfigError, EngineError, S4VError
 
@@ -61,7 +61,7 @@ def _on_this_node(spec: EngineSpec) -> EngineSpec:
     if spec.name not in ("vllm", "transformers") or not is_uri(spec.model):
         return spec
     with storage.patience(storage.UNIT_PATIENCE_S):
-        folder, _ = locate(spec.model, (*SETTINGS, *WEIGHTS), spec.revision)
+        folder, _ = locate_checkpoint(spec.model, (*SETTINGS, *WEIGHTS), spec.revision)
     return replace(spec, model=str(folder))
 
 

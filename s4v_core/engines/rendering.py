@@ -40,7 +40,7 @@ class PromptRenderer:
     def rendered(self, prompt: str) -> str:
         """The text that asks `prompt` about one image."""
         if self._template != OWN_TEMPLATE:
-            return chat.template(self._template).render(prompt)
+            return chat.find_template(self._template).render(prompt)
         content = [{"type": "image"}, {"type": "text", "text": prompt}]
         messages = [{"role": "user", "content": content}]
         text: str = self.processor.apply_chat_template(messages, add_generation_prompt=True)
@@ -59,7 +59,9 @@ class PromptRenderer:
         if self._template != OWN_TEMPLATE:
             turns = [*request.earlier, (request.prompt, None)]
             image_turn = None if request.pixels is None else request.image_turn
-            pieces = chat.template(self._template).pieces(turns, image_turn, request.system)
+            pieces = chat.find_template(self._template).build_pieces(
+                turns, image_turn, request.system
+            )
             return chat.encode(pieces, self._tokenizer, image)[0]
         if not request.is_caption:
             raise ConfigError("template: found model, which is for captions; choose vicuna_v1")

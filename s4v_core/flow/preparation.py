@@ -69,7 +69,7 @@ def _prepared_unit(unit: int, spec: PassSpec) -> pa.Table:
     reach("before_read")
     images = read_images(planned)
     read = time.monotonic()
-    rows, pixels = [], PixelBuffer(len(images), spec.framing.most_bytes)
+    rows, pixels = [], PixelBuffer(len(images), spec.framing.max_bytes)
     for planned_row, image in zip(planned, images, strict=True):
         row = _prepared(planned_row, image, spec)
         pixels.append(row.pop("pixels"))

@@ -12,7 +12,7 @@ import pyarrow as pa
 from s4v_core.captioning.checks import CheckedJob
 from s4v_core.flow.spec import Engines, PassSpec, UnitDone
 from s4v_core.inputs.source_names import name_sources
-from s4v_core.interrupts import draining
+from s4v_core.interrupts import drain_on_interrupt
 from s4v_core.records.plan import PlanHead
 from s4v_core.runs.display import ImageBar, PassNotes
 from s4v_core.runs.figures import RunFigures, Times
@@ -85,7 +85,7 @@ class PassFlow:
             PassMetrics(
                 self.spec.run_id, self.head.images, found_done, engines.count, brake.held_s
             ) as metrics,
-            draining(brake.pull, limit_s=DRAIN_LIMIT_S) as drained,
+            drain_on_interrupt(brake.pull, limit_s=DRAIN_LIMIT_S) as drained,
             ImageBar(label, found_done + rows, found_done) as bar,
         ):
             for done in run_units(self.spec, todo, engines, brake):

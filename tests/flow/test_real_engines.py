@@ -15,7 +15,7 @@ from s4v_core.captioning.gate import Gate
 from s4v_core.captioning.job import CaptionJob
 from s4v_core.engines.requests import EngineSettings, SamplingConfig
 from s4v_core.errors import EngineError
-from s4v_core.model.folder import read_facts
+from s4v_core.model.checkpoint_facts import read_facts
 from s4v_core.recipes import CAPTION
 from s4v_core.runs.outcome import DONE
 from tests.conftest import SHARED_DATA, write_tar

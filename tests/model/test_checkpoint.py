@@ -7,7 +7,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from s4v_core.errors import ConfigError
 from s4v_core.images.policy import Framing
-from s4v_core.model.folder import read_facts
+from s4v_core.model.checkpoint_facts import read_facts
 from tests.model.untrained import build_untrained
 
 

@@ -9,8 +9,8 @@ import torch
 from transformers import LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from s4v_core import chat, prompts
-from s4v_core.model.builders import Shape, build_tokenizer, small_config
-from s4v_core.model.checkpoint import export_checkpoint
+from s4v_core.model.builders import Shape, build_small_config, build_tokenizer
+from s4v_core.model.checkpoint_export import export_checkpoint
 from s4v_core.model.processor import build_processor
 
 IMAGE_PX = 56
@@ -39,7 +39,7 @@ def build_untrained(folder: Path, seed: int = 0) -> None:
 def untrained_config(tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
     """16 image tokens, three vision blocks of which the last is not used."""
     vision, text = Shape(64, 128, 3, 2), Shape(128, 256, 2, 4)
-    return small_config(tokenizer, IMAGE_PX, PATCH_PX, vision, text)
+    return build_small_config(tokenizer, IMAGE_PX, PATCH_PX, vision, text)
 
 
 def untrained_tokenizer() -> PreTrainedTokenizerFast:

@@ -89,9 +89,9 @@ def encode_sample(
 ) -> Encoded | str:
     """A conversation in tokens, or why it teaches nothing."""
     turns = conversation.turns
-    if not template.asks and (conversation.image is None or len(turns) != 1):
+    if not template.has_questions and (conversation.image is None or len(turns) != 1):
         return f"not_{template.name}"  # it has an image and one answer, and nothing else
-    return encoder.encode(template.pieces(turns, conversation.image_turn))
+    return encoder.encode(template.build_pieces(turns, conversation.image_turn))
 
 
 def write_samples(
