@@ -13,7 +13,7 @@ from s4v_core.errors import ConfigError
 IMAGE = "<image>"
 """The mark that represents an image in a text; exactly one per image."""
 
-END = "</s>"
+_END = "</s>"
 """The mark that ends an answer; it is a single token."""
 
 
@@ -111,7 +111,7 @@ VICUNA_V1 = Template(
     assistant="ASSISTANT:",
     turn_end=" ",
     answer_lead=" ",
-    answer_end=Piece(END, "end", learnt=True),
+    answer_end=Piece(_END, "end", learnt=True),
 )
 """share4v/conversation.py `vicuna_v1`: for SFT, demo, evaluation and our captioner."""
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from s4v_core.images.policy import DecodeConfig, Decoded, Framing, Refused
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """Formats that are decoded; Pillow's default would open all it knows. None of Pillow's CVEs of
 recent years is in the first three. MPO files are opened as JPEG."""
 
@@ -79,7 +79,7 @@ def decode_image(data: bytes, config: DecodeConfig, framing: Framing) -> Decoded
 
 
 def _decode(data: bytes, config: DecodeConfig, framing: Framing) -> Decoded | Refused:
-    formats = [name for name in FORMATS if config.tiff or name != "TIFF"]
+    formats = [name for name in _FORMATS if config.tiff or name != "TIFF"]
     with Image.open(io.BytesIO(data), formats=formats) as image:
         refused = _check_size(image, config)
         if refused:

@@ -10,7 +10,7 @@ from s4v_core.errors import ConfigError
 from s4v_core.images.policy import Framing
 
 OWN_SIZE_PX = 1344
-"""Longest side in pixels for models that choose their own resolution, which is rarely larger."""
+"""Longest side in pixels for models that choose their own resolution: about the most they use."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ def mirror(files: Sequence[StoredFile], target: Path) -> Path:
 
 
 def _is_complete(files: Sequence[StoredFile], folder: Path) -> bool:
-    """Whether the folder holds every file with its size; someone may have deleted one of them."""
+    """Whether the folder still holds every file with its size; someone may have deleted one."""
     try:
         return all((folder / base_name(f.uri)).stat().st_size == f.size for f in files)
     except FileNotFoundError:
@@ -64,8 +64,7 @@ def _fetch(files: Sequence[StoredFile], target: Path) -> None:
 
 
 def _copy(file: StoredFile, folder: Path) -> None:
-    """Copy one file. Each has its own patience, so that one bad minute of a store stops one
-    copy and not the sum of all."""
+    """Copy one file, with a patience of its own: an outage counts against one file and not all."""
     fs, path = locate(file.uri)
     copy = folder / base_name(file.uri)
     try:

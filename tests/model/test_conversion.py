@@ -1,4 +1,4 @@
-"""Conversion of a synthetic original checkpoint: there and back, and against a reference."""
+"""Conversion of a synthetic original checkpoint in both directions, compared with a reference."""
 
 import json
 import subprocess
@@ -12,9 +12,7 @@ from transformers import LlavaForConditionalGeneration
 
 from s4v_core.errors import InputError
 from s4v_core.model import conversion
-from s4v_core.model.names import (
-    disk_name_of_original,
-)
+from s4v_core.model.names import disk_name_of_original
 from s4v_core.model.weight_files import WeightWriter, read_tensors
 from tests.model.reference import reference_logits
 from tests.model.synthetic import write_original

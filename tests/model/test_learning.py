@@ -1,4 +1,4 @@
-"""Which of ShareGPT4V-7B's parameters learn, by stage and first vision block; on meta."""
+"""Which parameters of ShareGPT4V-7B learn, by stage and first vision block, on the meta device."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from s4v_core.model.learning import count_learning, set_learning
 from s4v_core.recipes import CAPTIONER, FINETUNE, PRETRAIN
 
 LANGUAGE, PROJECTOR = 6_738_939_904, 20_979_712
-"""With 32,064 rows of vocabulary: 524,288 more than Vicuna-7B."""
+"""Parameters with 32,064 vocabulary rows: the language model has 524,288 more than Vicuna-7B."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Checkpoints in a store: looked at without their weights, and brought to a node once."""
+"""Checkpoints in a store: facts are read without the weights, and a node fetches them once."""
 
 import logging
 import os
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class _Forbidden(MemoryFileSystem):
-    """Lists what there is and gives nothing out."""
+    """A store that lists its files but refuses to send them."""
 
     protocol = "forbidden"
     store: dict[str, Any] = {}  # noqa: RUF012 - as its parent has it
@@ -46,7 +46,7 @@ class _Unlisted(MemoryFileSystem):
 
 
 class _Vast(MemoryFileSystem):
-    """Says that every file has an exbibyte."""
+    """A store that reports a size of one exbibyte for every file."""
 
     protocol = "vast"
     store: dict[str, Any] = {}  # noqa: RUF012 - as its parent has it
@@ -73,7 +73,7 @@ def _put(folder: Path, uri: str) -> str:
 
 @pytest.fixture
 def stored(bucket: str, checkpoint: Path) -> str:
-    """The untrained checkpoint in S3, among things that are no part of it."""
+    """The untrained checkpoint in S3, next to files that do not belong to it."""
     storage.replace(f"{bucket}/models/untrained/optimizer.pt", b"not wanted")
     storage.replace(f"{bucket}/models/untrained/older/model.safetensors", b"not wanted")
     return _put(checkpoint, f"{bucket}/models/untrained")
@@ -210,12 +210,12 @@ def _settings_alone(bucket: str, checkpoint: Path) -> str:
     ],
     ids=["nothing", "bucket", "images", "file", "settings", "list", "get", "disk", "scheme"],
 )
-def test_what_cannot_be_used_is_one_sentence(
+def test_an_unusable_checkpoint_is_refused_in_one_sentence(
     place: Callable[[str, Path], str], sentence: str, bucket: str, checkpoint: Path, scratch: Path
 ) -> None:
     started = time.monotonic()
-    with pytest.raises(ConfigError, match=sentence) as told:
+    with pytest.raises(ConfigError, match=sentence) as refusal:
         read_facts(place(bucket, checkpoint))
     assert time.monotonic() - started < 10
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(refusal.value)
     assert not list(scratch.rglob("*.json"))
