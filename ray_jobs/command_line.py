@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 import tyro
 
 from s4v_core.config import Config
+from s4v_core.environment import fill_in_root
 from s4v_core.errors import ConfigError, InputError, S4VError
 from s4v_core.interrupts import end_at_sigterm
-from s4v_core.places import fill_places
 
 J = TypeVar("J", bound=Config)
 
@@ -45,7 +45,7 @@ def parse(
     program = f"{sys.argv[0]} [{'|'.join(sorted(recipes))}]"
     job = read_flags(type(default), flags, manual, default, program)
     job = _without_defaults(job, default)
-    return fill_places(job) if has_places(job) else job
+    return fill_in_root(job) if has_places(job) else job
 
 
 def read_flags(

@@ -1,6 +1,6 @@
-"""Conversation templates as pure text, with the parts that are learnt, and their token ids.
+"""Conversation templates: the text of a conversation, which parts are learnt, and its token ids.
 
-Imports no tokenizer; who has one brings it.
+Imports no tokenizer; callers pass theirs.
 """
 
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from typing import Any, Literal
 from s4v_core.errors import ConfigError
 
 IMAGE = "<image>"
-"""Stands for the image in a text; exactly one per image."""
+"""The mark that represents an image in a text; exactly one per image."""
 
-END = "</s>"
-"""Closes an answer; one token of its own."""
+_END = "</s>"
+"""The mark that ends an answer; it is a single token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +22,10 @@ class Piece:
     """A part of a rendered conversation.
 
     Attributes:
-        kind: image and end stand for their one token; text is words, whatever they spell.
-        learnt: Whether its tokens carry loss.
+        text: The text of this part.
+        kind: "image" and "end" are one token each; "text" is plain words, even if they spell a
+            special token.
+        learnt: Whether the loss is computed on its tokens.
     """
 
     text: str
@@ -33,15 +35,16 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """How turns become one text.
+    """The rules by which the turns of a conversation become one text.
 
     Attributes:
-        system: Said first.
-        user, assistant: Names in front of the turns.
-        turn_end: Behind every question.
-        answer_lead: In front of every answer.
-        answer_end: Behind every finished answer.
-        asks: Whether questions are said at all.
+        name: Name in `TEMPLATES`.
+        system: Text at the very beginning.
+        user, assistant: Names of the speakers, written before their turns.
+        turn_end: Text after every question.
+        answer_lead: Text before every answer.
+        answer_end: Piece after every finished answer.
+        has_questions: Whether the questions are part of the text.
     """
 
     name: str
@@ -51,48 +54,51 @@ class Template:
     turn_end: str
     answer_lead: str
     answer_end: Piece
-    asks: bool = True
+    has_questions: bool = True
 
-    def pieces(
+    def build_pieces(
         self,
         turns: Sequence[tuple[str, str | None]],
         image_turns: Sequence[int] = (0,),
         system: str | None = None,
     ) -> list[Piece]:
-        """(question, answer) turns in order; an answer of None is still to be given.
+        """Render (question, answer) turns in order; the answer of the last turn may be None.
 
         Args:
-            image_turns: For each image, the question that it stands in front of, counted from 0.
-            system: Said first in place of the template's own.
+            image_turns: For each image, the index of the question that it comes before.
+            system: Replaces the template's own text at the beginning.
         """
-        found = [Piece(self.system if system is None else f"{system} ")]
+        pieces = [Piece(self.system if system is None else f"{system} ")]
         for number, (question, answer) in enumerate(turns):
-            found.append(Piece(self.user))
+            pieces.append(Piece(self.user))
             images = image_turns.count(number)
             for image in range(images):
                 if image:
-                    found.append(Piece("\n"))  # one image per line
-                found.append(Piece(IMAGE, "image"))
-            if self.asks:
+                    pieces.append(Piece("\n"))  # one image per line
+                pieces.append(Piece(IMAGE, "image"))
+            if self.has_questions:
                 lead = "\n" if images else ""
-                found.append(Piece(f"{lead}{question}{self.turn_end}"))
-            found.append(Piece(self.assistant))
+                pieces.append(Piece(f"{lead}{question}{self.turn_end}"))
+            pieces.append(Piece(self.assistant))
             if answer is not None:
-                found.append(Piece(f"{self.answer_lead}{answer}", learnt=True))
-                found.append(self.answer_end)
-        return [piece for piece in found if piece.text]
+                pieces.append(Piece(f"{self.answer_lead}{answer}", learnt=True))
+                pieces.append(self.answer_end)
+        return [piece for piece in pieces if piece.text]
 
     def render(self, question: str, answers: Sequence[tuple[str, str]] = ()) -> str:
-        """The text that asks `question` about one image, after earlier (question, answer) turns.
+        """Build the prompt that asks `question` about one image, after earlier turns.
 
-        The image stands before the first question, as in training (preprocess_multimodal).
+        The image comes before the first question, as in training (preprocess_multimodal).
+
+        Args:
+            answers: Earlier (question, answer) turns.
 
         Raises:
-            ConfigError: A question holds the image mark.
+            ConfigError: A question contains the image mark.
         """
         for text in (question, *(earlier for earlier, _ in answers)):
             refuse_image_mark(text)
-        return "".join(piece.text for piece in self.pieces([*answers, (question, None)]))
+        return "".join(piece.text for piece in self.build_pieces([*answers, (question, None)]))
 
 
 VICUNA_V1 = Template(
@@ -105,9 +111,9 @@ VICUNA_V1 = Template(
     assistant="ASSISTANT:",
     turn_end=" ",
     answer_lead=" ",
-    answer_end=Piece(END, "end", learnt=True),
+    answer_end=Piece(_END, "end", learnt=True),
 )
-"""share4v/conversation.py `vicuna_v1`: SFT, demo, evaluation and our captioner."""
+"""share4v/conversation.py `vicuna_v1`: for SFT, demo, evaluation and our captioner."""
 
 PLAIN = Template(
     name="plain",
@@ -117,14 +123,13 @@ PLAIN = Template(
     turn_end="",
     answer_lead="",
     answer_end=Piece("\n", learnt=True),
-    asks=False,
+    has_questions=False,
 )
-"""share4v/conversation.py `plain`: pretraining. The image, the caption, a newline; no end mark."""
+"""share4v/conversation.py `plain`: for pretraining. Image, caption and newline, no end mark."""
 
 
 def refuse_image_mark(text: str) -> None:
-    """Raises ConfigError: The text spells the image mark, which the template puts in front of
-    it."""
+    """Raise ConfigError if a text contains the image mark, which only a template may write."""
     if IMAGE in text:
         raise ConfigError(f"prompt: found {IMAGE} in {text!r}; the image is put in front of it")
 
@@ -132,11 +137,11 @@ def refuse_image_mark(text: str) -> None:
 TEMPLATES = {template.name: template for template in (VICUNA_V1, PLAIN)}
 
 
-def template(name: str) -> Template:
-    """The template of that name.
+def find_template(name: str) -> Template:
+    """The template called `name`.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: There is no such template.
     """
     if name not in TEMPLATES:
         raise ConfigError(f"template: found {name!r}, allowed {', '.join(sorted(TEMPLATES))}")
@@ -146,23 +151,25 @@ def template(name: str) -> Template:
 def encode(
     pieces: Sequence[Piece], tokenizer: Any, image_id: int | None
 ) -> tuple[list[int], list[bool]]:
-    """Token ids, BOS first, and of each whether it is learnt. Words that spell a special token
-    stay words.
+    """Turn pieces into token ids, BOS first, and a flag for each: whether it is learnt.
+
+    Words that spell a special token are encoded as words.
 
     Args:
-        tokenizer: A fast one of transformers (it knows where in the text a token stands).
-        image_id: The id that stands for an image, however many tokens it takes.
+        tokenizer: A fast tokenizer of transformers, because it reports the position of each token
+            in the text.
+        image_id: The one id that represents an image, however many tokens the model uses for it.
     """
     ids, learnt = [tokenizer.bos_token_id], [False]
     for kind, group in groupby(pieces, key=lambda piece: piece.kind):
         for part in [list(group)] if kind == "text" else [[piece] for piece in group]:
-            more_ids, more_learnt = _encoded(part, tokenizer, image_id)
-            ids += more_ids
-            learnt += more_learnt
+            part_ids, part_learnt = _encode_group(part, tokenizer, image_id)
+            ids += part_ids
+            learnt += part_learnt
     return ids, learnt
 
 
-def _encoded(
+def _encode_group(
     part: list[Piece], tokenizer: Any, image_id: int | None
 ) -> tuple[list[int], list[bool]]:
     if part[0].kind == "image":
@@ -170,14 +177,14 @@ def _encoded(
         return [image_id], [False]
     if part[0].kind == "end":
         return [tokenizer.eos_token_id], [part[0].learnt]
-    # What lies between two single tokens is encoded as one text, as the original does: the tokens
-    # at the seams of its pieces are those that inference sees.
-    found = tokenizer(
+    # All text between two special tokens is encoded at once, as the original does. So the tokens
+    # where two pieces meet are the same as in inference.
+    encoded = tokenizer(
         "".join(piece.text for piece in part),
         add_special_tokens=False,
         return_offsets_mapping=True,
         split_special_tokens=True,
     )
     flags = [piece.learnt for piece in part for _ in piece.text]
-    starts = [min(start, len(flags) - 1) for start, _ in found.offset_mapping]
-    return list(found.input_ids), [flags[start] for start in starts]
+    starts = [min(start, len(flags) - 1) for start, _ in encoded.offset_mapping]
+    return list(encoded.input_ids), [flags[start] for start in starts]

@@ -1,6 +1,6 @@
-"""Where the files of a checkpoint are: in a folder, in a folder of any store, or on the hub.
+"""Finds the files of a checkpoint in a local folder, in a folder of any store, or on the hub.
 
-Brings them to this node where they are not. Knows nothing of what they say.
+Fetches them to this node if needed. It does not interpret their contents.
 """
 
 import hashlib
@@ -12,46 +12,47 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from s4v_core import storage
+from s4v_core.environment import find_scratch_folder
 from s4v_core.errors import ConfigError, StorageError
-from s4v_core.places import scratch_folder
 from s4v_core.storage import StoredFile
 
 SETTINGS = ("*.json", "*.jinja", "*.txt", "tokenizer.model")
-"""Files of a checkpoint that say what it is, its tokenizer among them."""
+"""Names of the files that describe a checkpoint, its tokenizer included."""
 
 WEIGHTS = ("*.safetensors",)
-"""Files that are needed besides to load it."""
+"""Names of the files that are also needed to load it."""
 
-CACHE = "checkpoints"
-"""Folder of fetched checkpoints in a node's scratch space. Nothing is taken out of it: another
-engine may be loading from what seems old."""
+_CACHE = "checkpoints"
+"""Folder of fetched checkpoints in a node's scratch space. Nothing is deleted from it: another
+engine may be loading from a copy that seems old."""
 
-_SMALL = 64 << 20
+_HASHED_WHOLE_BYTES = 64 << 20
+"""Files up to this size are hashed whole; of a larger one, only the first and the last MiB."""
 
 
-def locate(
+def locate_checkpoint(
     model: str, patterns: tuple[str, ...] = SETTINGS, revision: str | None = None
 ) -> tuple[Path, str | None]:
-    """The folder of a checkpoint on this node, and what its files are known by elsewhere.
+    """Find a checkpoint, fetch its files to this node if needed, and return folder and revision.
 
-    That is the commit of a hub model, None of a folder here (see `fingerprint`), and of a folder in
-    a store a hash of names, sizes and etags: the same wherever it is read, as long as nobody writes
-    the files anew. A store that gives no etags is asked for the time of writing instead.
+    The revision is the commit of a hub model, and None for a local folder (see `fingerprint`). For
+    a folder in a store it is a hash of names, sizes and etags: it is the same on every node, as
+    long as nobody writes the files again. If a store has no etags, the time of writing is used.
 
     Args:
-        patterns: Files to bring here. Those of a store are fetched once per node and revision.
-        revision: Of a folder in a store, where only the files that were looked at before will do.
+        patterns: Names of the files to fetch. A store's are fetched once per node and revision.
+        revision: Expected revision of a folder in a store; None accepts any.
 
     Raises:
         ConfigError: There is no such checkpoint, it cannot be read, there is no room for it, or it
-            is another one than `revision`.
+            has another revision than `revision`.
         UnreachableError: Its store does not answer.
     """
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder, None
     if is_uri(model):
-        return _from_store(model, patterns, revision)
+        return _fetch_from_store(model, patterns, revision)
     if model.startswith(("/", ".", "~")) or model.count("/") != 1:
         raise ConfigError(f"model: no such folder: {model}")
     try:
@@ -64,18 +65,18 @@ def locate(
 
 
 def is_uri(model: str) -> bool:
-    """Whether `model` names a folder of a store, which loaders of checkpoints do not understand."""
+    """Whether `model` names a folder of a store, which checkpoint loaders cannot open."""
     return "://" in model
 
 
 def fingerprint(folder: Path) -> str:
-    """Hash of names, sizes and contents; of large files the first and last MiB stand for all."""
+    """Hash of names, sizes and contents; of large files only the first and last MiB are hashed."""
     whole = hashlib.sha256()
     for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):
         size = path.stat().st_size
         whole.update(f"{path.name} {size}\n".encode())
         with path.open("rb") as file:
-            if size <= _SMALL:
+            if size <= _HASHED_WHOLE_BYTES:
                 whole.update(file.read())
             else:
                 whole.update(file.read(1 << 20))
@@ -84,13 +85,13 @@ def fingerprint(folder: Path) -> str:
     return "sha256:" + whole.hexdigest()[:16]
 
 
-def _from_store(
+def _fetch_from_store(
     uri: str, patterns: tuple[str, ...], revision: str | None
 ) -> tuple[Path, str | None]:
     try:
         if storage.is_local(uri):  # file://
-            return locate(storage.absolute(uri), patterns)
-        files = _checked(uri, storage.list_folder(uri))
+            return locate_checkpoint(storage.absolute(uri), patterns)
+        files = _select_files(uri, storage.list_folder(uri))
         found = f"etag:{_digest(files)}"
         if revision not in (None, found):
             raise ConfigError(
@@ -98,9 +99,9 @@ def _from_store(
                 "start a new run, with another --output"
             )
         wanted = [file for file in files if _matches(file, patterns)]
-        # The place is a part of the name, too: etags are only as good as the store that gives them.
+        # The URI is hashed into the name, because an etag is only meaningful within one store.
         name = f"{storage.base_name(uri)}-{_digest(wanted, uri.rstrip('/'))}"
-        return storage.mirror(wanted, scratch_folder(CACHE) / name), found
+        return storage.mirror(wanted, find_scratch_folder(_CACHE) / name), found
     except FileNotFoundError:
         raise ConfigError(f"model: no such folder: {uri}") from None
     except storage.UnreachableError:
@@ -110,8 +111,8 @@ def _from_store(
         raise ConfigError(f"model: {uri} cannot be read ({problem})") from error
 
 
-def _checked(uri: str, files: Sequence[StoredFile]) -> list[StoredFile]:
-    """The files that make up a checkpoint, of all that lie there."""
+def _select_files(uri: str, files: Sequence[StoredFile]) -> list[StoredFile]:
+    """Select the files that belong to a checkpoint; refuse a folder without config or weights."""
     names = {storage.base_name(file.uri) for file in files}
     if "config.json" not in names:
         raise ConfigError(f"model: {uri} holds no config.json; name the folder of a checkpoint")
@@ -126,6 +127,6 @@ def _matches(file: StoredFile, patterns: tuple[str, ...]) -> bool:
     return any(fnmatch(storage.base_name(file.uri), pattern) for pattern in patterns)
 
 
-def _digest(files: Sequence[StoredFile], place: str = "") -> str:
+def _digest(files: Sequence[StoredFile], uri: str = "") -> str:
     lines = [f"{storage.base_name(file.uri)} {file.size} {file.etag}\n" for file in files]
-    return hashlib.sha256("".join([place, *lines]).encode()).hexdigest()[:16]
+    return hashlib.sha256("".join([uri, *lines]).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""The base class of all configuration: frozen, closed, documented field by field."""
+"""The base class of all configuration: immutable, without unknown fields, documented by field."""
 
 from typing import Any, Self
 
@@ -9,10 +9,10 @@ from s4v_core.errors import ConfigError
 
 
 class Config(BaseModel):
-    """A complete frozen value. A field's docstring is also its `--help` text.
+    """An immutable, validated set of settings. A field's docstring is also its `--help` text.
 
     Raises:
-        ConfigError: a value that is not allowed; one sentence, with what was found.
+        ConfigError: A value is not allowed. The error is one sentence that names the found value.
     """
 
     model_config = ConfigDict(
@@ -22,17 +22,17 @@ class Config(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _refuse_in_a_sentence(cls, values: Any, build: ModelWrapValidatorHandler[Self]) -> Self:
-        # pydantic's own text spans lines and ends in a link.
+        # pydantic's own text spans several lines and ends in a link.
         try:
             return build(values)
         except ValidationError as error:
-            raise ConfigError("; ".join(map(_sentence, error.errors()))) from None
+            raise ConfigError("; ".join(map(_describe, error.errors()))) from None
 
     def replace(self, **changes: Any) -> Self:
-        """A validated copy; `model_copy(update=...)` would not validate."""
+        """Return a changed and validated copy; `model_copy(update=...)` would not validate it."""
         return type(self).model_validate(dict(self) | changes)
 
 
-def _sentence(error: Any) -> str:
+def _describe(error: Any) -> str:
     place = ".".join(map(str, error["loc"])) or "configuration"
     return f"{place}: found {error['input']!r}: {error['msg']}"

@@ -1,4 +1,4 @@
-"""Everything this project raises.
+"""All errors of this project.
 
 Each error survives pickling, because Ray carries it between processes: `args` are exactly the
 arguments of `__init__`, and `__str__` builds the sentence.
@@ -10,11 +10,11 @@ class S4VError(Exception):
 
 
 class ConfigError(S4VError):
-    """A setting, or a combination of settings, that cannot be run: `ConfigError(sentence)`."""
+    """A setting, or a combination of settings, is not allowed: `ConfigError(sentence)`."""
 
 
 class InputError(S4VError):
-    """An input that cannot be used as a whole. A single bad image is never an error but a row."""
+    """An input cannot be used at all. A single bad image is never an error: it becomes a row."""
 
     def __init__(self, uri: str, problem: str) -> None:
         super().__init__(uri, problem)
@@ -25,7 +25,7 @@ class InputError(S4VError):
 
 
 class SchemaError(S4VError):
-    """Rows that do not have the columns of their contract."""
+    """Rows do not have the columns of their contract."""
 
     def __init__(self, uri: str, expected: str, found: str) -> None:
         super().__init__(uri, expected, found)
@@ -36,7 +36,7 @@ class SchemaError(S4VError):
 
 
 class StorageError(S4VError):
-    """A store that does not do what it was asked."""
+    """A store refused or failed a request."""
 
     def __init__(self, uri: str, problem: str) -> None:
         super().__init__(uri, problem)
@@ -47,7 +47,7 @@ class StorageError(S4VError):
 
 
 class EngineError(S4VError):
-    """An engine that cannot start, or died."""
+    """An engine cannot start, or died."""
 
     def __init__(self, engine: str, problem: str) -> None:
         super().__init__(engine, problem)
@@ -58,7 +58,7 @@ class EngineError(S4VError):
 
 
 class TrainingError(S4VError):
-    """A training run that cannot go on."""
+    """A training run cannot continue."""
 
     def __init__(self, step: int, problem: str) -> None:
         super().__init__(step, problem)

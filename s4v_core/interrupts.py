@@ -1,4 +1,5 @@
-"""Ctrl-C drains, a second one stops at once, SIGTERM is gone within two seconds."""
+"""Signals: the first Ctrl-C lets work in flight finish, a second one stops at once, and SIGTERM
+ends the process within two seconds."""
 
 import os
 import signal
@@ -8,20 +9,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-RESUME = "run the same command again to resume"
 TERMINATED = 143
+"""Exit status after SIGTERM."""
+
+_RESUME = "run the same command again to resume"
 
 
 @contextmanager
-def draining(
+def drain_on_interrupt(
     drain: Callable[[], object],
     doing: str = "finishing the units in flight",
     limit_s: float | None = None,
 ) -> Iterator[list[bool]]:
-    """Call `drain` at the first Ctrl-C; the list that is given out then holds True.
+    """Call `drain` at the first Ctrl-C; from then on the yielded list holds True.
 
     Args:
-        limit_s: So long after the first Ctrl-C, a second one comes by itself.
+        doing: What draining does, for the line that is printed at the first Ctrl-C.
+        limit_s: Seconds after the first Ctrl-C at which a second one is sent automatically.
     """
     drained: list[bool] = []
     timers: list[threading.Timer] = []
@@ -30,7 +34,7 @@ def draining(
         if drained:
             raise KeyboardInterrupt
         drained.append(True)
-        _say(f"{doing}; Ctrl-C again stops at once")
+        _print_line(f"{doing}; Ctrl-C again stops at once")
         if limit_s is not None:
             timers.append(threading.Timer(limit_s, os.kill, (os.getpid(), signal.SIGINT)))
             timers[-1].daemon = True
@@ -47,27 +51,29 @@ def draining(
 
 
 def end_at_sigterm() -> None:
-    """From now on SIGTERM says one line and ends the process, whatever that is doing.
+    """From now on SIGTERM prints one line and ends the process, whatever it is doing.
 
-    A thread of its own hears of it. A handler would not do: Ray puts its own in the place of any
-    other, and one has to wait for whatever call into C goes on.
+    A thread of its own receives the signal, through a pipe. A signal handler would not do: Ray
+    replaces any handler by its own, and a handler has to wait until a running call into C returns.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # not their pipe
-    signal.signal(signal.SIGTERM, lambda *_: None)  # or Python would not hear of it
-    threading.Thread(target=_end_when_told, args=(reader,), daemon=True).start()
+    # A forked child must not write into this process's pipe.
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
+    # Python writes to the pipe only for signals that have a Python handler.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    threading.Thread(target=_wait_for_sigterm, args=(reader,), daemon=True).start()
 
 
-def _end_when_told(reader: int) -> None:
+def _wait_for_sigterm(reader: int) -> None:
     while signal.SIGTERM not in os.read(reader, 64):
         pass
-    # Ray's job stop kills 3 s later: nothing here may take long, and nothing is lost.
-    _say(f"terminated; {RESUME}")
+    # Ray's job stop kills 3 s later, so nothing here may take long. Nothing is lost either.
+    _print_line(f"terminated; {_RESUME}")
     os._exit(TERMINATED)
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     sys.stderr.write(f"\n{line}\n")
     sys.stderr.flush()

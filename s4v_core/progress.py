@@ -1,19 +1,21 @@
-"""How every progress bar of this project looks: on stderr, quiet where the output is a log."""
+"""The look of every progress bar of this project: on stderr, with few lines when it is a log."""
 
 import sys
 from typing import Any
 
 from tqdm import tqdm
 
-LOG_EVERY_S = 15.0
-"""Where the output is a log and not a terminal, one line per this many seconds is enough."""
+_LOG_EVERY_S = 15.0
+"""Seconds between two lines of the bar when stderr is a log and not a terminal."""
 
 
 def open_bar(label: str, total: int | None, done: int, unit: str, width: int = 100) -> "tqdm[Any]":
-    """A bar of `total` units of which `done` were there before; None: the total is not known.
+    """Open a progress bar.
 
     Args:
-        width: Characters of a line where there is no terminal.
+        total: Number of units; None if it is not known.
+        done: Units that were finished before.
+        width: Characters of a line when stderr is not a terminal.
     """
     on_terminal = sys.stderr.isatty()
     return tqdm(
@@ -21,7 +23,7 @@ def open_bar(label: str, total: int | None, done: int, unit: str, width: int = 1
         initial=done,
         desc=label,
         unit=unit,
-        mininterval=0.2 if on_terminal else LOG_EVERY_S,
+        mininterval=0.2 if on_terminal else _LOG_EVERY_S,
         dynamic_ncols=on_terminal,
         ncols=None if on_terminal else width,
         smoothing=0.05,

@@ -31,4 +31,4 @@ def test_a_question_cannot_bring_an_image_mark_of_its_own() -> None:
 
 def test_an_unknown_template_is_named_with_those_that_exist() -> None:
     with pytest.raises(ConfigError, match="vicuna_v1"):
-        chat.template("chatml")
+        chat.find_template("chatml")

@@ -54,7 +54,7 @@ def test_a_file_that_changed_since_it_was_listed_is_noticed(folder: str) -> None
         storage.read_range(uri, 0, 4, file.etag)
 
 
-def test_a_missing_file_is_told_apart_from_a_store_that_fails(folder: str) -> None:
+def test_a_missing_file_is_distinguished_from_a_store_that_fails(folder: str) -> None:
     assert storage.stat(storage.join(folder, "nothing")) is None
     with pytest.raises(FileNotFoundError):
         storage.read(storage.join(folder, "nothing"))

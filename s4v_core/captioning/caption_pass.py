@@ -17,8 +17,8 @@ from s4v_core.captioning.forecast_file import read_forecast
 from s4v_core.captioning.job import CaptionJob
 from s4v_core.captioning.report import REPORT_NAME, write_report
 from s4v_core.captioning.task import CaptionTask
-from s4v_core.demo.score import Score, score
-from s4v_core.demo.shards import write_scenes
+from s4v_core.demo.scene_files import write_scenes
+from s4v_core.demo.score import Score, score_captions
 from s4v_core.errors import InputError
 from s4v_core.inputs.source_names import name_sources
 from s4v_core.inputs.unique_ids import number_repeated_ids
@@ -167,7 +167,7 @@ def score_demo(output: str) -> Score:
         drawn = {row["image_id"]: row["payload"] for row in planned}
         rows = units.read(unit).to_pylist()
         pairs += [(drawn[row["image_id"]] or "", row["caption"] or "") for row in rows]
-    return score(pairs)
+    return score_captions(pairs)
 
 
 def _draw_demo_scenes(job: CaptionJob) -> None:

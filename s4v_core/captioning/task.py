@@ -78,7 +78,7 @@ class CaptionTask(Task[PreparedImage]):
 
     @property
     def picture_bytes(self) -> int:  # type: ignore[override]
-        return self.framing.most_bytes
+        return self.framing.max_bytes
 
     @property
     def reads_payloads(self) -> bool:  # type: ignore[override]

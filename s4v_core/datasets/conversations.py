@@ -1,27 +1,29 @@
-"""ShareGPT4V / LLaVA JSON -> conversations, one after the other. Reads no image."""
+"""Reads conversations from ShareGPT4V / LLaVA JSON, one after the other. Reads no image."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from s4v_core import storage
+from s4v_core.chat import IMAGE
 from s4v_core.errors import InputError
-from s4v_core.inputs.indexing import read_records
+from s4v_core.inputs.json_records import read_records
 
-IMAGE = "<image>"  # chat is a neighbour
+_HUMAN, _ASSISTANT = "human", "gpt"
 
-HUMAN, ASSISTANT = "human", "gpt"
+_Refuse = Callable[[str, Any, str], InputError]
+"""Builds the error for a field from its name, what was found and what was needed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """What was said about one image, or about none.
+    """A conversation about one image, or without an image.
 
     Attributes:
-        sample_id: The record's id, or its place in the file.
-        image: As the record names it; None for text alone.
+        sample_id: The record's id, or its number in the file.
+        image: The image as the record names it; None for text only.
         turns: (question, answer) pairs, without image marks.
-        image_turn: Question that the image stands in front of; None without an image.
+        image_turn: Index of the question that the image comes before; None without an image.
     """
 
     sample_id: str
@@ -32,7 +34,7 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """A record that is well formed and still teaches nothing.
+    """A well-formed record that cannot be used for training.
 
     Reasons: turns_out_of_order, no_turns, image_mark_without_image, two_images.
     """
@@ -42,66 +44,83 @@ class Unusable:
 
 
 def read_conversations(uri: str) -> Iterator[Conversation | Unusable]:
-    """Every record of a JSON array, or of a `.jsonl` with one record per line, in order.
+    """Yield every record of a JSON array, or of a `.jsonl` with one record per line, in order.
 
     Raises:
-        InputError: The file is missing or no JSON, or a record lacks a field; names both.
+        InputError: The file is missing or no JSON, or a record lacks a field, which is named.
     """
     if storage.stat(uri) is None:
         raise InputError(uri, "no such file")
     for number, record in enumerate(read_records(uri), 1):
-        yield _conversation(uri, number, record)
+        yield _parse_record(uri, number, record)
 
 
-def _conversation(uri: str, number: int, record: Any) -> Conversation | Unusable:
+def _parse_record(uri: str, number: int, record: Any) -> Conversation | Unusable:
     def refuse(field: str, found: Any, needed: str) -> InputError:
         name = f" (id {record['id']})" if isinstance(record, dict) and "id" in record else ""
         place = f"record {number}{name}" + (f", field {field}" if field else "")
-        return InputError(uri, f"{place}: found {_short(found)}, needed {needed}")
+        return InputError(uri, f"{place}: found {_shorten(found)}, needed {needed}")
 
     if not isinstance(record, dict):
         raise refuse("", record, "an object")
-    said = record.get("conversations")
-    if not isinstance(said, list):
-        raise refuse("conversations", said, "a list of turns")
-    for at, turn in enumerate(said):
-        for field in ("from", "value"):
-            found = turn.get(field) if isinstance(turn, dict) else turn
-            if not isinstance(found, str):
-                raise refuse(f"conversations[{at}].{field}", found, "a text")
-        if turn["from"] not in (HUMAN, ASSISTANT):
-            raise refuse(f"conversations[{at}].from", turn["from"], f"{HUMAN} or {ASSISTANT}")
+    messages = _check_messages(record.get("conversations"), refuse)
     image = record.get("image")
     if image is not None and not isinstance(image, str):
         raise refuse("image", image, "one path")
-    return _paired(str(record.get("id", number)), image, said)
+    return _build_conversation(str(record.get("id", number)), image, messages)
 
 
-def _paired(
-    sample_id: str, image: str | None, said: list[dict[str, str]]
+def _check_messages(messages: Any, refuse: _Refuse) -> list[dict[str, str]]:
+    if not isinstance(messages, list):
+        raise refuse("conversations", messages, "a list of turns")
+    for at, message in enumerate(messages):
+        for field in ("from", "value"):
+            found = message.get(field) if isinstance(message, dict) else message
+            if not isinstance(found, str):
+                raise refuse(f"conversations[{at}].{field}", found, "a text")
+        if message["from"] not in (_HUMAN, _ASSISTANT):
+            raise refuse(f"conversations[{at}].from", message["from"], f"{_HUMAN} or {_ASSISTANT}")
+    return messages
+
+
+def _build_conversation(
+    sample_id: str, image: str | None, messages: list[dict[str, str]]
 ) -> Conversation | Unusable:
-    """Questions with their answers. As in the original, an answer to nothing in front is left
-    out; so is a question without an answer at the end."""
-    if said and said[0]["from"] == ASSISTANT:
-        said = said[1:]
-    said = said[: len(said) // 2 * 2]
-    if any(turn["from"] != (HUMAN, ASSISTANT)[at % 2] for at, turn in enumerate(said)):
+    turns = _pair_messages(messages)
+    if turns is None:
         return Unusable(sample_id, "turns_out_of_order")
-    if not said:
+    if not turns:
         return Unusable(sample_id, "no_turns")
-    asked = [turn["value"] for turn in said[::2]]
-    marked = [number for number, text in enumerate(asked) for _ in range(text.count(IMAGE))]
+    marked = [number for number, (text, _) in enumerate(turns) for _ in range(text.count(IMAGE))]
     if image is None and marked:
         return Unusable(sample_id, "image_mark_without_image")
     if len(marked) > 1:
         return Unusable(sample_id, "two_images")
-    # preprocess_multimodal: the mark moves to the front of its question, which is stripped.
-    questions = [text.replace(IMAGE, "").strip() if IMAGE in text else text for text in asked]
-    turns = tuple(zip(questions, (turn["value"] for turn in said[1::2]), strict=True))
     image_turn = None if image is None else (marked or [0])[0]
-    return Conversation(sample_id, image, turns, image_turn)
+    unmarked = tuple((_remove_mark(question), answer) for question, answer in turns)
+    return Conversation(sample_id, image, unmarked, image_turn)
 
 
-def _short(found: Any) -> str:
+def _pair_messages(messages: list[dict[str, str]]) -> list[tuple[str, str]] | None:
+    """Pair questions with their answers; None if the speakers do not alternate.
+
+    As in the original, an answer at the start and a question at the end are left out.
+    """
+    if messages and messages[0]["from"] == _ASSISTANT:
+        messages = messages[1:]
+    questions, answers = messages[: len(messages) // 2 * 2 : 2], messages[1::2]
+    pairs = list(zip(questions, answers, strict=True))
+    if any((q["from"], a["from"]) != (_HUMAN, _ASSISTANT) for q, a in pairs):
+        return None
+    return [(question["value"], answer["value"]) for question, answer in pairs]
+
+
+def _remove_mark(question: str) -> str:
+    """The question without its image mark, stripped as preprocess_multimodal does when it moves the
+    mark to the front."""
+    return question.replace(IMAGE, "").strip() if IMAGE in question else question
+
+
+def _shorten(found: Any) -> str:
     text = "nothing" if found is None else repr(found)
     return text if len(text) <= 60 else text[:57] + "..."

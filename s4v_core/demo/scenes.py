@@ -1,6 +1,6 @@
 """Drawn scenes: one to four coloured shapes with size and place, the same for the same seed.
 
-Knows how a scene is imagined and painted. What is said about it stands in `texts.py`.
+Invents and paints scenes; `texts.py` describes them.
 """
 
 import random
@@ -21,12 +21,15 @@ COLOURS = {
 SHAPES = ("circle", "square", "triangle")
 SIZES = {"small": 0.10, "large": 0.175}
 """Half the width of a shape, as a share of the scene's side."""
+
 PLACES = {
     "top left": (0.27, 0.27),
     "top right": (0.73, 0.27),
     "bottom left": (0.27, 0.73),
     "bottom right": (0.73, 0.73),
 }
+"""Centres of shapes as shares of the side: x from the left, y from the top."""
+
 BACKGROUNDS = {
     "white": (245, 245, 245),
     "grey": (150, 150, 150),
@@ -34,16 +37,19 @@ BACKGROUNDS = {
     "pink": (250, 190, 200),
 }
 SIDE_PX = 224
+"""Side of a picture."""
 
-_OVERSAMPLING = 2  # drawn larger and reduced: smooth edges
-_SHIFT = 0.03  # of the side, each way
-_GROWTH = 0.08  # of the size, each way
-_TINT = 8  # grey levels, each way, per channel
-_NOISE = 6.0  # standard deviation in grey levels
+_OVERSAMPLING = 2  # scenes are drawn larger and scaled down, which smooths the edges
+_SHIFT = 0.03  # largest displacement, as a share of the side
+_GROWTH = 0.08  # largest change of size, as a share of it
+_TINT = 8  # largest change of a colour, in levels per channel
+_NOISE = 6.0  # standard deviation in levels
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
+    """One shape of a scene, as keys of SIZES, COLOURS, SHAPES and PLACES."""
+
     size: str
     colour: str
     shape: str
@@ -52,22 +58,22 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What is to be seen; shapes in reading order, at most one per place."""
+    """The content of a picture; shapes in reading order, at most one per place."""
 
     background: str
     shapes: tuple[Shape, ...]
 
 
 def draw_scenes(seed: int) -> Iterator[tuple[Scene, Image.Image]]:
-    """Scenes without end with their pictures: RGB, SIDE_PX x SIDE_PX."""
+    """Yield scenes with their pictures (RGB, SIDE_PX x SIDE_PX), without end."""
     chance = random.Random(seed)
     while True:
-        scene = imagine(chance)
-        yield scene, _painted(scene, chance)
+        scene = invent_scene(chance)
+        yield scene, _paint(scene, chance)
 
 
-def imagine(chance: random.Random) -> Scene:
-    """A scene without its picture."""
+def invent_scene(chance: random.Random) -> Scene:
+    """Draw the content of a scene at random."""
     places = sorted(chance.sample(list(PLACES), chance.randint(1, 4)), key=list(PLACES).index)
     shapes = tuple(
         Shape(
@@ -78,24 +84,24 @@ def imagine(chance: random.Random) -> Scene:
     return Scene(chance.choice(list(BACKGROUNDS)), shapes)
 
 
-def _painted(scene: Scene, chance: random.Random) -> Image.Image:
+def _paint(scene: Scene, chance: random.Random) -> Image.Image:
     side = SIDE_PX * _OVERSAMPLING
-    image = Image.new("RGB", (side, side), _tinted(BACKGROUNDS[scene.background], chance))
+    image = Image.new("RGB", (side, side), _tint(BACKGROUNDS[scene.background], chance))
     pen = ImageDraw.Draw(image)
     for shape in scene.shapes:
         x, y = (side * (p + chance.uniform(-_SHIFT, _SHIFT)) for p in PLACES[shape.place])
         half = side * SIZES[shape.size] * (1 + chance.uniform(-_GROWTH, _GROWTH))
         box = (x - half, y - half, x + half, y + half)
-        _draw(pen, shape.shape, box, _tinted(COLOURS[shape.colour], chance))
+        _draw_shape(pen, shape.shape, box, _tint(COLOURS[shape.colour], chance))
     small = image.resize((SIDE_PX, SIDE_PX), Image.Resampling.BILINEAR)
-    return _noisy(small, chance.getrandbits(32))
+    return _add_noise(small, chance.getrandbits(32))
 
 
-def _tinted(colour: tuple[int, int, int], chance: random.Random) -> tuple[int, ...]:
+def _tint(colour: tuple[int, int, int], chance: random.Random) -> tuple[int, ...]:
     return tuple(min(max(level + chance.randint(-_TINT, _TINT), 0), 255) for level in colour)
 
 
-def _draw(
+def _draw_shape(
     pen: ImageDraw.ImageDraw, shape: str, box: tuple[float, ...], colour: tuple[int, ...]
 ) -> None:
     left, top, right, bottom = box
@@ -107,7 +113,7 @@ def _draw(
         pen.polygon([((left + right) / 2, top), (right, bottom), (left, bottom)], fill=colour)
 
 
-def _noisy(image: Image.Image, seed: int) -> Image.Image:
+def _add_noise(image: Image.Image, seed: int) -> Image.Image:
     pixels = np.asarray(image, np.float32)
     noise = np.random.default_rng(seed).standard_normal(pixels.shape, np.float32) * _NOISE
     return Image.fromarray(np.clip(pixels + noise, 0, 255).astype(np.uint8))

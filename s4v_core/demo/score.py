@@ -1,17 +1,20 @@
-"""How right captions of drawn scenes are, against what was drawn."""
+"""Scores captions of drawn scenes against the scenes."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from s4v_core.demo.texts import attributes
+from s4v_core.demo.texts import read_attributes
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Attributes:
-    scenes, exact: Captions, and those that are right to the letter.
-    attributes, right: What there was to say (background; size, colour and shape at each place),
-        and what was said so.
+    """How many captions are right.
+
+    Attributes:
+        scenes: Number of captions.
+        exact: Captions that equal the exact caption letter by letter.
+        attributes: Facts of the scenes: the background, and size, colour and shape at each place.
+        right: Attributes that the captions give correctly.
     """
 
     scenes: int
@@ -28,14 +31,16 @@ class Score:
         )
 
 
-def score(pairs: Iterable[tuple[str, str]]) -> Score:
-    """Of (caption as drawn, caption as said) pairs. A shape that is not there is no attribute, but
-    such a caption is not exact."""
+def score_captions(pairs: Iterable[tuple[str, str]]) -> Score:
+    """Score (exact caption, model's caption) pairs.
+
+    A shape that the model invents changes no attribute, but the caption is not exact.
+    """
     counts = [0, 0, 0, 0]
-    for drawn, said in pairs:
-        truth, claimed = attributes(drawn), attributes(said)
+    for exact, caption in pairs:
+        truth, claimed = read_attributes(exact), read_attributes(caption)
         counts[0] += 1
-        counts[1] += drawn == said
+        counts[1] += exact == caption
         counts[2] += len(truth)
         counts[3] += sum(claimed.get(name) == value for name, value in truth.items())
     return Score(*counts)

@@ -6,7 +6,7 @@ from importlib import metadata, util
 from typing import Literal
 
 from s4v_core import storage
-from s4v_core.checkpoints import SETTINGS, WEIGHTS, is_uri, locate
+from s4v_core.checkpoints import SETTINGS, WEIGHTS, is_uri, locate_checkpoint
 from s4v_core.engines.endpoint import EndpointEngine
 from s4v_core.engines.requests import Engine, Generation
 from s4v_core.engines.settings import EngineName, EngineSettings, EngineSpec
@@ -87,7 +87,7 @@ def _bring_checkpoint_here(spec: EngineSpec) -> EngineSpec:
     if spec.name not in ("vllm", "transformers") or not is_uri(spec.model):
         return spec
     with storage.patience(storage.UNIT_PATIENCE_S):
-        folder, _ = locate(spec.model, (*SETTINGS, *WEIGHTS), spec.revision)
+        folder, _ = locate_checkpoint(spec.model, (*SETTINGS, *WEIGHTS), spec.revision)
     return replace(spec, model=str(folder))
 
 

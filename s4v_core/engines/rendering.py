@@ -103,8 +103,8 @@ class PromptRenderer:
 
     def _cut_pieces(self, request: Request) -> list[chat.Piece]:
         turns = [*request.earlier, (request.prompt, None)]
-        template = chat.template(self._template)
-        return template.pieces(turns, request.turns_of_images, request.system)
+        template = chat.find_template(self._template)
+        return template.build_pieces(turns, request.turns_of_images, request.system)
 
     def _has_bos(self, text: str) -> bool:
         """Whether the text brings its BOS: a checkpoint's own template may write it."""

@@ -1,7 +1,7 @@
-"""A decoder in a child process with limits of memory and time: a crash there costs one image.
+"""A decoder in a child process with limits on memory and time, so that a crash costs one image.
 
-The child lives as long as its owner and is replaced when it dies or hangs. It leaves its pixels in
-memory that both share, which costs a little less than a pipe.
+The child lives as long as its owner and is replaced when it dies or hangs. It returns the pixels in
+shared memory, which is a little cheaper than a pipe.
 """
 
 import json
@@ -17,20 +17,20 @@ from typing import IO, Any
 
 from s4v_core.images.policy import DecodeConfig, Decoded, Framing, Refused
 
-MEMORY_MIB = 1024
-"""Address space of the child. Decoding 64 Mpx needs about 600 MiB."""
+_MEMORY_MIB = 1024
+"""Limit of the child's address space. Decoding 64 Mpx needs about 600 MiB."""
 
-NICENESS = 5
-"""Added to the child's: where cores are short, decoding gives way to engines, which cost more."""
+_NICENESS = 5
+"""Niceness of the child: if cores are scarce, the engines, which cost more, go first."""
 
-START_LIMIT_S = 120
-"""For the child to import Pillow, on a machine that is busy with everything else."""
+_START_LIMIT_S = 120
+"""Seconds that the child may take to start and import Pillow on a busy machine."""
 
 _SIZES = struct.Struct("<IQ")
 
 
 class GuardedDecoder:
-    """`decode.decode` behind a process border. Not for several threads at once."""
+    """Runs `decode_image` in a child process. Not safe for several threads at once."""
 
     def __init__(self, config: DecodeConfig, framing: Framing) -> None:
         self.config, self.framing = config, framing
@@ -38,13 +38,13 @@ class GuardedDecoder:
         self._slot: mmap.mmap | None = None
 
     def decode(self, data: bytes) -> Decoded | Refused:
-        """One image; a child that crashes, runs out of memory or hangs is a reason too."""
+        """Decode one image; a child that crashes, hangs or lacks memory becomes a reason, too."""
         if len(data) > self.config.max_file_mib << 20:
             return Refused("file_too_big")
         if not data:
             return Refused("not_an_image")
         try:
-            child = self._running()
+            child = self._ensure_child()
             assert child.stdin, "the child has pipes"
             assert child.stdout, "the child has pipes"
             _send(child.stdin, {}, data)
@@ -57,11 +57,11 @@ class GuardedDecoder:
             return Refused("decode_failed:crash")
         if "reason" in about:
             return Refused(about["reason"])
-        assert self._slot, "a child that answers has one"
+        assert self._slot, "a child that answers has a slot"
         return Decoded(self._slot[: about.pop("bytes")], **about)
 
     def close(self) -> None:
-        """End the child; the next image starts another."""
+        """Kill the child; the next image starts another one."""
         child, self._child = self._child, None
         if child:
             child.kill()
@@ -70,27 +70,27 @@ class GuardedDecoder:
             self._slot.close()
             self._slot = None
 
-    def _running(self) -> subprocess.Popen[bytes]:
+    def _ensure_child(self) -> subprocess.Popen[bytes]:
         if self._child is None or self._child.poll() is not None:
             self.close()
             file = os.memfd_create("pixels")
             try:
-                os.ftruncate(file, self.framing.most_bytes)
+                os.ftruncate(file, self.framing.max_bytes)
                 self._slot = mmap.mmap(file, 0)
-                self._child = self._started(file)
+                self._child = self._start_child(file)
             finally:
                 os.close(file)
             self._wait_until_ready(self._child)
         return self._child
 
-    def _started(self, file: int) -> subprocess.Popen[bytes]:
+    def _start_child(self, file: int) -> subprocess.Popen[bytes]:
         child = subprocess.Popen(
-            [sys.executable, "-c", "from s4v_core.images.guard import serve; serve()"],
+            [sys.executable, "-c", "from s4v_core.images.guard import run_child; run_child()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             pass_fds=(file,),
-            # Where the package is only on this process's path (a job's working dir).
+            # The package may only be on this process's path (a job's working dir).
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
         assert child.stdin, "the child has pipes"
@@ -99,20 +99,21 @@ class GuardedDecoder:
         return child
 
     def _wait_until_ready(self, child: subprocess.Popen[bytes]) -> None:
-        """Its start must not count against the deadline of the first image."""
+        """Wait for the child: its start must not count against the first image's deadline."""
         assert child.stdout, "the child has pipes"
-        if not select.select([child.stdout], [], [], START_LIMIT_S)[0]:
+        if not select.select([child.stdout], [], [], _START_LIMIT_S)[0]:
             self.close()
             raise BrokenPipeError
         _receive(child.stdout)
 
 
-def serve() -> None:
-    """The child: settings first, then one answer per image until the pipe closes."""
-    from s4v_core.images.decode import decode  # Pillow stays out of processes that do not decode
+def run_child() -> None:
+    """The child's main loop: read the settings, then answer each image until the pipe closes."""
+    # Imported here to keep Pillow out of processes that do not decode.
+    from s4v_core.images.decoding import decode_image
 
-    os.nice(NICENESS)
-    limit = MEMORY_MIB << 20
+    os.nice(_NICENESS)
+    limit = _MEMORY_MIB << 20
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     try:
@@ -122,7 +123,7 @@ def serve() -> None:
         slot = mmap.mmap(settings["slot"], 0)
         _send(sink, {}, b"")  # ready
         while True:
-            answer = decode(_receive(source)[1], config, framing)
+            answer = decode_image(_receive(source)[1], config, framing)
             if isinstance(answer, Refused):
                 _send(sink, {"reason": answer.reason}, b"")
             else:
@@ -142,11 +143,11 @@ def _send(sink: IO[bytes], about: dict[str, Any], data: bytes) -> None:
 
 
 def _receive(source: IO[bytes]) -> tuple[dict[str, Any], bytes]:
-    header_size, data_size = _SIZES.unpack(_exactly(source, _SIZES.size))
-    return json.loads(_exactly(source, header_size)), _exactly(source, data_size)
+    header_size, data_size = _SIZES.unpack(_read_exactly(source, _SIZES.size))
+    return json.loads(_read_exactly(source, header_size)), _read_exactly(source, data_size)
 
 
-def _exactly(source: IO[bytes], size: int) -> bytes:
+def _read_exactly(source: IO[bytes], size: int) -> bytes:
     data = source.read(size)
     if len(data) < size:
         raise EOFError

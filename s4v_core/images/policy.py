@@ -1,4 +1,4 @@
-"""What is decoded and how it is framed for a model. Values only."""
+"""Settings and results of decoding: which images are accepted, and how they are framed."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,41 +7,45 @@ from s4v_core.config import Config
 
 
 class DecodeConfig(Config):
-    """Which images are let in. Limits are checked on the header, before a pixel is unpacked."""
+    """Limits for images. They are checked on the header, before any pixel is unpacked."""
 
     max_megapixels: float = 64.0
-    """Most pixels of an image, in millions."""
+    """Largest number of pixels of an image, in millions."""
     max_side_px: int = 32_768
-    """Longest side."""
+    """Largest allowed side of an image, in pixels."""
     min_side_px: int = 2
-    """Shortest side; smaller ones have crashed engines."""
+    """Smallest allowed side, in pixels; smaller images have crashed engines."""
     max_file_mib: int = 64
-    """Largest encoded file."""
+    """Largest encoded file, in MiB."""
     tiff: bool = True
-    """Whether TIFF is decoded."""
+    """Whether TIFF files are decoded."""
     exif_orientation: bool = True
-    """Whether an image is turned the way its EXIF tag says. The paper's loader did not."""
+    """Whether an image is rotated as its EXIF tag says. The paper's loader did not do so."""
     reduced_jpeg: bool = True
-    """Whether large JPEGs are unpacked at a reduced scale, at least twice the model's size."""
+    """Whether large JPEGs are unpacked at a reduced scale of at least twice the model's size."""
     deadline_s: float = 20.0
-    """Longest time for one image."""
+    """Longest time to decode one image, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Framing:
-    """The picture that the model sees, done on CPU tasks so that pixels travel small.
+    """How an image becomes the picture that the model sees. CPU tasks do it, so that few pixels
+    travel.
 
-    crop: shortest side to `size_px`, centre cut out (CLIP; the paper's pretraining).
-    pad: on a square of the CLIP mean colour, then to `size_px` (the paper's SFT and demo).
-    fit: longest side to at most `size_px`, never enlarged (models that choose their own size).
+    Modes:
+        crop: Scale the shortest side to `size_px` and cut out the centre (CLIP; the paper's
+            pretraining).
+        pad: Extend to a square with the CLIP mean colour and scale that to `size_px` (the paper's
+            SFT and demo).
+        fit: Scale the longest side down to at most `size_px` (models that choose their own size).
     """
 
     mode: Literal["crop", "pad", "fit"]
     size_px: int
 
     @property
-    def most_bytes(self) -> int:
-        """Of the largest picture: none is more than a square of RGB."""
+    def max_bytes(self) -> int:
+        """Upper bound of a picture's bytes: an RGB square with sides of `size_px`."""
         return 3 * self.size_px**2
 
 
@@ -51,8 +55,10 @@ class Decoded:
 
     Attributes:
         pixels: RGB bytes, rows from the top: uint8 of shape (pixel_height, pixel_width, 3).
-        width, height: Of the image as a person sees it, before framing.
-        flags: Decisions of the decoder, comma-separated (`exif:6`, `alpha`, `cmyk`, `16bit`,
+        pixel_width, pixel_height: Size of the picture.
+        width, height: Size of the image as a person sees it, before framing.
+        format: Pillow's name of the file format.
+        flags: What the decoder did, comma-separated (`exif:6`, `alpha`, `cmyk`, `16bit`,
             `animated:12`, `pages`).
     """
 
@@ -67,10 +73,10 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """No picture, and the fixed word that says why.
+    """The reason why there is no picture, as a fixed word.
 
-    not_an_image, truncated, format_denied, too_many_pixels, too_small, file_too_big,
-    decode_failed:<class>. Never the decoder's own text: it can hold memory addresses.
+    Reasons: not_an_image, truncated, format_denied, too_many_pixels, too_small, file_too_big,
+    decode_failed:<class>. Never the decoder's own text, which can contain memory addresses.
     """
 
     reason: str

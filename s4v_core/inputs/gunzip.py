@@ -1,21 +1,21 @@
-"""A gzip file as a forward-only stream that gives out every byte before a damage.
+"""A gzip file as a forward-only stream that returns every byte before a damage.
 
-The standard library's reader raises at a cut and keeps the bytes it had already unpacked.
+The standard library's reader raises at a cut and withholds the bytes that it had already unpacked.
 """
 
 import zlib
 from typing import BinaryIO
 
-CHUNK = 1 << 20
-MAX_EXPANSION = 1000
-"""A stream that unpacks to more than this many times its packed size is a bomb."""
+_CHUNK_BYTES = 1 << 20
+_MAX_EXPANSION = 1000
+"""A stream that unpacks to more than this many times its packed size is refused as a bomb."""
 
 
 class Gunzip:
     """Reads and seeks forwards in unpacked bytes.
 
     Attributes:
-        problem: What ended the stream before its trailer (`cut_gzip`, `gzip_bomb`), or None so far.
+        problem: Reason why the stream ended before its trailer (`cut_gzip`, `gzip_bomb`), or None.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -28,53 +28,53 @@ class Gunzip:
         self._ended = False
 
     def read(self, size: int) -> bytes:
-        """Up to `size` bytes; fewer only at the end."""
+        """Return `size` unpacked bytes, or fewer at the end."""
         while len(self._buffer) < size and not self._ended:
-            self._buffer += self._more()
+            self._buffer += self._unpack_more()
         part, self._buffer = self._buffer[:size], self._buffer[size:]
         self._at += len(part)
         return part
 
     def seek(self, offset: int) -> None:
-        """Go to `offset`, which must not lie behind."""
+        """Move to `offset`, which must not be before the current position."""
         assert offset >= self._at, f"Gunzip goes forwards only: {offset} < {self._at}"
-        while self._at < offset and self.read(min(offset - self._at, CHUNK)):
+        while self._at < offset and self.read(min(offset - self._at, _CHUNK_BYTES)):
             pass
 
-    def length(self) -> int:
-        """Bytes of the whole stream; reads it to its end."""
-        while self.read(CHUNK):
+    def measure_length(self) -> int:
+        """Read the stream to its end and return its length in unpacked bytes."""
+        while self.read(_CHUNK_BYTES):
             pass
         return self._at
 
-    def _more(self) -> bytes:
+    def _unpack_more(self) -> bytes:
         packed = self._unpacker.unconsumed_tail or self._next_packed()
         if not packed:
-            self._end(None if self._unpacker.eof else "cut_gzip")
+            self._finish(None if self._unpacker.eof else "cut_gzip")
             return b""
         try:
-            part = self._unpacker.decompress(packed, CHUNK)
+            part = self._unpacker.decompress(packed, _CHUNK_BYTES)
         except zlib.error:
-            self._end("cut_gzip")
+            self._finish("cut_gzip")
             return b""
         self._unpacked += len(part)
-        if self._unpacked > MAX_EXPANSION * max(self._packed, 1 << 16):
-            self._end("gzip_bomb")
+        if self._unpacked > _MAX_EXPANSION * max(self._packed, 1 << 16):
+            self._finish("gzip_bomb")
         return part
 
     def _next_packed(self) -> bytes:
         if self._unpacker.eof:
-            rest = self._unpacker.unused_data or self._fetch()
-            if not rest.startswith(b"\x1f\x8b"):  # padding behind the last member
+            rest = self._unpacker.unused_data or self._read_packed()
+            if not rest.startswith(b"\x1f\x8b"):  # padding after the last member
                 return b""
             self._unpacker = zlib.decompressobj(wbits=31)
             return rest
-        return self._fetch()
+        return self._read_packed()
 
-    def _fetch(self) -> bytes:
-        packed = self.file.read(CHUNK)
+    def _read_packed(self) -> bytes:
+        packed = self.file.read(_CHUNK_BYTES)
         self._packed += len(packed)
         return packed
 
-    def _end(self, problem: str | None) -> None:
+    def _finish(self, problem: str | None) -> None:
         self._ended, self.problem = True, problem

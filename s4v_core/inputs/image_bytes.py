@@ -1,7 +1,7 @@
-"""Encoded bytes of the images of one unit, with as few requests as their container allows.
+"""Reads the encoded images of one unit, with as few requests as their container allows.
 
-What is a fact about an image becomes its reason; what is the store's weather is raised, and the
-unit stays undone.
+A permanent problem of an image becomes its reason. A transient error of the store is raised, and
+the unit stays undone.
 """
 
 import contextvars
@@ -14,18 +14,18 @@ import pyarrow.parquet as pq
 
 from s4v_core import storage
 from s4v_core.inputs.gunzip import Gunzip
-from s4v_core.inputs.indexing import bytes_column
+from s4v_core.inputs.parquet_shards import find_bytes_column
 from s4v_core.storage import SourceChangedError
 
-MAX_GAP_BYTES = 1 << 20
-"""Bytes between two images that are read along rather than asked for apart."""
+_MAX_GAP_BYTES = 1 << 20
+"""Largest gap in bytes between two images that one request still covers."""
 
-FILE_READS = 16
-"""Loose files are read this many at a time: each is one round trip."""
+_FILE_READS = 16
+"""Number of loose files that are read at the same time, because each is a round trip."""
 
 
 def read_images(rows: Sequence[dict[str, Any]]) -> list[bytes | str]:
-    """One entry per plan row (PLAN_SCHEMA), in order: the bytes, or the reason why there are none.
+    """Return for each plan row (PLAN_SCHEMA), in order, the image's bytes or the reason for none.
 
     Raises:
         StorageError: The store does not answer.
@@ -48,7 +48,7 @@ def read_images(rows: Sequence[dict[str, Any]]) -> list[bytes | str]:
 
 
 def read_sidecar(sidecar: str | None) -> str | None:
-    """The text beside an image; loose sidecars are only named in the plan, and read here."""
+    """The text of an image's sidecar. The plan only names loose sidecars; they are read here."""
     try:
         found = json.loads(sidecar or "null")
     except ValueError:
@@ -70,15 +70,16 @@ def _read_files(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:
         except SourceChangedError:
             return "source_changed"
 
-    here = contextvars.copy_context()  # the caller's patience holds in its threads
-    with ThreadPoolExecutor(min(FILE_READS, len(rows))) as pool:
-        return list(pool.map(lambda row: here.copy().run(read, row), rows))
+    # The threads use copies of the context, and with it the caller's patience.
+    context = contextvars.copy_context()
+    with ThreadPoolExecutor(min(_FILE_READS, len(rows))) as pool:
+        return list(pool.map(lambda row: context.copy().run(read, row), rows))
 
 
 def _read_tar(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:
-    """Members of a unit are neighbours: one ranged read covers those that lie close together."""
+    """Read tar members. Those of a unit lie close together, so few ranged reads cover them."""
     found: list[bytes | str] = [b""] * len(rows)
-    for places in _neighbours(rows):
+    for places in _group_neighbours(rows):
         start = rows[places[0]]["offset"]
         end = max(rows[at]["offset"] + rows[at]["length"] for at in places)
         if end == start:
@@ -90,13 +91,13 @@ def _read_tar(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:
     return found
 
 
-def _neighbours(rows: list[dict[str, Any]]) -> list[list[int]]:
-    """Places in `rows` in the order of their offsets, cut where nobody's bytes lie between."""
+def _group_neighbours(rows: list[dict[str, Any]]) -> list[list[int]]:
+    """Indexes of `rows` in the order of their offsets, split at gaps above _MAX_GAP_BYTES."""
     order = sorted(range(len(rows)), key=lambda at: int(rows[at]["offset"]))
     groups: list[list[int]] = []
     end = 0
     for at in order:
-        if not groups or rows[at]["offset"] - end > MAX_GAP_BYTES:
+        if not groups or rows[at]["offset"] - end > _MAX_GAP_BYTES:
             groups.append([])
         groups[-1].append(at)
         end = max(end, rows[at]["offset"] + rows[at]["length"])
@@ -104,7 +105,7 @@ def _neighbours(rows: list[dict[str, Any]]) -> list[list[int]]:
 
 
 def _read_tar_gz(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:
-    """Unpacks from the front: the price of a compressed tar, once per unit."""
+    """Read members of a compressed tar, which has to be unpacked from its start once per unit."""
     _check_unchanged(rows[0])
     with storage.open_to_read(rows[0]["uri"]) as file:
         stream = Gunzip(file)
@@ -116,14 +117,14 @@ def _read_tar_gz(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:
 
 
 def _read_parquet(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:
-    """Reads the row groups that hold the unit's rows, and of them the image column alone."""
+    """Read only the row groups with the unit's rows, and only their image column."""
     _check_unchanged(rows[0])
     wanted = {row["row"]: at for at, row in enumerate(rows)}
     images: list[bytes | str] = ["not_found"] * len(rows)
     with storage.open_to_read(rows[0]["uri"]) as file:
         table = pq.ParquetFile(file)
-        column = bytes_column(table.schema_arrow)
-        assert column, "the plan names rows only of files with such a column"
+        column = find_bytes_column(table.schema_arrow)
+        assert column, "the plan only has rows of files with such a column"
         first = 0
         for group in range(table.num_row_groups):
             count = table.metadata.row_group(group).num_rows
@@ -131,12 +132,12 @@ def _read_parquet(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:
             if hits:
                 values = table.read_row_group(group, columns=[column])[column]
                 for row in hits:
-                    images[wanted[row]] = _image_bytes(values[row - first].as_py())
+                    images[wanted[row]] = _extract_bytes(values[row - first].as_py())
             first += count
     return images
 
 
-def _image_bytes(value: Any) -> bytes | str:
+def _extract_bytes(value: Any) -> bytes | str:
     data = value.get("bytes") if isinstance(value, dict) else value
     return "not_found" if data is None else bytes(data)
 

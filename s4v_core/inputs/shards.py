@@ -1,4 +1,4 @@
-"""Inputs as people name them -> shards to index. Lists stores, opens nothing.
+"""Finds the shards that belong to the inputs of a job. Lists stores and opens no file.
 
 An input is a folder, a glob or brace pattern, `.tar` shards, Parquet files, a ShareGPT4V/LLaVA
 JSON, or single image files.
@@ -41,7 +41,8 @@ NOT_IMAGES = frozenset(
         "yml",
     ]
 )
-"""Endings of files that accompany images. Anything else counts: content decides, not the name."""
+"""Endings of files that accompany images. Any other file is taken for an image, and its content
+decides whether it is one."""
 
 SIDECARS = ("json", "txt")
 """Endings of the members and files whose text is kept with the image of the same key."""
@@ -53,13 +54,15 @@ class Shard:
 
     Attributes:
         kind: tar, targz, parquet, json, or files.
-        uri: The file, or the folder.
-        name: What image ids start with (tar: the file's name without ending; Parquet the same).
-        etag, size: Of the file; empty for a folder, whose `files` have their own.
+        uri: URI of the file or folder.
+        name: Start of the image ids: the file's path below the input, without its ending.
+        size: Size of the file in bytes; 0 for a folder.
+        etag: Version of the file; empty for a folder, whose `files` have their own.
         files: The image files of a folder.
-        sidecars: Text files of a folder.
-        image_root: Where the images of a JSON or of a Parquet with URIs lie.
-        columns: Of a Parquet or of a JSON's records, kept with each image as its sidecar.
+        sidecars: The text files of a folder.
+        image_root: Folder of the images that a JSON or a Parquet names.
+        columns: Columns of a Parquet, or fields of a JSON's records, that are kept with each image
+            as its sidecar.
     """
 
     kind: str
@@ -74,7 +77,7 @@ class Shard:
 
     @property
     def listing(self) -> list[str]:
-        """One line per file, which changes when the file does."""
+        """One line for each file, which changes when the file does."""
         own = [f"{self.uri} {self.size} {self.etag}"] if self.etag else []
         return own + [f"{f.uri} {f.size} {f.etag}" for f in (*self.files, *self.sidecars)]
 
@@ -82,88 +85,95 @@ class Shard:
 def find_shards(
     inputs: Sequence[str], image_root: str | None = None, columns: tuple[str, ...] = ()
 ) -> list[Shard]:
-    """All shards of all inputs, in the order given, each once.
+    """Find the shards of all inputs, in the given order, each once.
 
     Raises:
-        InputError: An input does not exist or holds nothing that could be an image.
+        InputError: An input does not exist or has nothing that could be an image.
     """
     image_root = image_root and storage.absolute(image_root)
     shards: dict[tuple[str, str], Shard] = {}
     for pattern in inputs:
         found: list[Shard] = []
-        for uri in _expanded(pattern):
-            found += _shards_at(uri, _fixed_folder(pattern), image_root)
+        for uri in _expand(pattern):
+            found += _list_shards(uri, _find_fixed_folder(pattern), image_root)
         if not found:
             raise InputError(pattern, "found no images, .tar shards, Parquet or JSON")
-        for shard in _merged(found):
+        for shard in _merge_folders(found):
             shards.setdefault((shard.kind, shard.uri), replace(shard, columns=columns))
     return list(shards.values())
 
 
 def relative_name(uri: str, folder: str) -> str:
-    """`uri` as seen from `folder`."""
+    """The path of `uri` relative to `folder`."""
     prefix = storage.absolute(folder).rstrip("/") + "/"
     return uri.removeprefix(prefix)
 
 
-def ending(name: str) -> str:
-    """What follows the last dot of a file's name, in lower case; empty where there is none."""
-    stem, _, end = storage.base_name(name).rpartition(".")
-    return end.lower() if stem else ""
+def find_ending(name: str) -> str:
+    """The part of a file's name after its last dot, in lower case; empty if there is none."""
+    stem, _, ending = storage.base_name(name).rpartition(".")
+    return ending.lower() if stem else ""
 
 
-def _expanded(pattern: str) -> list[str]:
+def split_name(name: str) -> tuple[str, str]:
+    """A file's key and ending (`sa_1.2.jpg` -> `sa_1.2`, `jpg`; `.hidden` has no ending)."""
+    ending = find_ending(name)
+    return name[: -len(ending) - 1] if ending else name, ending
+
+
+def _expand(pattern: str) -> list[str]:
     uris = storage.expand(pattern)
     if not uris:
         raise InputError(pattern, "no file matches this pattern")
     return uris
 
 
-def _fixed_folder(pattern: str) -> str | None:
-    """The folder in front of a pattern's first wildcard; None where there is none."""
+def _find_fixed_folder(pattern: str) -> str | None:
+    """The folder before a pattern's first wildcard; None if it has no wildcard."""
     places = [at for mark in "*?[{" if (at := pattern.find(mark)) >= 0]
     if not places:
         return None
     return storage.absolute(pattern[: min(places)].rpartition("/")[0] or ".")
 
 
-def _shards_at(uri: str, folder: str | None, image_root: str | None) -> list[Shard]:
+def _list_shards(uri: str, folder: str | None, image_root: str | None) -> list[Shard]:
     file = storage.stat(uri)
     if file is not None:
         folder = folder or storage.parent(storage.absolute(uri))
-        return _shards_of([file], folder, image_root, named=True)
+        return _group_files([file], folder, image_root, is_named=True)
     if not storage.is_folder(uri):
         raise InputError(uri, "no such file or folder")
-    return _shards_of(storage.list_files(uri), storage.absolute(uri), image_root, named=False)
+    return _group_files(storage.list_files(uri), storage.absolute(uri), image_root, is_named=False)
 
 
-def _shards_of(
-    files: list[StoredFile], folder: str, image_root: str | None, named: bool
+def _group_files(
+    files: list[StoredFile], folder: str, image_root: str | None, is_named: bool
 ) -> list[Shard]:
-    shards = [s for f in files if (s := _shard_file(f, folder, image_root, named)) is not None]
-    # img2dataset puts a table of the same name beside each tar: metadata, not images.
-    tables = {
-        storage.join(folder, f"{s.name}.parquet") for s in shards if s.kind in ("tar", "targz")
-    }
-    shards = [s for s in shards if s.uri not in tables]
+    """Make one shard of each container file, and one of all loose images.
+
+    Args:
+        is_named: Whether the input names the files themselves, and not a folder of them.
+    """
+    found = [_build_container_shard(file, folder, image_root, is_named) for file in files]
+    shards = [shard for shard in found if shard is not None]
+    tables = _find_tar_tables(shards, folder)
+    shards = [shard for shard in shards if shard.uri not in tables]
     taken = tables | {shard.uri for shard in shards}
-    loose = [f for f in files if f.uri not in taken]
-    images = tuple(f for f in loose if named or ending(f.uri) not in NOT_IMAGES)
-    if images:
-        texts = tuple(f for f in loose if ending(f.uri) in SIDECARS and not named)
-        name = storage.base_name(folder)
-        shards.append(Shard("files", folder, name, files=images, sidecars=texts))
-    return shards
+    loose = [file for file in files if file.uri not in taken]
+    return shards + _build_loose_shard(loose, folder, is_named)
 
 
-def _shard_file(file: StoredFile, folder: str, image_root: str | None, named: bool) -> Shard | None:
-    """The shard that one file is by itself. A JSON that only lies in a folder is a sidecar."""
+def _build_container_shard(
+    file: StoredFile, folder: str, image_root: str | None, is_named: bool
+) -> Shard | None:
+    """The shard of one container file; None if the file is none. A JSON that only lies in a folder
+    is a sidecar."""
     name = relative_name(file.uri, folder)
     for kind, endings in _KINDS.items():
-        for one in endings:
-            if name.lower().endswith(one) and (kind != "json" or named):
-                stem = name[: -len(one)]
-                return Shard(kind, file.uri, stem, file.size, file.etag, image_root=image_root)
+        ending = next((ending for ending in endings if name.lower().endswith(ending)), None)
+        if ending and (kind != "json" or is_named):
+            stem = name[: -len(ending)]
+            return Shard(kind, file.uri, stem, file.size, file.etag, image_root=image_root)
     return None
 
 
@@ -173,21 +183,37 @@ _KINDS = {
     "parquet": (".parquet",),
     "json": (".json", ".jsonl"),
 }
+"""Endings of the container files of each kind; the first match counts."""
 
 
-def _merged(shards: Iterable[Shard]) -> list[Shard]:
-    """Image files named one by one (a glob) become one shard per folder."""
+def _find_tar_tables(shards: list[Shard], folder: str) -> set[str]:
+    """URIs of the tables that img2dataset writes next to its tars: they hold metadata."""
+    tars = [shard for shard in shards if shard.kind in ("tar", "targz")]
+    return {storage.join(folder, f"{shard.name}.parquet") for shard in tars}
+
+
+def _build_loose_shard(files: list[StoredFile], folder: str, is_named: bool) -> list[Shard]:
+    """A shard of the image files among `files`, in a list that is empty if there are none."""
+    images = tuple(f for f in files if is_named or find_ending(f.uri) not in NOT_IMAGES)
+    if not images:
+        return []
+    texts = tuple(f for f in files if find_ending(f.uri) in SIDECARS and not is_named)
+    return [Shard("files", folder, storage.base_name(folder), files=images, sidecars=texts)]
+
+
+def _merge_folders(shards: Iterable[Shard]) -> list[Shard]:
+    """Merge image files that a pattern names one by one into one shard per folder."""
     merged: dict[tuple[str, str], Shard] = {}
     for shard in shards:
         key = (shard.kind, shard.uri)
         if key in merged:
-            both = merged[key]
+            earlier = merged[key]
             shard = Shard(
                 "files",
                 shard.uri,
                 shard.name,
-                files=both.files + shard.files,
-                sidecars=both.sidecars + shard.sidecars,
+                files=earlier.files + shard.files,
+                sidecars=earlier.sidecars + shard.sidecars,
             )
         merged[key] = shard
     return list(merged.values())

@@ -1,8 +1,8 @@
-"""Tar shards: where each member lies, and the proof that a shard was read to its end.
+"""Reads the headers of a tar: where each member lies, and whether the tar is complete.
 
-Python's stream mode ends at the first damaged header without an error, and every sample behind
-it is gone. This reader goes on in 512-byte steps to the next valid header and names the damage.
-Knows nothing of images.
+Python's stream mode ends at the first damaged header without an error, and so loses all members
+after it. This reader names the damage and searches in 512-byte steps for the next valid header. It
+knows nothing about images.
 """
 
 import io
@@ -15,7 +15,7 @@ from typing import BinaryIO, NamedTuple, Protocol
 from s4v_core.inputs.gunzip import Gunzip
 
 BLOCK = tarfile.BLOCKSIZE
-ZEROS = bytes(BLOCK)
+_ZEROS = bytes(BLOCK)
 
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 _PAX = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
@@ -23,10 +23,14 @@ _PAX = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A regular file of a tar. `whole` is False where the shard ends before its data does.
+    """A regular file of a tar.
 
     Attributes:
-        data: Where the reader was asked to keep it.
+        name: Path in the tar.
+        offset: Position of its data in bytes.
+        length: Length of its data in bytes.
+        whole: False if the tar ends before the member's data does.
+        data: Its data, if the caller asked to keep it.
     """
 
     name: str
@@ -38,7 +42,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """What is wrong with a shard, and at which byte.
+    """A damage of a shard, and the byte at which it was found.
 
     Kinds: not_a_tar, cut_at_boundary (no end mark), cut_in_header, bad_header, zeroed_header,
     cut_in_member, cut_gzip, gzip_bomb, sparse_member, unreadable.
@@ -50,21 +54,21 @@ class Damage:
 
 @dataclass(slots=True)
 class TarIndex:
-    """Members in file order, and the shard's damages; none means that it is proven complete."""
+    """Members in file order, and damages; a tar without damages is proven complete."""
 
     members: list[Member] = field(default_factory=list)
     damages: list[Damage] = field(default_factory=list)
 
 
-class ForwardFile(Protocol):
-    """What indexing asks of a file: offsets only grow."""
+class _ForwardFile(Protocol):
+    """A file that is read forwards only: the offsets passed to `seek` only grow."""
 
     def read(self, size: int, /) -> bytes: ...
     def seek(self, offset: int, /) -> object: ...
 
 
-Keep = Callable[[str, int], bool]
-"""Whether the data of a member of this name and length is wanted, too."""
+_ShouldKeep = Callable[[str, int], bool]
+"""Decides by name and length whether the data of a member is kept."""
 
 
 def _keep_none(name: str, length: int) -> bool:
@@ -72,46 +76,47 @@ def _keep_none(name: str, length: int) -> bool:
 
 
 def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    """Write a file into a tar without time or owner: the same bytes every time."""
+    """Add a file to a tar without time and owner, so that the tar is the same every time."""
     member = tarfile.TarInfo(name)
     member.size = len(data)
     tar.addfile(member, io.BytesIO(data))
 
 
-def index_tar(file: ForwardFile, size: int, keep: Keep = _keep_none) -> TarIndex:
-    """Read every header of a tar of `size` bytes, and the data of members to keep."""
+def index_tar(file: _ForwardFile, size: int, should_keep: _ShouldKeep = _keep_none) -> TarIndex:
+    """Index a tar of `size` bytes: read every header, and the data of the members to keep."""
     index = TarIndex()
-    for found in _Walk(file, size, keep):
+    for found in _TarWalk(file, size, should_keep):
         if isinstance(found, Damage):
             index.damages.append(found)
         else:
             index.members.append(found)
     if not index.members and index.damages[:1] and index.damages[0].kind == "not_a_tar":
-        del index.damages[1:]  # of something else, further damages say nothing
+        del index.damages[1:]  # further damages of a file that is no tar say nothing
     return index
 
 
-def index_tar_gz(file: BinaryIO, keep: Keep = _keep_none) -> TarIndex:
-    """The same for a gzip-compressed tar; offsets count unpacked bytes. Reads the file twice."""
+def index_tar_gz(file: BinaryIO, should_keep: _ShouldKeep = _keep_none) -> TarIndex:
+    """Index a gzip-compressed tar; offsets count unpacked bytes. The file is read twice."""
     stream = Gunzip(file)
-    size = stream.length()
+    size = stream.measure_length()
     file.seek(0)
-    index = index_tar(Gunzip(file), size, keep)
+    index = index_tar(Gunzip(file), size, should_keep)
     if stream.problem:
         index.damages.insert(0, Damage(stream.problem, size))
     return index
 
 
-class _Walk:
-    """Iterates over members and damages; the state is the position of the next header."""
+class _TarWalk:
+    """Iterates over the members and damages of a tar; `at` is the position of the next header."""
 
-    def __init__(self, file: ForwardFile, size: int, keep: Keep) -> None:
-        self.file, self.size, self.keep, self.at = file, size, keep, 0
+    def __init__(self, file: _ForwardFile, size: int, should_keep: _ShouldKeep) -> None:
+        self.file, self.size, self.should_keep, self.at = file, size, should_keep, 0
         self.peeked: tuple[int, bytes] = (-1, b"")
-        self.name: str | None = None  # from a pax or GNU header, for the member that follows
+        # Name and size that a pax or GNU header gives to the member after it.
+        self.name: str | None = None
         self.pax_size: int | None = None
-        self.lost = False  # searching for a header behind a damage
-        self.cut = False
+        self.searching = False  # for a valid header after a damage
+        self.cut = False  # the tar ends inside a member
 
     def __iter__(self) -> Iterator[Member | Damage]:
         seen_header = ended = False
@@ -121,36 +126,36 @@ class _Walk:
                 if not ended:
                     yield Damage("cut_in_header", self.at)
                 return
-            if block == ZEROS:
-                ended, damage = self._zero_block(ended)
+            if block == _ZEROS:
+                ended, damage = self._read_zero_block(ended)
                 if damage:
                     yield damage
                 continue
-            header = _parsed(block)
+            header = _parse_header(block)
             if header is None:
-                if not self.lost:
+                if not self.searching:
                     yield Damage("bad_header" if seen_header else "not_a_tar", self.at)
-                    self.lost = True
+                    self.searching = True
                 self.at += BLOCK
                 continue
-            # Behind an end mark a valid header is another tar, appended: read on, as tar -i does.
-            self.lost, seen_header, ended = False, True, False
-            yield from self._member(header)
+            # A valid header after an end mark is an appended tar: continue, as tar -i does.
+            self.searching, seen_header, ended = False, True, False
+            yield from self._read_member(header)
         if not ended and not self.cut:
             yield Damage("cut_at_boundary" if seen_header else "not_a_tar", self.size)
 
-    def _zero_block(self, ended: bool) -> tuple[bool, Damage | None]:
-        """Two zero blocks end a tar; one alone was a header."""
+    def _read_zero_block(self, ended: bool) -> tuple[bool, Damage | None]:
+        """Handle a zero block: two of them end a tar; a single one is an overwritten header."""
         start = self.at
         self.at += BLOCK
-        if ended or self._read(self.at, BLOCK) == ZEROS:
+        if ended or self._read(self.at, BLOCK) == _ZEROS:
             return True, None
-        if self.lost or self.at >= self.size:
+        if self.searching or self.at >= self.size:
             return ended, None
-        self.lost = True
+        self.searching = True
         return ended, Damage("zeroed_header", start)
 
-    def _member(self, header: "_Header") -> Iterator[Member | Damage]:
+    def _read_member(self, header: "_Header") -> Iterator[Member | Damage]:
         start = self.at + BLOCK
         size = header.size if self.pax_size is None else self.pax_size
         self.at = start + -(-size // BLOCK) * BLOCK
@@ -158,7 +163,7 @@ class _Walk:
         if header.type in _PAX:
             self._read_pax(self._read(start, size) if whole else b"")
         elif header.type == tarfile.GNUTYPE_LONGNAME:
-            self.name = _text(self._read(start, size).split(b"\0")[0]) if whole else None
+            self.name = _decode_name(self._read(start, size).split(b"\0")[0]) if whole else None
         elif header.type == tarfile.GNUTYPE_LONGLINK:
             pass
         else:
@@ -166,14 +171,14 @@ class _Walk:
             if header.type == tarfile.GNUTYPE_SPARSE:
                 yield Damage("sparse_member", start - BLOCK)
             elif header.type in _REGULAR and not name.endswith("/"):
-                data = self._read(start, size) if whole and self.keep(name, size) else None
+                data = self._read(start, size) if whole and self.should_keep(name, size) else None
                 yield Member(name, start, size, whole, data)
         if not whole:
             yield Damage("cut_in_member", self.size)
             self.at, self.cut = self.size, True
 
     def _read_pax(self, data: bytes) -> None:
-        """Records are `<length> <key>=<value>\\n`; only path and size concern us."""
+        """Read path and size from pax records, which have the form `<length> <key>=<value>\\n`."""
         at = 0
         while at < len(data) and (space := data.find(b" ", at)) > 0:
             digits = data[at:space]
@@ -181,13 +186,13 @@ class _Walk:
                 return
             key, _, value = data[space + 1 : at + int(digits) - 1].partition(b"=")
             if key == b"path":
-                self.name = _text(value)
+                self.name = _decode_name(value)
             elif key == b"size" and value.isdigit():
                 self.pax_size = int(value)
             at += int(digits)
 
     def _read(self, offset: int, length: int) -> bytes:
-        if self.peeked[0] == offset and length == BLOCK:  # a stream cannot go back to it
+        if self.peeked[0] == offset and length == BLOCK:  # a stream cannot go back
             return self.peeked[1]
         self.file.seek(offset)
         data = self.file.read(length)
@@ -201,8 +206,8 @@ class _Header(NamedTuple):
     type: bytes
 
 
-def _parsed(block: bytes) -> _Header | None:
-    if plain := _plain(block):
+def _parse_header(block: bytes) -> _Header | None:
+    if plain := _parse_plain_header(block):
         return plain
     try:
         header = tarfile.TarInfo.frombuf(block, "utf-8", "backslashreplace")
@@ -211,28 +216,34 @@ def _parsed(block: bytes) -> _Header | None:
     return _Header(header.name, header.size, header.type) if header.size >= 0 else None
 
 
-def _plain(block: bytes) -> _Header | None:
-    """What nearly every header is: a regular file with a short name. tarfile knows all of them, in
-    twice the time, and a large pass has millions; what differs in any way is left to it."""
+def _parse_plain_header(block: bytes) -> _Header | None:
+    """Parse the header of a regular file with a short name, which nearly every header is.
+
+    tarfile parses every header, but takes twice the time, and a large pass has millions of them.
+    Headers that differ in any way are left to it.
+    """
     kind, prefix = block[156:157], block[345]
     if kind != tarfile.REGTYPE or prefix:
         return None
     try:
-        told = int(block[148:156].partition(b"\0")[0], 8)
+        stored = int(block[148:156].partition(b"\0")[0], 8)
         size = int(block[124:136].partition(b"\0")[0], 8)
     except ValueError:
         return None
-    if told != _checksum(block) or size < 0:
+    if stored != _compute_checksum(block) or size < 0:
         return None
-    return _Header(_text(block[:100].partition(b"\0")[0]), size, kind)
+    return _Header(_decode_name(block[:100].partition(b"\0")[0]), size, kind)
 
 
-def _checksum(block: bytes) -> int:
-    """Sum of a header's bytes, its own place read as spaces. The lower half of Adler-32 is the sum
-    and one, as long as that is less than 65,521: a fifth of the time that adding takes here."""
+def _compute_checksum(block: bytes) -> int:
+    """Sum of a header's bytes, with spaces in place of the checksum field.
+
+    The lower half of Adler-32 is the sum plus one while that is less than 65,521. It takes a fifth
+    of the time that adding takes in Python.
+    """
     first, second = block[:148] + b" " * 8 + block[156:256], block[256:]
     return (zlib.adler32(first) & 0xFFFF) + (zlib.adler32(second) & 0xFFFF) - 2
 
 
-def _text(name: bytes) -> str:
+def _decode_name(name: bytes) -> str:
     return name.decode("utf-8", "backslashreplace")

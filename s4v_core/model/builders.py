@@ -1,6 +1,6 @@
-"""LLaVA-1.5 models from nothing: the shape of ShareGPT4V-7B, and the demo's of a few million.
+"""Builds LLaVA-1.5 models with random weights: ShareGPT4V-7B's shape, and the demo's small one.
 
-Weights are random; a model that knows something comes from training or conversion.
+Trained weights come from training or conversion.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,21 +18,22 @@ from transformers import (
 )
 
 from s4v_core import chat
-from s4v_core.model.checkpoint import export_checkpoint
+from s4v_core.model.checkpoint_export import export_checkpoint
 from s4v_core.model.processor import build_processor
 
-SPECIAL_TOKENS = ("<unk>", "<s>", "</s>", chat.IMAGE, "<pad>")
-ROWS_MULTIPLE = 64
+_SPECIAL_TOKENS = ("<unk>", "<s>", "</s>", chat.IMAGE, "<pad>")
+_ROWS_MULTIPLE = 64
 
 DEMO_VOCABULARY = 504
-DEMO_IMAGE_PX = 112
-DEMO_PATCH_PX = 16
+_DEMO_IMAGE_PX = 112
+_DEMO_PATCH_PX = 16
 
 
-def sharegpt4v_7b_config() -> LlavaConfig:
-    """CLIP ViT-L/14-336, a two-layer projector with GELU, Vicuna-7B-v1.5 (Sec. 4.1).
+def build_sharegpt4v_7b_config() -> LlavaConfig:
+    """Config of ShareGPT4V-7B: CLIP ViT-L/14-336, a two-layer projector with GELU, and
+    Vicuna-7B-v1.5 (Sec. 4.1).
 
-    With `<image>` and `<pad>` behind Llama's 32,000 tokens, rounded up to 32,064 rows.
+    `<image>` and `<pad>` follow Llama's 32,000 tokens; the rows are rounded up to 32,064.
     """
     vision = CLIPVisionConfig(
         hidden_size=1024,
@@ -57,11 +58,18 @@ def sharegpt4v_7b_config() -> LlavaConfig:
         pad_token_id=32001,
         tie_word_embeddings=False,
     )
-    return llava_config(vision, text, image_id=32000, pad_id=32001)
+    return build_llava_config(vision, text, image_id=32000, pad_id=32001)
 
 
 class Shape(NamedTuple):
-    """Of a transformer: width of its stream and of its inner layers, blocks, attention heads."""
+    """Size of a transformer.
+
+    Attributes:
+        width: Width of the residual stream.
+        inner: Width of the MLP's inner layer.
+        blocks: Number of blocks.
+        heads: Attention heads per block.
+    """
 
     width: int
     inner: int
@@ -69,16 +77,16 @@ class Shape(NamedTuple):
     heads: int
 
 
-def demo_config(tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
-    """LLaVA-1.5 in small: 49 image tokens, four vision blocks of which the last is not used."""
+def build_demo_config(tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
+    """Config of a small LLaVA-1.5 with 49 image tokens and four vision blocks, the last unused."""
     shape = Shape(128, 256, 4, 4)
-    return small_config(tokenizer, DEMO_IMAGE_PX, DEMO_PATCH_PX, vision=shape, text=shape)
+    return build_small_config(tokenizer, _DEMO_IMAGE_PX, _DEMO_PATCH_PX, vision=shape, text=shape)
 
 
-def small_config(
+def build_small_config(
     tokenizer: PreTrainedTokenizerFast, image_px: int, patch_px: int, vision: Shape, text: Shape
 ) -> LlavaConfig:
-    """LLaVA-1.5 of these shapes around a tokenizer of its own; 1,024 positions."""
+    """Config of a LLaVA-1.5 with these shapes, 1,024 positions and the tokenizer's vocabulary."""
     tower = CLIPVisionConfig(
         hidden_size=vision.width,
         intermediate_size=vision.inner,
@@ -95,22 +103,22 @@ def small_config(
         num_attention_heads=text.heads,
         num_key_value_heads=text.heads,
         max_position_embeddings=1024,
-        vocab_size=vocabulary_rows(tokenizer),
+        vocab_size=count_vocabulary_rows(tokenizer),
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         tie_word_embeddings=False,
     )
     image_id = tokenizer.convert_tokens_to_ids(chat.IMAGE)
-    return llava_config(tower, language, image_id, tokenizer.pad_token_id)
+    return build_llava_config(tower, language, image_id, tokenizer.pad_token_id)
 
 
-def vocabulary_rows(tokenizer: Any) -> int:
-    """Rows of a vocabulary's matrices: kernels like multiples of 64."""
-    return -(-len(tokenizer) // ROWS_MULTIPLE) * ROWS_MULTIPLE
+def count_vocabulary_rows(tokenizer: Any) -> int:
+    """Rows of the embedding matrices: rounded up to a multiple of 64, which kernels prefer."""
+    return -(-len(tokenizer) // _ROWS_MULTIPLE) * _ROWS_MULTIPLE
 
 
-def llava_config(
+def build_llava_config(
     vision: CLIPVisionConfig,
     text: LlamaConfig,
     image_id: int,
@@ -118,7 +126,7 @@ def llava_config(
     feature_layer: int = -2,
     dtype: str = "float32",
 ) -> LlavaConfig:
-    """The two parts as LLaVA-1.5 joins them: features of the last block but one, no class token."""
+    """Join the two parts as LLaVA-1.5 does: features of the last block but one, no class token."""
     config = LlavaConfig(
         vision_config=vision,
         text_config=text,
@@ -140,31 +148,34 @@ def build_demo(folder: Path, seed: int, texts: Iterable[str], phrases: Sequence[
     """Write the demo model with random weights; the same seed gives the same files.
 
     Args:
-        texts, phrases: What its tokenizer is made of.
+        texts, phrases: Arguments of `build_tokenizer`.
     """
     tokenizer = build_tokenizer(texts, DEMO_VOCABULARY, phrases)
     torch.manual_seed(seed)
-    model = LlavaForConditionalGeneration(demo_config(tokenizer)).eval()
-    _initialise(model)
-    processor = build_processor(tokenizer, DEMO_IMAGE_PX, DEMO_PATCH_PX, pad=True)
+    model = LlavaForConditionalGeneration(build_demo_config(tokenizer)).eval()
+    _initialise_weights(model)
+    processor = build_processor(tokenizer, _DEMO_IMAGE_PX, _DEMO_PATCH_PX, pad=True)
     export_checkpoint(model, processor, folder)
 
 
 def build_tokenizer(
     texts: Iterable[str], vocabulary: int, phrases: Sequence[str] = ()
 ) -> PreTrainedTokenizerFast:
-    """Byte-level BPE: takes any text, and knows the words of `texts` as one token each.
+    """Build a byte-level BPE tokenizer: any text can be encoded, and words of `texts` are one
+    token each.
 
     Args:
-        phrases: Texts that are one token as a whole: half of a tiny model's time would go into
-            a system text that never changes.
+        texts: Texts that the tokenizer is trained on.
+        vocabulary: Size of the vocabulary without `phrases`.
+        phrases: Texts that become one token as a whole. A tiny model would otherwise spend half
+            of its time on a system text that never changes.
     """
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=list(SPECIAL_TOKENS),
+        special_tokens=list(_SPECIAL_TOKENS),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
@@ -185,9 +196,12 @@ def build_tokenizer(
 
 
 @torch.no_grad()
-def _initialise(model: LlavaForConditionalGeneration) -> None:
-    """Matrices by the width of what they take in, those in front of a sum smaller: a width of 128
-    learns little from transformers' 0.02, made for thousands."""
+def _initialise_weights(model: LlavaForConditionalGeneration) -> None:
+    """Draw matrices with a scale set by their input width, and smaller ones before a residual sum.
+
+    transformers' scale of 0.02 is made for widths of thousands; a width of 128 learns little from
+    it.
+    """
     depth = 2 * model.config.text_config.num_hidden_layers
     for name, parameter in model.named_parameters():
         fan_in = parameter[0].numel() if parameter.dim() > 1 else 0

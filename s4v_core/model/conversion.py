@@ -1,6 +1,7 @@
-"""Original ShareGPT4V / LLaVA-1.5 checkpoint <-> the layout that transformers and vLLM load.
+"""Converts checkpoints between the original ShareGPT4V / LLaVA-1.5 layout and ours, which
+transformers and vLLM load.
 
-Works tensor by tensor: a 7B model passes through in the memory of one output file.
+Works tensor by tensor, so that a 7B model needs only the memory of one output file.
 """
 
 import json
@@ -14,7 +15,7 @@ from transformers import AutoTokenizer, CLIPVisionConfig, LlamaConfig, LlavaConf
 
 from s4v_core import chat
 from s4v_core.errors import ConfigError, InputError
-from s4v_core.model.builders import llava_config, vocabulary_rows
+from s4v_core.model.builders import build_llava_config, count_vocabulary_rows
 from s4v_core.model.names import (
     EMBEDDINGS,
     TOWER,
@@ -22,36 +23,36 @@ from s4v_core.model.names import (
     original_name_of_disk,
 )
 from s4v_core.model.processor import build_processor
-from s4v_core.model.shards import ShardWriter, read_tensors
+from s4v_core.model.weight_files import WeightWriter, read_tensors
 
-PAD = "<pad>"
-NEW_ROW_VARIANCE = 1e-5
-"""New rows come from N(mean, 1e-5 x covariance) of the old ones (transformers' resize rule)."""
+_PAD = "<pad>"
+_NEW_ROW_VARIANCE = 1e-5
+"""New rows are drawn from N(mean, 1e-5 x covariance) of the old ones, as transformers does."""
 
-TOWER_FOLDER = "vision_tower"
-"""Where share4v saves the tuned tower, beside language model and projector."""
+_TOWER_FOLDER = "vision_tower"
+"""Folder in which share4v saves the tuned tower, beside language model and projector."""
 
-KEPT = "original_config.json"
-"""The source's config, kept for the way back."""
+_ORIGINAL_CONFIG = "original_config.json"
+"""Copy of the source's config, which a conversion back needs."""
 
-OnTensor = Callable[[str], None]
+_OnTensor = Callable[[str], None]
 
 
-def convert(source: Path, target: Path, tower: Path | None, on_tensor: OnTensor) -> str:
-    """Convert in the direction that follows from what `source` is; `target` appears whole.
+def convert(source: Path, target: Path, tower: Path | None, on_tensor: _OnTensor) -> str:
+    """Convert `source` to the other layout; `target` appears only when it is complete.
 
     Returns:
-        The layout that was written: "ours" or "original".
+        The written layout: "ours" or "original".
 
     Raises:
         ConfigError: `target` exists.
-        InputError: `source` or `tower` is not what it should be.
+        InputError: `source` or `tower` is no checkpoint of this architecture, or incomplete.
     """
     if target.exists():
         raise ConfigError(f"target: {target} exists; name a folder that does not")
     original = is_original(source)
     partial = target.with_name(f"{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a conversion that was cut off
+    shutil.rmtree(partial, ignore_errors=True)  # left by an interrupted conversion
     if original:
         to_disk_layout(source, tower, partial, on_tensor)
     else:
@@ -64,9 +65,9 @@ def is_original(folder: Path) -> bool:
     """Whether a checkpoint folder is in the original layout.
 
     Raises:
-        InputError: It is no checkpoint of this architecture at all.
+        InputError: It is no checkpoint of this architecture.
     """
-    config = _config(folder)
+    config = _read_config(folder)
     if config.get("architectures") == ["LlavaForConditionalGeneration"]:
         return False
     if "mm_vision_tower" in config:
@@ -74,65 +75,67 @@ def is_original(folder: Path) -> bool:
     raise InputError(str(folder), "is neither a share4v / LLaVA-1.5 checkpoint nor one of ours")
 
 
-def to_disk_layout(source: Path, tower: Path | None, target: Path, on_tensor: OnTensor) -> None:
-    """Original -> ours: names, `<image>` and `<pad>`, vocabulary rows, config and processor.
+def to_disk_layout(source: Path, tower: Path | None, target: Path, on_tensor: _OnTensor) -> None:
+    """Convert original to ours: names, `<image>` and `<pad>`, vocabulary rows, config, processor.
 
     Args:
-        tower: Folder of the tuned vision tower; default: `vision_tower` inside `source`. The stock
-            OpenAI tower in its place would silently lose the tuned one.
-        on_tensor: Called with the name of each tensor that was written.
+        tower: Folder of the tuned vision tower; None is `vision_tower` inside `source`. The stock
+            OpenAI tower is never used in its place, because the tuned one would silently be lost.
+        on_tensor: Called with the name of each written tensor.
 
     Raises:
         InputError: A part is missing.
     """
-    config = _config(source)
-    tower = tower or source / TOWER_FOLDER
+    config = _read_config(source)
+    tower = tower or source / _TOWER_FOLDER
     if not (tower / "config.json").exists():
         raise InputError(str(tower), "holds no vision tower (config.json); name it with --tower")
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    tokenizer.add_special_tokens({"additional_special_tokens": [chat.IMAGE], "pad_token": PAD})
-    rows = vocabulary_rows(tokenizer)
-    writer = ShardWriter(target)
+    tokenizer.add_special_tokens({"additional_special_tokens": [chat.IMAGE], "pad_token": _PAD})
+    rows = count_vocabulary_rows(tokenizer)
+    writer = WeightWriter(target)
     for folder in (source, tower):
         for name, tensor in read_tensors(folder):
             disk = disk_name_of_original(name)
-            # The tower's tensors inside the main files are the ones it started from.
+            # The main files hold the tower's tensors as they were before tuning.
             if disk is None or (folder == source and disk.startswith(TOWER)):
                 continue
-            writer.add(disk, grown_rows(tensor, rows) if disk in EMBEDDINGS else tensor)
+            writer.add(disk, append_rows(tensor, rows) if disk in EMBEDDINGS else tensor)
             on_tensor(disk)
-    ours = _our_config(config, _config(tower), tokenizer, rows)
+    ours = _build_our_config(config, _read_config(tower), tokenizer, rows)
     ours.save_pretrained(target)
     vision = ours.vision_config
     pad = config.get("image_aspect_ratio") == "pad"
     build_processor(tokenizer, vision.image_size, vision.patch_size, pad).save_pretrained(target)
-    (target / KEPT).write_text(json.dumps(config, indent=2))
+    (target / _ORIGINAL_CONFIG).write_text(json.dumps(config, indent=2))
     if (source / "tokenizer.model").exists():
         shutil.copy(source / "tokenizer.model", target / "tokenizer.model")
     writer.close()
 
 
-def to_original_layout(source: Path, target: Path, on_tensor: OnTensor) -> None:
-    """Ours -> original: the tower in its own folder, added vocabulary rows cut off.
+def to_original_layout(source: Path, target: Path, on_tensor: _OnTensor) -> None:
+    """Convert ours to original: the tower in its own folder, without the added vocabulary rows.
 
     Raises:
-        InputError: The config of the original was not kept and cannot be made up.
+        InputError: The checkpoint has no copy of the original config, which cannot be rebuilt.
     """
-    kept = source / KEPT
+    kept = source / _ORIGINAL_CONFIG
     if not kept.exists():
-        raise InputError(str(source), f"holds no {KEPT}; only converted checkpoints go back")
+        raise InputError(
+            str(source), f"holds no {_ORIGINAL_CONFIG}; only converted checkpoints go back"
+        )
     config = json.loads(kept.read_text())
     rows = config["vocab_size"]
-    writers = {False: ShardWriter(target), True: ShardWriter(target / TOWER_FOLDER)}
+    writers = {False: WeightWriter(target), True: WeightWriter(target / _TOWER_FOLDER)}
     for name, tensor in read_tensors(source):
         in_tower = name.startswith(TOWER)
         original = original_name_of_disk(name)
         writers[in_tower].add(original, tensor[:rows] if name in EMBEDDINGS else tensor)
         on_tensor(original)
-    tower = CLIPVisionConfig(**_config(source)["vision_config"])
+    tower = CLIPVisionConfig(**_read_config(source)["vision_config"])
     tower.architectures = ["CLIPVisionModel"]
-    (target / TOWER_FOLDER).mkdir(parents=True, exist_ok=True)
-    tower.save_pretrained(target / TOWER_FOLDER)
+    (target / _TOWER_FOLDER).mkdir(parents=True, exist_ok=True)
+    tower.save_pretrained(target / _TOWER_FOLDER)
     (target / "config.json").write_text(json.dumps(config, indent=2))
     if (source / "tokenizer.model").exists():
         shutil.copy(source / "tokenizer.model", target / "tokenizer.model")
@@ -140,31 +143,31 @@ def to_original_layout(source: Path, target: Path, on_tensor: OnTensor) -> None:
         writer.close()
 
 
-def grown_rows(table: torch.Tensor, rows: int) -> torch.Tensor:
-    """`table` of shape (tokens, width) with drawn rows behind its own, which stay as they are.
+def append_rows(table: torch.Tensor, rows: int) -> torch.Tensor:
+    """`table` of shape (tokens, width) with random rows appended until it has `rows` rows.
 
-    The draw is fixed: the same table always grows the same way.
+    The seed is fixed, so the same table always gets the same new rows.
     """
     more = rows - table.shape[0]
     if more <= 0:
         return table
     whole = table.float()
     mean = whole.mean(dim=0)
-    # A mixture of the centred rows has their covariance; the matrix itself is never formed.
+    # A random mixture of the centred rows has their covariance, without forming that matrix.
     chance = torch.Generator().manual_seed(0)
     weights = torch.randn(more, table.shape[0], generator=chance)
-    drawn = weights @ (whole - mean) * (NEW_ROW_VARIANCE / table.shape[0]) ** 0.5
+    drawn = weights @ (whole - mean) * (_NEW_ROW_VARIANCE / table.shape[0]) ** 0.5
     return torch.cat([table, (mean + drawn).to(table.dtype)])
 
 
-def _our_config(
+def _build_our_config(
     config: dict[str, Any], tower: dict[str, Any], tokenizer: Any, rows: int
 ) -> LlavaConfig:
     vision = CLIPVisionConfig(**tower.get("vision_config", tower))
     text = LlamaConfig(**{k: v for k, v in config.items() if k in _TEXT_FIELDS})
     text.vocab_size = rows
     text.pad_token_id = tokenizer.pad_token_id
-    return llava_config(
+    return build_llava_config(
         vision,
         text,
         image_id=tokenizer.convert_tokens_to_ids(chat.IMAGE),
@@ -193,7 +196,7 @@ _TEXT_FIELDS = frozenset(
 )
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.exists():
         raise InputError(str(folder), "holds no config.json")

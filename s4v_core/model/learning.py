@@ -1,30 +1,31 @@
-"""Which parameters of LLaVA-1.5 learn. Walks module objects, never names: a name that matches
-nothing would freeze everything in silence."""
+"""Selects the parameters of LLaVA-1.5 that learn.
+
+Uses module objects and never names, because a name that matches nothing would silently freeze
+everything.
+"""
 
 from collections.abc import Iterator
 
 from torch import nn
 from transformers import LlavaForConditionalGeneration
 
-GROUPS = ("vision_stem", "vision_blocks", "vision_unused", "projector", "language")
 
-
-def used_blocks(model: LlavaForConditionalGeneration) -> int:
-    """Vision blocks in front of the layer that features are taken from: 23 of CLIP ViT-L's 24."""
+def count_used_blocks(model: LlavaForConditionalGeneration) -> int:
+    """Number of vision blocks up to the layer that gives the features: 23 of CLIP ViT-L's 24."""
     layers = model.config.vision_config.num_hidden_layers
-    # hidden_states holds the input of the first block, too: -2 is behind block 22 of 0..23.
+    # hidden_states also holds the input of the first block: -2 is the output of block 22 of 0..23.
     return int(model.config.vision_feature_layer) % (layers + 1)
 
 
-def parameter_groups(model: LlavaForConditionalGeneration) -> dict[str, list[nn.Module]]:
-    """Modules by group; each parameter of the model is in exactly one.
+def _group_modules(model: LlavaForConditionalGeneration) -> dict[str, list[nn.Module]]:
+    """Modules by group; each parameter of the model is in exactly one group.
 
-    vision_unused: blocks behind the features, and the norm behind all blocks. They never get a
-    gradient; the exported checkpoint needs them all the same.
+    The group vision_unused holds the blocks after the features, and the norm after all blocks. They
+    never get a gradient, but the exported checkpoint needs them.
     """
     tower = model.model.vision_tower
     blocks = list(tower.encoder.layers)
-    used = used_blocks(model)
+    used = count_used_blocks(model)
     return {
         "vision_stem": [tower.embeddings, tower.pre_layrnorm],
         "vision_blocks": blocks[:used],
@@ -34,19 +35,20 @@ def parameter_groups(model: LlavaForConditionalGeneration) -> dict[str, list[nn.
     }
 
 
-def let_learn(
+def set_learning(
     model: LlavaForConditionalGeneration,
     vision_from: int | None,
     vision_stem: bool,
     projector: bool,
     language: bool,
 ) -> None:
-    """Switch gradients on for the named parts and off for all others.
+    """Switch gradients on for the chosen parts and off for all others.
 
     Args:
-        vision_from: First block of the vision tower that learns (Sec. 4.2: 12 of 24); None: none.
+        vision_from: First block of the vision tower that learns (Sec. 4.2: 12 of 24); None if no
+            block learns.
     """
-    groups = parameter_groups(model)
+    groups = _group_modules(model)
     learning = {
         "vision_stem": vision_stem,
         "vision_unused": False,
@@ -57,21 +59,21 @@ def let_learn(
         for number, module in enumerate(modules):
             learns = learning.get(name, vision_from is not None and number >= vision_from)
             module.requires_grad_(learns)
-    held = sum(p.numel() for modules in groups.values() for p in _parameters(modules))
-    assert held == sum(p.numel() for p in model.parameters()), "a parameter belongs to no group"
+    grouped = sum(p.numel() for modules in groups.values() for p in _iterate_parameters(modules))
+    assert grouped == sum(p.numel() for p in model.parameters()), "a parameter belongs to no group"
 
 
 def count_learning(model: LlavaForConditionalGeneration) -> dict[str, tuple[int, int]]:
-    """Per group: parameters that learn, and all of its parameters."""
+    """For each group, the number of parameters that learn and the number of all parameters."""
     return {
         name: (
-            sum(p.numel() for p in _parameters(modules) if p.requires_grad),
-            sum(p.numel() for p in _parameters(modules)),
+            sum(p.numel() for p in _iterate_parameters(modules) if p.requires_grad),
+            sum(p.numel() for p in _iterate_parameters(modules)),
         )
-        for name, modules in parameter_groups(model).items()
+        for name, modules in _group_modules(model).items()
     }
 
 
-def _parameters(modules: list[nn.Module]) -> Iterator[nn.Parameter]:
+def _iterate_parameters(modules: list[nn.Module]) -> Iterator[nn.Parameter]:
     for module in modules:
         yield from module.parameters()

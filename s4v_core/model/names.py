@@ -1,8 +1,8 @@
-"""Parameter names of the three layouts, as pure text.
+"""Translates parameter names between three layouts.
 
-original: share4v / LLaVA checkpoints; the tuned vision tower lies in a folder of its own.
-disk: what this project writes; transformers and vLLM both load it.
-memory: transformers 5, while a model is alive.
+original: share4v / LLaVA checkpoints, which keep the tuned vision tower in a folder of its own.
+disk: The checkpoints that this project writes; transformers and vLLM both load them.
+memory: A loaded model of transformers 5.
 """
 
 _MEMORY_TO_DISK = (
@@ -22,41 +22,45 @@ _ORIGINAL_TO_DISK = (
     ("lm_head.", "language_model.lm_head."),
 )
 _RECOMPUTED = (".rotary_emb.inv_freq", ".position_ids")
-"""Endings of buffers that old checkpoints store and every loader computes again."""
+"""Endings of buffers that old checkpoints store and every loader recomputes."""
 
 TOWER = "vision_tower.vision_model."
+"""Prefix of the vision tower's disk names."""
+
 EMBEDDINGS = ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight")
 """Disk names of the tensors with one row per token."""
 
 
 def disk_name_of_memory(name: str) -> str:
-    """A live model's parameter -> its name on disk.
+    """Name on disk of a loaded model's parameter.
 
     Raises:
-        KeyError: It is no parameter of LLaVA-1.5.
+        KeyError: LLaVA-1.5 has no such parameter.
     """
-    return _replaced(name, _MEMORY_TO_DISK)
+    return _replace_prefix(name, _MEMORY_TO_DISK)
 
 
 def disk_name_of_original(name: str) -> str | None:
-    """A share4v / LLaVA tensor -> its name on disk; None for buffers that are computed again.
+    """Name on disk of a share4v / LLaVA tensor; None for buffers that are recomputed.
 
     Raises:
-        KeyError: It is no tensor of LLaVA-1.5.
+        KeyError: LLaVA-1.5 has no such tensor.
     """
-    return None if name.endswith(_RECOMPUTED) else _replaced(name, _ORIGINAL_TO_DISK)
+    return None if name.endswith(_RECOMPUTED) else _replace_prefix(name, _ORIGINAL_TO_DISK)
 
 
 def original_name_of_disk(name: str) -> str:
-    """The way back; a tower's tensor gets its name in the tower's own folder.
+    """Original name of a tensor on disk; for the tower's, the name in the tower's own folder.
 
     Raises:
-        KeyError: It is no tensor of LLaVA-1.5.
+        KeyError: LLaVA-1.5 has no such tensor.
     """
-    return _replaced(name, tuple((disk, original) for original, disk in _ORIGINAL_TO_DISK[1:]))
+    return _replace_prefix(
+        name, tuple((disk, original) for original, disk in _ORIGINAL_TO_DISK[1:])
+    )
 
 
-def _replaced(name: str, pairs: tuple[tuple[str, str], ...]) -> str:
+def _replace_prefix(name: str, pairs: tuple[tuple[str, str], ...]) -> str:
     for old, new in pairs:
         if name.startswith(old):
             return new + name.removeprefix(old)

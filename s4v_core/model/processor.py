@@ -1,4 +1,4 @@
-"""The processor of a LLaVA-1.5 checkpoint: the original preprocessing, as saved settings."""
+"""The processor of a LLaVA-1.5 checkpoint, with the settings of the original preprocessing."""
 
 from typing import Any
 
@@ -16,14 +16,16 @@ CHAT_TEMPLATE = (
     "{% endif %} {% else %}ASSISTANT: {{ message['content'] }}</s>{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
-"""Vicuna v1 with the image first. Writes BOS itself: chat requests add none."""
+"""The Vicuna v1 template with the image first. It writes BOS itself, as chat requests add none."""
 
 
 def build_processor(tokenizer: Any, image_px: int, patch_px: int, pad: bool) -> LlavaProcessor:
-    """Images and text for a model with square images of `image_px`.
+    """Build the processor of a model that takes square images with sides of `image_px`.
 
     Args:
-        pad: On a square first (the paper's SFT and demo); else a centre crop (its pretraining).
+        patch_px: Side of a vision patch in pixels.
+        pad: Pad images to a square (the paper's SFT and demo); otherwise crop the centre (its
+            pretraining).
     """
     size = {"shortest_edge": image_px}
     crop = {"height": image_px, "width": image_px}
@@ -37,7 +39,7 @@ def build_processor(tokenizer: Any, image_px: int, patch_px: int, pad: bool) -> 
         tokenizer=tokenizer,
         patch_size=patch_px,
         vision_feature_select_strategy="default",
-        # The class token: counted here, dropped by the model.
+        # The class token is counted here and dropped by the model.
         num_additional_image_tokens=1,
         chat_template=CHAT_TEMPLATE,
     )

@@ -19,7 +19,7 @@ from s4v_core.engines.settings import EngineSpec
 from s4v_core.errors import StorageError
 from s4v_core.flow.spec import Engines, FlowSpec, UnitDone
 from s4v_core.flow.task import Task
-from s4v_core.interrupts import draining
+from s4v_core.interrupts import drain_on_interrupt
 from s4v_core.records.contract import Contract
 from s4v_core.records.plan import PlanHead
 from s4v_core.records.units import UnitFolder
@@ -168,7 +168,7 @@ class FlowDriver:
         bar_unit = _shorten(run.contract.words.rows)
         with (
             metrics,
-            draining(brake.pull, limit_s=DRAIN_LIMIT_S) as drained,
+            drain_on_interrupt(brake.pull, limit_s=DRAIN_LIMIT_S) as drained,
             RowBar(run.label, found_done + rows, found_done, bar_unit) as bar,
         ):
             for done in run_units(spec, todo, run.engines, brake):

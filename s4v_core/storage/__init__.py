@@ -1,27 +1,29 @@
-"""Files on any fsspec URI: listing, ranged reads, and the create-only write that commits rest on.
+"""Files on any fsspec URI: listings, ranged reads, and the create-only write that commits rely on.
 
-The only room that knows fsspec. Knows nothing of what the files hold.
+The only package that uses fsspec. It knows nothing about the contents of the files.
 """
 
 from s4v_core.storage.access import UNIT_PATIENCE_S, UnreachableError, patience
-from s4v_core.storage.mirror import mirror
-from s4v_core.storage.places import absolute, arrow_filesystem, base_name, is_local, join, parent
-from s4v_core.storage.reading import (
-    SourceChangedError,
+from s4v_core.storage.listing import (
     StoredFile,
     exists,
     expand,
     is_folder,
     list_files,
     list_folder,
+    refusal,
+    stat,
+)
+from s4v_core.storage.mirror import mirror
+from s4v_core.storage.reading import (
+    SourceChangedError,
     local_copy,
     open_to_read,
     read,
     read_range,
     read_tail,
-    refusal,
-    stat,
 )
+from s4v_core.storage.uris import absolute, arrow_filesystem, base_name, is_local, join, parent
 from s4v_core.storage.writing import (
     PARTIAL,
     create,

@@ -1,7 +1,7 @@
-"""Calling a store: its errors in our words, patience with its weather, less haste when it says so.
+"""Calls to a store: its errors become ours, transient ones are retried, and load is limited.
 
-What looks like weather (time-outs, resets, 5xx, SlowDown) is tried again with growing waits, for
-as long as the caller's patience lasts; what is a fact (absent, forbidden, invalid) is told at once.
+Transient errors (time-outs, resets, 5xx, SlowDown) are retried with growing waits, as long as the
+caller's patience lasts. Permanent ones (absent, forbidden, invalid) are raised at once.
 """
 
 import asyncio
@@ -20,27 +20,33 @@ from fsspec.utils import get_protocol
 
 from s4v_core.errors import StorageError
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 UNIT_PATIENCE_S = 600.0
-"""For a unit's reads and writes: an outage of minutes must not cost a pass."""
+"""Patience for reading and writing a unit: an outage of minutes must not end a pass."""
 
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
-MOST_CALLS = 64
-"""Calls of one process that are under way at a store at the same time."""
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
+_MAX_CALLS = 64
+"""Calls of one process that may be in flight to stores at the same time."""
 
-FACTS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
-FACT_NUMBERS = frozenset(
+_PERMANENT_ERRORS = (
+    FileNotFoundError,
+    FileExistsError,
+    PermissionError,
+    IsADirectoryError,
+    NotADirectoryError,
+)
+_PERMANENT_NUMBERS = frozenset(
     (
         *(errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.ENAMETOOLONG),
         *(errno.EMSGSIZE, errno.ENOSPC, errno.EROFS, errno.ENOTEMPTY, errno.EREMCHG),
     )
 )
-FACT_CLASSES = ("NoCredentialsError", "PartialCredentialsError", "ParamValidationError")
-CLIENTS = ("botocore", "aiobotocore", "aiohttp", "urllib3", "fsspec", "requests", "gcsfs")
-"""Packages whose own errors tell of a connection that failed."""
+_PERMANENT_NAMES = ("NoCredentialsError", "PartialCredentialsError", "ParamValidationError")
+_CLIENTS = ("botocore", "aiobotocore", "aiohttp", "urllib3", "fsspec", "requests", "gcsfs")
+"""Packages whose own error classes mean that a connection failed."""
 
-# One policy of retries, ours: botocore's own under it would multiply the waits.
+# This module's retries are the only ones: botocore's own below them would multiply the waits.
 fsspec.config.conf.setdefault("s3", {}).setdefault(
     "config_kwargs", {"retries": {"total_max_attempts": 1}}
 )
@@ -49,12 +55,12 @@ _patience_s: ContextVar[float] = ContextVar("patience_s", default=20.0)
 
 
 class UnreachableError(StorageError):
-    """A store that did not answer for as long as anybody would wait."""
+    """A store did not answer for as long as the caller's patience lasted."""
 
 
 @contextmanager
 def patience(seconds: float) -> Iterator[None]:
-    """How long calls inside try again; by default as long as a person at a terminal would wait."""
+    """Retry calls inside for this long; by default as long as a person at a terminal would wait."""
     token = _patience_s.set(seconds)
     try:
         yield
@@ -63,10 +69,10 @@ def patience(seconds: float) -> Iterator[None]:
 
 
 def locate(uri: str) -> tuple[Any, str]:
-    """The file system behind a URI, and the path in it.
+    """The file system of a URI, and the path in it.
 
     Raises:
-        StorageError: Nobody knows the scheme, or its package is not installed.
+        StorageError: The scheme is unknown, or its package is not installed.
     """
     try:
         fs, path = fsspec.core.url_to_fs(uri)
@@ -75,111 +81,113 @@ def locate(uri: str) -> tuple[Any, str]:
     return fs, path
 
 
-def fresh(uri: str) -> tuple[Any, str]:
-    """`locate` without what is remembered of earlier listings."""
+def locate_uncached(uri: str) -> tuple[Any, str]:
+    """`locate`, after dropping what the file system remembers of earlier listings."""
     fs, path = locate(uri)
     fs.invalidate_cache()
     return fs, path
 
 
-def call(uri: str, attempt: Callable[[], T], writing: bool = False) -> T:
-    """What `attempt` returns; it is called again after weather, so it must bear that.
+def call_store(uri: str, attempt: Callable[[], _T], writing: bool = False) -> _T:
+    """Call `attempt` and return its result. After a transient error it is called again, so it must
+    be safe to repeat.
 
     Args:
-        writing: Absence is a fact for who reads; for who writes it is the store that refuses.
+        writing: A missing path is a FileNotFoundError for a read and a StorageError for a write.
 
     Raises:
-        FileNotFoundError, FileExistsError: As they are (the former unless `writing`).
-        UnreachableError: Weather that outlasted the caller's patience.
+        FileNotFoundError: A path is missing, unless `writing`.
+        FileExistsError: Passed on as it is.
+        UnreachableError: Transient errors lasted longer than the caller's patience.
         StorageError: Everything else.
     """
     remote = get_protocol(uri) not in LocalFileSystem.protocol
     deadline = time.monotonic() + _patience_s.get()
-    wait_s = FIRST_WAIT_S
+    wait_s = _FIRST_WAIT_S
     while True:
         try:
-            with _PACE.turn(remote):
+            with _LIMITER.enter(remote):
                 return attempt()
         except (StorageError, FileExistsError):
             raise
         except FileNotFoundError as error:
             if not writing:
                 raise FileNotFoundError(errno.ENOENT, "no such file", uri) from error
-            raise _told(uri, error) from error
+            raise StorageError(uri, _describe(error)) from error
         except Exception as error:
-            if not remote or not is_weather(error):
-                raise _told(uri, error) from error
+            if not remote or not _is_transient(error):
+                raise StorageError(uri, _describe(error)) from error
             if time.monotonic() > deadline:
-                raise UnreachableError(uri, _words(error)) from error
+                raise UnreachableError(uri, _describe(error)) from error
         time.sleep(random.uniform(0, wait_s))
-        wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+        wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
 
 
-def awaited(
-    fs: Any, function: Callable[..., Coroutine[Any, Any, T]], *args: Any, limit_s: float
-) -> T:
-    """What a coroutine function of an asynchronous file system returns, within `limit_s` seconds:
-    a body that trickles never trips the client's own time-outs."""
+def run_async(
+    fs: Any, function: Callable[..., Coroutine[Any, Any, _T]], *args: Any, limit_s: float
+) -> _T:
+    """Run a coroutine function on the event loop of an asynchronous file system.
 
-    async def limited() -> T:
+    The limit of `limit_s` seconds is needed because a body that arrives byte by byte never
+    triggers the client's own time-outs.
+    """
+
+    async def run_limited() -> _T:
         return await asyncio.wait_for(function(*args), limit_s)
 
-    found: T = fsspec.asyn.sync(fs.loop, limited)
-    return found
+    result: _T = fsspec.asyn.sync(fs.loop, run_limited)
+    return result
 
 
-def is_weather(error: Exception) -> bool:
-    """Whether the same call may work a little later."""
-    if isinstance(error, FACTS) or type(error).__name__ in FACT_CLASSES:
+def _is_transient(error: Exception) -> bool:
+    """Whether the same call may succeed a little later."""
+    if isinstance(error, _PERMANENT_ERRORS) or type(error).__name__ in _PERMANENT_NAMES:
         return False
     if isinstance(error, OSError):
-        return error.errno not in FACT_NUMBERS
-    return isinstance(error, TimeoutError) or type(error).__module__.split(".")[0] in CLIENTS
+        return error.errno not in _PERMANENT_NUMBERS
+    return isinstance(error, TimeoutError) or type(error).__module__.split(".")[0] in _CLIENTS
 
 
-def _told(uri: str, error: Exception) -> StorageError:
-    return StorageError(uri, _words(error))
-
-
-def _words(error: Exception) -> str:
-    """The client's own words where its translation by the file system may hold none."""
+def _describe(error: Exception) -> str:
+    """The client's own error text: the file system's translation of it may have none."""
     cause = error.__cause__ or error
     return f"{type(cause).__name__}: {cause}"
 
 
-class _Pace:
-    """How many calls may be under way: half as many after each refusal for load, and slowly more
-    again while all goes well (additive increase, multiplicative decrease)."""
+class _LoadLimiter:
+    """Limits the calls in flight: halves the limit after each refusal for load, and raises it
+    slowly while calls succeed (additive increase, multiplicative decrease)."""
 
-    def __init__(self, most: int) -> None:
-        self._most = self._allowed = float(most)
-        self._under_way = 0
+    def __init__(self, max_calls: int) -> None:
+        self._max_calls = self._allowed = float(max_calls)
+        self._in_flight = 0
         self._changed = threading.Condition()
 
     @contextmanager
-    def turn(self, remote: bool) -> Iterator[None]:
+    def enter(self, remote: bool) -> Iterator[None]:
+        """Wait until one more call is allowed; local calls are not limited."""
         if not remote:
             yield
             return
         with self._changed:
-            self._changed.wait_for(lambda: self._under_way < max(self._allowed, 1))
-            self._under_way += 1
+            self._changed.wait_for(lambda: self._in_flight < max(self._allowed, 1))
+            self._in_flight += 1
         try:
             yield
-            self._adjust(self._allowed + 1 / max(self._allowed, 1))
+            self._set_allowed(self._allowed + 1 / max(self._allowed, 1))
         except OSError as error:
-            if error.errno == errno.EBUSY:  # s3fs's translation of SlowDown and 503
-                self._adjust(self._allowed / 2)
+            if error.errno == errno.EBUSY:  # s3fs translates SlowDown and 503 into this
+                self._set_allowed(self._allowed / 2)
             raise
         finally:
             with self._changed:
-                self._under_way -= 1
+                self._in_flight -= 1
                 self._changed.notify()
 
-    def _adjust(self, allowed: float) -> None:
+    def _set_allowed(self, allowed: float) -> None:
         with self._changed:
-            self._allowed = min(max(allowed, 1.0), self._most)
+            self._allowed = min(max(allowed, 1.0), self._max_calls)
             self._changed.notify_all()
 
 
-_PACE = _Pace(MOST_CALLS)
+_LIMITER = _LoadLimiter(_MAX_CALLS)

@@ -1,4 +1,7 @@
-"""Files of a store, once on this machine: all of them or none, however many processes ask."""
+"""A local copy of files of a store, made once per machine, whole or not at all.
+
+Several processes may ask for the same copy at the same time.
+"""
 
 import errno
 import shutil
@@ -9,34 +12,35 @@ from filelock import FileLock
 
 from s4v_core.errors import StorageError
 from s4v_core.failpoints import reach
-from s4v_core.storage.access import call, locate
-from s4v_core.storage.places import base_name
-from s4v_core.storage.reading import SourceChangedError, StoredFile, stat
+from s4v_core.storage.access import call_store, locate
+from s4v_core.storage.listing import StoredFile, stat
+from s4v_core.storage.reading import SourceChangedError
+from s4v_core.storage.uris import base_name
 from s4v_core.storage.writing import PARTIAL
 
 
 def mirror(files: Sequence[StoredFile], target: Path) -> Path:
-    """Copies of `files`, as they were listed, in the folder `target`, fetched unless it is there.
+    """Copy `files`, in the version that was listed, to the folder `target` unless it is there.
 
-    It appears whole. Who asks for the same one meanwhile waits for it, also in another
-    process of this machine; a process that dies lets the next one begin anew.
+    The folder appears only when it is complete. Other processes of this machine that ask for the
+    same folder wait meanwhile; if the copying process dies, the next one starts from scratch.
 
     Raises:
-        SourceChangedError: One of them is another one by now.
+        SourceChangedError: One of the files has been replaced since it was listed.
         StorageError: The store does not answer, or the disk is full or refuses.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.with_name(f".{target.name}.lock")):
-            if not _is_whole(files, target):
+            if not _is_complete(files, target):
                 _fetch(files, target)
     except OSError as error:
         raise StorageError(str(target.parent), f"{type(error).__name__}: {error}") from error
     return target
 
 
-def _is_whole(files: Sequence[StoredFile], folder: Path) -> bool:
-    """Also false where somebody who tidies up took a file out of it."""
+def _is_complete(files: Sequence[StoredFile], folder: Path) -> bool:
+    """Whether the folder still holds every file with its size; someone may have deleted one."""
     try:
         return all((folder / base_name(f.uri)).stat().st_size == f.size for f in files)
     except FileNotFoundError:
@@ -45,11 +49,11 @@ def _is_whole(files: Sequence[StoredFile], folder: Path) -> bool:
 
 def _fetch(files: Sequence[StoredFile], target: Path) -> None:
     partial = target.with_name(f".{target.name}{PARTIAL}")
-    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+    shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
     try:
-        _refuse_too_little_room(files, target.parent)
+        _check_free_space(files, target.parent)
         partial.mkdir()
-        # One after the other: s3fs reads a large file in ten parts at a time, half a GB of memory.
+        # One file at a time: s3fs reads ten parts of a large file at once, half a GB of memory.
         for file in files:
             _copy(file, partial)
             reach("in_mirror")
@@ -60,11 +64,11 @@ def _fetch(files: Sequence[StoredFile], target: Path) -> None:
 
 
 def _copy(file: StoredFile, folder: Path) -> None:
-    """Each file with a patience of its own: a store's bad minute costs one of them, not all."""
+    """Copy one file, with a patience of its own: an outage counts against one file and not all."""
     fs, path = locate(file.uri)
     copy = folder / base_name(file.uri)
     try:
-        call(file.uri, lambda: fs.get_file(path, str(copy)))
+        call_store(file.uri, lambda: fs.get_file(path, str(copy)))
     except FileNotFoundError:
         raise SourceChangedError(file.uri, "is gone since it was listed") from None
     except StorageError as error:
@@ -78,7 +82,7 @@ def _copy(file: StoredFile, folder: Path) -> None:
         raise StorageError(file.uri, f"found {found} of {file.size} bytes")
 
 
-def _refuse_too_little_room(files: Sequence[StoredFile], folder: Path) -> None:
+def _check_free_space(files: Sequence[StoredFile], folder: Path) -> None:
     needed, free = sum(file.size for file in files), shutil.disk_usage(folder).free
     if needed > free:
         raise StorageError(

@@ -1,4 +1,4 @@
-"""Writing whole files: create-only, which commits rest on, or in place of what was there."""
+"""Writing whole files: create-only, which commits rely on, or replacing an earlier file."""
 
 import json
 import os
@@ -11,33 +11,34 @@ from typing import Any, BinaryIO
 from fsspec.implementations.local import LocalFileSystem
 
 from s4v_core.failpoints import reach
-from s4v_core.storage.access import call, fresh, locate
-from s4v_core.storage.places import is_local, join
+from s4v_core.storage.access import call_store, locate, locate_uncached
+from s4v_core.storage.uris import is_local, join
 
-PROBE = ".create-only"
-"""File by which a store shows what it can do."""
+_PROBE = ".create-only"
+"""Name of the file that `honours_create` writes to test a store."""
 
-ONE_PUT_BYTES = 5 << 30
-"""What S3 takes in one request. Written in parts, Ceph's radosgw lets a second writer win."""
+_ONE_PUT_BYTES = 5 << 30
+"""Largest object that S3 takes in one request. If it is written in parts, Ceph's radosgw lets a
+second writer win."""
 
 PARTIAL = ".partial"
-"""Ending of files that are being written on local disks; no reader takes them."""
+"""Ending of files that are being written on a local disk; readers ignore them."""
 
 
 def create(uri: str, data: bytes) -> bool:
     """Write a whole file that must not exist yet; readers see all of it or nothing.
 
     Returns:
-        Whether this call wrote it, as far as the store says: where an answer was lost on its way,
-        False may stand for one's own write. What lies there then decides.
+        Whether this call wrote the file, according to the store. False can also mean that our own
+        write succeeded and its answer was lost; compare the stored content to find out.
 
     Raises:
-        StorageError: It is not there afterwards.
+        StorageError: The file does not exist afterwards.
     """
     fs, path = locate(uri)
     if isinstance(fs, LocalFileSystem):
-        return call(uri, lambda: _create_local(Path(path), data), writing=True)
-    whole = {"chunksize": ONE_PUT_BYTES} if hasattr(fs, "call_s3") else {}
+        return call_store(uri, lambda: _create_local(Path(path), data), writing=True)
+    whole = {"chunksize": _ONE_PUT_BYTES} if hasattr(fs, "call_s3") else {}
 
     def attempt() -> bool:
         try:
@@ -46,29 +47,30 @@ def create(uri: str, data: bytes) -> bool:
         except FileExistsError:
             return False
         except OSError:
-            # A lost answer, or a store that names its refusal differently: what lies there decides.
+            # Either the answer was lost, or the store reports its refusal by another error: the
+            # existence of the file decides.
             fs.invalidate_cache()
             if fs.exists(path):
                 return False
             raise
 
-    return call(uri, attempt, writing=True)
+    return call_store(uri, attempt, writing=True)
 
 
 def honours_create(folder: str) -> bool:
-    """Whether the store of `folder` refuses to create what exists, found out by trying it.
+    """Whether the store of `folder` refuses to create a file that exists, found out by trying.
 
-    Leaves a small file there: a store's rights may hold no delete.
+    A small file is left there, because the rights on a store may not include deletion.
     """
     if is_local(folder):
         return True
-    uri = join(folder, PROBE)
+    uri = join(folder, _PROBE)
     create(uri, b"first")
     return not create(uri, b"second")
 
 
 def replace(uri: str, data: bytes) -> None:
-    """Write a whole file, in place of what was there; readers see the old or the new one."""
+    """Write a whole file, replacing an earlier one; readers see the old or the new file."""
     fs, path = locate(uri)
 
     def attempt() -> None:
@@ -77,16 +79,16 @@ def replace(uri: str, data: bytes) -> None:
         else:
             fs.pipe_file(path, data)
 
-    call(uri, attempt, writing=True)
+    call_store(uri, attempt, writing=True)
 
 
 def replace_json(uri: str, value: dict[str, Any]) -> None:
-    """`replace` with JSON for people to read."""
+    """`replace` a file by indented JSON that people can read."""
     replace(uri, json.dumps(value, indent=2, ensure_ascii=False).encode())
 
 
 def upload(file: BinaryIO, uri: str) -> None:
-    """Copy an open file to `uri`, in place of what was there; its size does not matter."""
+    """Copy an open file of any size to `uri`, replacing an earlier file."""
     fs, path = locate(uri)
 
     def attempt() -> None:
@@ -101,27 +103,27 @@ def upload(file: BinaryIO, uri: str) -> None:
             with fs.open(path, "wb") as sink:
                 shutil.copyfileobj(file, sink, 8 << 20)
 
-    call(uri, attempt, writing=True)
+    call_store(uri, attempt, writing=True)
 
 
 def remove(uri: str) -> None:
-    """Take away a file, or a folder with all that is below it; what is not there is no error."""
-    fs, path = fresh(uri)
+    """Delete a file, or a folder with everything below it; a missing one is no error."""
+    fs, path = locate_uncached(uri)
     try:
-        call(uri, lambda: fs.rm(path, recursive=True))
+        call_store(uri, lambda: fs.rm(path, recursive=True))
     except FileNotFoundError:
         return
 
 
 def remove_stale_partials(folder: str, older_than_s: float = 3600) -> None:
-    """Take away what a killed writer left on a local disk; object stores leave nothing behind."""
+    """Delete partial files that killed writers left on a local disk. Object stores keep none."""
     if not is_local(folder):
         return
     for file in Path(locate(folder)[1]).glob(f".*{PARTIAL}"):
         try:
             if time.time() - file.stat().st_mtime > older_than_s:
                 file.unlink()
-        except FileNotFoundError:  # its writer was alive after all
+        except FileNotFoundError:  # its writer finished it meanwhile
             continue
 
 
@@ -130,7 +132,7 @@ def _create_local(path: Path, data: bytes) -> bool:
         return False
     partial = _write_partial(path, data)
     try:
-        os.link(partial, path)  # fails where the name exists: one winner
+        os.link(partial, path)  # fails if the name exists, so one writer wins
         return True
     except FileExistsError:
         return False

@@ -14,7 +14,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from s4v_core import storage
 from s4v_core.errors import S4VError, StorageError, TrainingError
 from s4v_core.flow.connection import connect
-from s4v_core.interrupts import draining
+from s4v_core.interrupts import drain_on_interrupt
 from s4v_core.training.assignment import Run
 from s4v_core.training.worker.loop import train
 from s4v_core.training.worker.step_metrics import StepMetrics
@@ -83,7 +83,7 @@ def train_on_ray(run: Run, on_step: Callable[[StepMetrics], None]) -> None:
     # Not in the main thread: there, Ray would end the run at the first Ctrl-C without saving.
     thread = threading.Thread(target=_fit, args=(trainer, failed), daemon=True)
     step = 0
-    with draining(lambda: desk.ask_stop.remote(), "saving a checkpoint"):
+    with drain_on_interrupt(lambda: desk.ask_stop.remote(), "saving a checkpoint"):
         thread.start()
         going = True
         while going:

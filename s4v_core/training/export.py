@@ -19,7 +19,7 @@ from transformers import AutoTokenizer, LlavaConfig
 from s4v_core import storage
 from s4v_core.model.names import disk_name_of_memory
 from s4v_core.model.processor import build_processor
-from s4v_core.model.shards import ShardWriter
+from s4v_core.model.weight_files import WeightWriter
 from s4v_core.training.worker.checkpoints import Manifest, checkpoint_uri
 
 MODEL = "model"
@@ -47,7 +47,7 @@ def export_model(output: str, manifest: Manifest, start: Path, pad: bool, card: 
     parent = Path(storage.parent(target)) if local else Path(tempfile.mkdtemp())
     folder = parent / f"{MODEL}.partial"
     shutil.rmtree(folder, ignore_errors=True)
-    writer = ShardWriter(folder)
+    writer = WeightWriter(folder)
     for name, tensor in _tensors(checkpoint_uri(output, manifest.step)):
         writer.add(disk_name_of_memory(name), tensor.to(torch.bfloat16))
     config = LlavaConfig.from_pretrained(start)

@@ -14,9 +14,9 @@ from typing import Any
 from transformers import AutoTokenizer, LlavaConfig
 
 from s4v_core import chat, storage
-from s4v_core.checkpoints import fingerprint, locate
+from s4v_core.checkpoints import fingerprint, locate_checkpoint
 from s4v_core.errors import ConfigError, InputError
-from s4v_core.interrupts import draining
+from s4v_core.interrupts import drain_on_interrupt
 from s4v_core.training.assignment import Run, order_of
 from s4v_core.training.card import write_card
 from s4v_core.training.data.collation import Collator
@@ -87,7 +87,7 @@ def check_stage(job: TrainStage) -> CheckedStage:
         ConfigError: A model of another architecture, or the output of another run.
     """
     model = _start(job) if job.model == NEW_DEMO else job.model
-    folder, revision = locate(model)  # the weights are for the workers
+    folder, revision = locate_checkpoint(model)  # the weights are for the workers
     config = _config(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     settings = job.model_dump(exclude={*FREE_TO_CHANGE, "output"})
@@ -118,7 +118,7 @@ def run_stage(job: TrainStage) -> Outcome:
     target = storage.join(job.output, MODEL)
     finished = newest is not None and newest.step == run.steps
     if finished and newest and not storage.exists(storage.join(target, "config.json")):
-        folder, _ = locate(checked.model)
+        folder, _ = locate_checkpoint(checked.model)
         card = write_card(job, read_metrics(job.output), prepared)
         export_model(job.output, newest, folder, job.image_mode == "pad", card)
     done = newest.step if newest else 0
@@ -146,7 +146,7 @@ def prepare_run(checked: CheckedStage) -> tuple[Prepared, Run]:
     samples_uri = storage.join(job.output, SAMPLES_NAME)
     if storage.stat(head_uri) is None:
         storage.replace_json(storage.join(job.output, RUN_NAME), _about(checked))
-        template = chat.template(job.template)
+        template = chat.find_template(job.template)
         samples = read_samples(job.data, job.images, job.image_root)
         with StepBar("preparing samples", None, unit="samples") as bar:
             made = write_samples(job.output, samples, template, checked.encoder, bar.advance)
@@ -187,7 +187,10 @@ def _train(run: Run, done: int) -> None:
 
 def _train_here(run: Run, on_step: Callable[[StepMetrics], None]) -> None:
     desk = LoneDesk(on_step)
-    with draining(desk.ask_stop, "saving a checkpoint"), lone_world(run.job.device) as world:
+    with (
+        drain_on_interrupt(desk.ask_stop, "saving a checkpoint"),
+        lone_world(run.job.device) as world,
+    ):
         train(run, world, desk)
 
 
@@ -203,12 +206,12 @@ def _device(job: TrainStage) -> str:
 
 def _start(job: TrainStage) -> str:
     """A new model of the demo shape, made once per run."""
-    from s4v_core.demo.texts import PHRASES, corpus
+    from s4v_core.demo.texts import PHRASES, build_corpus
     from s4v_core.model.builders import build_demo
 
     folder = Path(storage.join(job.output, START))
     if not folder.exists():
-        build_demo(folder, job.seed, corpus(), PHRASES)
+        build_demo(folder, job.seed, build_corpus(), PHRASES)
     return str(folder)
 
 
@@ -262,7 +265,7 @@ def _about(checked: CheckedStage) -> dict[str, Any]:
 
 def make_demo_world(job: TrainStage) -> None:
     """Draw what a demo recipe trains on, once."""
-    from s4v_core.demo.shards import write_lessons
+    from s4v_core.demo.scene_files import write_lessons
 
     folder = Path(job.images[0])
     if not folder.exists():

@@ -21,7 +21,8 @@ def show_samples(job: TrainStage) -> Iterator[str]:
     if job.demo_scenes:
         make_demo_world(job)
     checked = check_stage(job)
-    template, encoder, tokenizer = chat.template(job.template), checked.encoder, checked.tokenizer
+    template = chat.find_template(job.template)
+    encoder, tokenizer = checked.encoder, checked.tokenizer
     for sample in islice(read_samples(job.data, job.images, job.image_root), job.show):
         if isinstance(sample, Unusable):
             yield f"{sample.sample_id}: left out: {sample.reason}\n"

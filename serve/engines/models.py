@@ -9,7 +9,7 @@ from s4v_core.engines.choice import choose_engine
 from s4v_core.engines.requests import EngineSpec, SamplingConfig
 from s4v_core.errors import ConfigError
 from s4v_core.images.policy import Framing
-from s4v_core.model.folder import CheckpointFacts, read_facts
+from s4v_core.model.checkpoint_facts import CheckpointFacts, read_facts
 from serve.settings import ModelConfig
 
 FAKE_FACTS = CheckpointFacts(Framing("crop", 336), "vicuna_v1", "none")

@@ -145,7 +145,7 @@ def test_the_gate_names_at_least_99_of_100_planted_faults() -> None:
 
 
 def _demo_captions(count: int) -> list[str]:
-    return [texts.caption(scene) for scene, _ in islice(draw_scenes(3), count)]
+    return [texts.write_caption(scene) for scene, _ in islice(draw_scenes(3), count)]
 
 
 @pytest.mark.parametrize("text", [*GOOD, *_demo_captions(30)])

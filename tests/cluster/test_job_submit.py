@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from s4v_core.demo.shards import write_scenes
+from s4v_core.demo.scene_files import write_scenes
 from s4v_core.demo.shipped import CAPTIONER
 from tests.cluster.head import BIN, head_node
 from tests.flow.oracle import check_rows

@@ -16,7 +16,7 @@ import s3fs
 import yaml
 from moto.server import ThreadedMotoServer
 
-from s4v_core.demo.shards import write_lessons, write_scenes
+from s4v_core.demo.scene_files import write_lessons, write_scenes
 from s4v_core.demo.shipped import CAPTIONER
 from s4v_core.training.worker.checkpoints import complete_checkpoints
 from s4v_core.training.worker.step_metrics import read_metrics

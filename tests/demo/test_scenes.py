@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from s4v_core.demo import texts
-from s4v_core.demo.scenes import COLOURS, PLACES, SIDE_PX, Scene, Shape, draw_scenes, imagine
-from s4v_core.demo.score import score
-from s4v_core.demo.shards import write_lessons, write_scenes
+from s4v_core.demo.scene_files import write_lessons, write_scenes
+from s4v_core.demo.scenes import COLOURS, PLACES, SIDE_PX, Scene, Shape, draw_scenes, invent_scene
+from s4v_core.demo.score import score_captions
 
 
 def test_a_seed_gives_the_same_shards(tmp_path: Path) -> None:
@@ -24,7 +24,7 @@ def test_a_seed_gives_the_same_shards(tmp_path: Path) -> None:
 def test_a_caption_says_what_is_painted_where() -> None:
     for scene, image in islice(draw_scenes(7), 20):
         pixels = np.asarray(image).astype(int)
-        said = texts.attributes(texts.caption(scene))
+        said = texts.read_attributes(texts.write_caption(scene))
         for shape in scene.shapes:
             x, y = (int(p * SIDE_PX) for p in PLACES[shape.place])
             middle = pixels[y - 3 : y + 4, x - 3 : x + 4].mean(axis=(0, 1))
@@ -35,15 +35,15 @@ def test_a_caption_says_what_is_painted_where() -> None:
 
 def test_every_attribute_is_drawn() -> None:
     chance = random.Random(0)
-    scenes = [imagine(chance) for _ in range(300)]
+    scenes = [invent_scene(chance) for _ in range(300)]
     assert {len(scene.shapes) for scene in scenes} == {1, 2, 3, 4}
     assert len({(s.size, s.colour, s.shape, s.place) for x in scenes for s in x.shapes}) == 144
 
 
 def test_brief_captions_and_answers_are_exact() -> None:
     scene = Scene("grey", (Shape("small", "orange", "circle", "top left"),))
-    assert texts.brief_caption(scene) == "An orange circle."
-    said = dict(texts.questions(scene, random.Random(0)))
+    assert texts.write_brief_caption(scene) == "An orange circle."
+    said = dict(texts.write_questions(scene, random.Random(0)))
     assert said["How many shapes are there?"] == "One."
     assert said["What is at the top left?"] == "A small orange circle."
 
@@ -51,7 +51,7 @@ def test_brief_captions_and_answers_are_exact() -> None:
 def test_one_wrong_word_is_one_wrong_attribute() -> None:
     right = "The image shows one shape on a grey background. At the top left is a small red square."
     wrong = right.replace("square", "circle")
-    found = score([(right, right), (right, wrong), (right, "")])
+    found = score_captions([(right, right), (right, wrong), (right, "")])
     assert (found.scenes, found.exact, found.attributes, found.right) == (3, 1, 12, 7)
 
 

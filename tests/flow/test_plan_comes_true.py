@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from s4v_core.demo.shards import write_scenes
+from s4v_core.demo.scene_files import write_scenes
 from s4v_core.demo.shipped import CAPTIONER
 from tests.conftest import SHARED_DATA, photo, write_tar
 from tests.flow.oracle import planned_and_found

@@ -16,7 +16,7 @@ from s4v_core.captioning.job import CaptionJob
 from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.engines.settings import EngineSettings
 from s4v_core.errors import EngineError
-from s4v_core.model.folder import read_facts
+from s4v_core.model.checkpoint_facts import read_facts
 from s4v_core.recipes import CAPTION
 from s4v_core.runs.outcome import DONE
 from tests.conftest import SHARED_DATA, write_tar

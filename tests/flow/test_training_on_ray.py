@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="module")
 def lessons(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from s4v_core.demo.shards import write_lessons
+    from s4v_core.demo.scene_files import write_lessons
 
     folder = tmp_path_factory.mktemp("world") / "lessons"
     write_lessons(folder, 400, seed=3)

@@ -13,10 +13,10 @@ import torch
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from s4v_core import chat
-from s4v_core.demo.shards import write_lessons
-from s4v_core.demo.texts import corpus
-from s4v_core.model.builders import build_tokenizer, sharegpt4v_7b_config
-from s4v_core.model.checkpoint import export_checkpoint
+from s4v_core.demo.scene_files import write_lessons
+from s4v_core.demo.texts import build_corpus
+from s4v_core.model.builders import build_sharegpt4v_7b_config, build_tokenizer
+from s4v_core.model.checkpoint_export import export_checkpoint
 from s4v_core.model.processor import build_processor
 from s4v_core.training.run import check_stage, prepare_run
 from s4v_core.training.stage import Learning, TrainStage
@@ -34,7 +34,7 @@ ALL_LEARNS_GB = 130
 
 def write_random(folder: Path, config: LlavaConfig, device: str) -> None:
     """A checkpoint of this shape whose tokenizer knows the demo's texts."""
-    tokenizer = build_tokenizer(corpus(), 504)
+    tokenizer = build_tokenizer(build_corpus(), 504)
     image_id = tokenizer.convert_tokens_to_ids(chat.IMAGE)
     config.image_token_index = config.image_token_id = image_id
     config.pad_token_id = config.text_config.pad_token_id = tokenizer.pad_token_id
@@ -89,7 +89,7 @@ def test_twenty_steps_of_the_7b_shape(
     gpu = torch.cuda.get_device_properties(0)
     whole = gpu.total_memory > ALL_LEARNS_GB * 1e9
     learning = Learning(vision_from=12, language=whole)
-    steps = measure(tmp_path, sharegpt4v_7b_config(), "cuda", learning)
+    steps = measure(tmp_path, build_sharegpt4v_7b_config(), "cuda", learning)
     seconds = sum(m.step_s for m in steps)
     utilisation = sum((m.mfu or 0) * m.step_s for m in steps) / seconds
     said = (

@@ -1,6 +1,6 @@
-"""Sixty and more kinds of image files, good, damaged and hostile, made on the spot, five of each.
+"""Generates over sixty kinds of image files, five of each: good, damaged and hostile ones.
 
-Each kind has the ends that it may have: ok, or one of some reasons.
+Each kind lists its allowed outcomes: ok, or some reasons.
 """
 
 import gzip
@@ -26,8 +26,11 @@ PER_KIND = 5
 
 @dataclass(frozen=True)
 class Kind:
-    """Attributes:
-    ends: What may come of it; a reason counts by what stands before its colon.
+    """One kind of image files.
+
+    Attributes:
+        make: Makes a file of this kind.
+        ends: Allowed outcomes: "ok", and reasons without the part after their colon.
     """
 
     make: Make
@@ -35,7 +38,7 @@ class Kind:
 
 
 def corpus() -> Iterator[tuple[str, bytes, tuple[str, ...]]]:
-    """Name, bytes and allowed ends of every file; the same every time."""
+    """Yield name, bytes and allowed outcomes of every file; the same every time."""
     for name, kind in KINDS.items():
         chance = random.Random(name)
         for number in range(PER_KIND):
@@ -71,7 +74,7 @@ def _cut(kind: str, share: float, **options: object) -> Make:
 
 
 def _flipped(kind: str, share: float, **options: object) -> Make:
-    """Bits turned over anywhere."""
+    """Flip bits at random places."""
 
     def make(chance: random.Random) -> bytes:
         data = bytearray(_saved(_image(chance, size=(200, 150)), kind, **options))
@@ -128,7 +131,7 @@ def _bad_crc(chance: random.Random) -> bytes:
 
 
 def _jpeg_sized(width: int, height: int) -> Make:
-    """The header says another size than the picture has."""
+    """Make a JPEG whose header gives a wrong size."""
 
     def make(chance: random.Random) -> bytes:
         data = bytearray(_saved(_image(chance), "JPEG"))
@@ -147,7 +150,7 @@ def _zip(chance: random.Random) -> bytes:
 
 
 def _bomb_text(name: bytes) -> Make:
-    """A small chunk that unpacks to 64 MB."""
+    """Make a PNG with a small chunk that unpacks to 64 MB."""
     packed = zlib.compress(bytes(64 << 20), 9)
     body = b"a\0\0" + packed
     rows = zlib.compress(b"".join(b"\0" + bytes(3 * 8) for _ in range(8)))

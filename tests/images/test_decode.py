@@ -63,7 +63,7 @@ def test_sixteen_bits_are_shifted_and_not_clipped(decoder: GuardedDecoder) -> No
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_what_is_transparent_becomes_white(decoder: GuardedDecoder, mode: str) -> None:
+def test_transparent_pixels_become_white(decoder: GuardedDecoder, mode: str) -> None:
     image = Image.new("RGBA", (20, 20), (255, 0, 0, 0))
     image.paste((0, 0, 255, 255), (0, 0, 10, 20))
     saved = _encoded(image.convert(mode)) if mode != "P" else _encoded(image.quantize())
@@ -173,7 +173,7 @@ def test_a_jpeg_unpacked_at_reduced_scale_looks_the_same() -> None:
     ],
     ids=range(14),
 )
-def test_what_cannot_be_decoded_has_a_fixed_reason(
+def test_a_file_that_cannot_be_decoded_has_a_fixed_reason(
     decoder: GuardedDecoder, data: bytes, reason: str
 ) -> None:
     assert decoder.decode(data) == Refused(reason)
@@ -230,7 +230,7 @@ def test_the_largest_image_allowed_stays_within_the_memory_limit(mode: str) -> N
     assert peak_mib < 700
 
 
-# Why a file of each category may be refused; a file that decodes is right in every category.
+# Allowed reasons for each category. A file that decodes is right in every category.
 REASONS = {
     "truncated": ("truncated", "format_denied"),
     "bomb": ("too_many_pixels", "format_denied", "decode_failed"),

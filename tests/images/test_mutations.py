@@ -1,4 +1,4 @@
-"""Images with bits turned, bytes moved and ends cut, by the thousand: each is a row or a reason."""
+"""Thousands of images with flipped, moved or missing bytes: each is a picture or a reason."""
 
 import logging
 import random
@@ -13,14 +13,14 @@ from tests.images.corpus import KINDS
 
 LIMIT_S = 5
 SMALL = 20_000
-"""Bytes of the images that are mutated: large ones take long, and their damage is the same."""
+"""Largest image in bytes that is mutated: large ones take longer and fail in the same ways."""
 
 log = logging.getLogger(__name__)
 
 
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("count", [2_000, pytest.param(100_000, marks=pytest.mark.faults)])
-def test_no_mutation_harms_who_decodes_it(count: int) -> None:
+def test_no_mutation_harms_the_decoder(count: int) -> None:
     chance = random.Random(count)
     seeds = [kind.make(chance) for kind in KINDS.values()]
     seeds = [data for data in seeds if 0 < len(data) < SMALL]
@@ -28,7 +28,7 @@ def test_no_mutation_harms_who_decodes_it(count: int) -> None:
     decoder = GuardedDecoder(DecodeConfig(deadline_s=LIMIT_S), Framing("crop", 32))
     ends, children, slowest = Counter[str](), set[int](), 0.0
     for _ in range(count):
-        data = mutated(chance.choice(seeds), chance)
+        data = mutate(chance.choice(seeds), chance)
         started = time.monotonic()
         found = decoder.decode(data)
         slowest = max(slowest, time.monotonic() - started)
@@ -42,8 +42,8 @@ def test_no_mutation_harms_who_decodes_it(count: int) -> None:
     assert slowest < LIMIT_S
 
 
-def mutated(data: bytes, chance: random.Random) -> bytes:
-    """Between one bit and one byte in a hundred changed; one time in four also cut or spliced."""
+def mutate(data: bytes, chance: random.Random) -> bytes:
+    """Flip from one bit up to one byte in a hundred, and one time in four also cut or splice."""
     found = bytearray(data)
     for _ in range(max(1, int(len(found) * 10 ** chance.uniform(-4, -2)))):
         found[chance.randrange(len(found))] ^= 1 << chance.randrange(8)

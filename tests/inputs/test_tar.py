@@ -117,7 +117,7 @@ def test_a_gzip_bomb_ends_the_shard() -> None:
     assert "gzip_bomb" in _kinds(index_tar_gz(io.BytesIO(bomb)))
 
 
-def test_what_is_no_tar_is_said_to_be_none() -> None:
+def test_a_file_that_is_no_tar_is_named_so() -> None:
     assert _kinds(_index(b"<html>404</html>" * 100))[:1] == ["not_a_tar"]
     assert _kinds(_index(b"")) == ["not_a_tar"]
 

@@ -1,7 +1,7 @@
-"""LLaVA-1.5 once more, in plain tensor arithmetic on the original checkpoint's names.
+"""A second implementation of LLaVA-1.5, in plain tensor arithmetic on the original names.
 
-Written from the architecture's description (CLIP ViT up to the layer before the last, two-layer
-projector, Llama), not from the code under test.
+Written from the description of the architecture (CLIP ViT up to the layer before the last, a
+two-layer projector, Llama) and not from the code under test.
 """
 
 import torch
@@ -20,11 +20,11 @@ def reference_logits(
     """Logits of shape (tokens, vocabulary).
 
     Args:
-        ids: Token ids; None is the place of the image.
-        pixels: Normalised, (1, 3, side, side).
-        heads: Attention heads of the tower and of the language model.
+        ids: Token ids; None marks the place of the image.
+        pixels: Normalised pixels of shape (1, 3, side, side).
+        heads: Numbers of attention heads of the tower and of the language model.
     """
-    image = _projected(main, _tower(tower, pixels, heads[0]))
+    image = _project(main, _tower(tower, pixels, heads[0]))
     table = main["model.embed_tokens.weight"]
     rows = [image if token is None else table[token][None] for token in ids]
     return _llama(main, torch.cat(rows), heads[1])
@@ -47,7 +47,7 @@ def _tower(weights: Weights, pixels: torch.Tensor, heads: int) -> torch.Tensor:
     return x[1:]
 
 
-def _projected(w: Weights, x: torch.Tensor) -> torch.Tensor:
+def _project(w: Weights, x: torch.Tensor) -> torch.Tensor:
     x = _linear(w, "model.mm_projector.0", x)
     return _linear(w, "model.mm_projector.2", 0.5 * x * (1 + torch.erf(x / 2**0.5)))
 
@@ -58,7 +58,7 @@ def _llama(w: Weights, x: torch.Tensor, heads: int) -> torch.Tensor:
         at = f"model.layers.{n}."
         y = _rms(x) * w[at + "input_layernorm.weight"]
         q, k, v = (_linear(w, f"{at}self_attn.{part}_proj", y) for part in "qkv")
-        q, k = _rotated(q, heads), _rotated(k, heads)
+        q, k = _rotate(q, heads), _rotate(k, heads)
         x = x + _linear(w, at + "self_attn.o_proj", _attention(q, k, v, heads, causal=True))
         y = _rms(x) * w[at + "post_attention_layernorm.weight"]
         gate = _linear(w, at + "mlp.gate_proj", y)
@@ -81,7 +81,7 @@ def _attention(
     return torch.cat(out, dim=1)
 
 
-def _rotated(x: torch.Tensor, heads: int, theta: float = 10_000.0) -> torch.Tensor:
+def _rotate(x: torch.Tensor, heads: int, theta: float = 10_000.0) -> torch.Tensor:
     tokens, width = x.shape[0], x.shape[1] // heads
     speeds = theta ** (-torch.arange(0, width, 2) / width)
     angles = torch.arange(tokens)[:, None] * speeds

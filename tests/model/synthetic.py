@@ -12,7 +12,7 @@ from tests.model.untrained import untrained_config, untrained_tokenizer
 
 
 def write_original(folder: Path) -> Path:
-    """A tiny checkpoint in the original layout: two .bin shards, the tower in its own folder."""
+    """Write a tiny checkpoint in the original layout: two .bin files, and the tower in a folder."""
     (folder / "vision_tower").mkdir(parents=True)
     tokenizer = untrained_tokenizer()
     config = untrained_config(tokenizer)

@@ -7,7 +7,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from s4v_core.errors import ConfigError
 from s4v_core.images.policy import Framing
-from s4v_core.model.folder import read_facts
+from s4v_core.model.checkpoint_facts import read_facts
 from tests.model.untrained import build_untrained
 
 
@@ -61,7 +61,7 @@ def test_facts_come_from_the_folder(checkpoint: Path, tmp_path: Path) -> None:
         ({"model_type": "llama"}, "takes no images"),
     ],
 )
-def test_what_is_no_vision_checkpoint_is_one_sentence(
+def test_a_folder_without_a_vision_checkpoint_is_refused_in_one_sentence(
     tmp_path: Path, make: dict[str, str] | None, sentence: str
 ) -> None:
     folder = tmp_path / "model"

@@ -1,4 +1,4 @@
-"""Conversion of a synthetic original checkpoint: there and back, and against a reference."""
+"""Conversion of a synthetic original checkpoint in both directions, compared with a reference."""
 
 import json
 import subprocess
@@ -12,10 +12,8 @@ from transformers import LlavaForConditionalGeneration
 
 from s4v_core.errors import InputError
 from s4v_core.model import conversion
-from s4v_core.model.names import (
-    disk_name_of_original,
-)
-from s4v_core.model.shards import ShardWriter, read_tensors
+from s4v_core.model.names import disk_name_of_original
+from s4v_core.model.weight_files import WeightWriter, read_tensors
 from tests.model.reference import reference_logits
 from tests.model.synthetic import write_original
 
@@ -85,10 +83,10 @@ def test_logits_equal_those_of_a_reference_that_reads_the_original_names(
 
 def test_added_rows_stay_near_the_mean_and_old_ones_are_untouched() -> None:
     table = torch.randn(500, 32) * 3 + 7
-    grown = conversion.grown_rows(table, 512)
+    grown = conversion.append_rows(table, 512)
     assert torch.equal(grown[:500], table)
     assert (grown[500:] - table.mean(dim=0)).abs().max() < 0.1
-    assert torch.equal(grown, conversion.grown_rows(table, 512))
+    assert torch.equal(grown, conversion.append_rows(table, 512))
 
 
 def test_a_missing_tower_is_named_and_not_replaced_by_another(
@@ -111,7 +109,7 @@ def test_a_pickle_that_runs_code_is_refused(original: Path, tmp_path: Path) -> N
 
 
 def test_a_large_model_is_written_in_files_with_an_index(tmp_path: Path) -> None:
-    writer = ShardWriter(tmp_path / "model", shard_bytes=1000)
+    writer = WeightWriter(tmp_path / "model", file_bytes=1000)
     tensors = {f"t{n}": torch.full((100,), float(n)) for n in range(7)}
     for name, tensor in tensors.items():
         writer.add(name, tensor)

@@ -1,21 +1,21 @@
-"""Which of ShareGPT4V-7B's parameters learn, by stage and first vision block; on meta."""
+"""Which parameters of ShareGPT4V-7B learn, by stage and first vision block, on the meta device."""
 
 import pytest
 import torch
 from transformers import LlavaForConditionalGeneration
 
-from s4v_core.model.builders import sharegpt4v_7b_config
-from s4v_core.model.learning import count_learning, let_learn
+from s4v_core.model.builders import build_sharegpt4v_7b_config
+from s4v_core.model.learning import count_learning, set_learning
 from s4v_core.recipes import CAPTIONER, FINETUNE, PRETRAIN
 
 LANGUAGE, PROJECTOR = 6_738_939_904, 20_979_712
-"""With 32,064 rows of vocabulary: 524,288 more than Vicuna-7B."""
+"""Parameters with 32,064 vocabulary rows: the language model has 524,288 more than Vicuna-7B."""
 
 
 @pytest.fixture(scope="module")
 def model() -> LlavaForConditionalGeneration:
     with torch.device("meta"):
-        return LlavaForConditionalGeneration(sharegpt4v_7b_config())
+        return LlavaForConditionalGeneration(build_sharegpt4v_7b_config())
 
 
 def test_the_shape_is_that_of_sharegpt4v_7b(model: LlavaForConditionalGeneration) -> None:
@@ -32,7 +32,7 @@ def test_the_shape_is_that_of_sharegpt4v_7b(model: LlavaForConditionalGeneration
 def test_vision_blocks_learn_from_the_named_one_up_to_the_features(
     model: LlavaForConditionalGeneration, start: int | None, learns: int
 ) -> None:
-    let_learn(model, start, vision_stem=False, projector=True, language=True)
+    set_learning(model, start, vision_stem=False, projector=True, language=True)
     counts = {name: learning for name, (learning, _) in count_learning(model).items()}
     assert counts == {
         "vision_stem": 0,
@@ -54,7 +54,7 @@ def test_vision_blocks_learn_from_the_named_one_up_to_the_features(
 def test_every_parameter_of_a_stage_learns_or_not(
     model, stage, stem, lower, upper, unused, projector, language
 ) -> None:
-    let_learn(model, **stage.learning.model_dump())
+    set_learning(model, **stage.learning.model_dump())
     expected = {
         "embeddings.": stem,
         "pre_layrnorm.": stem,

@@ -1,4 +1,4 @@
-"""Checkpoints in a store: looked at without their weights, and brought to a node once."""
+"""Checkpoints in a store: facts are read without the weights, and a node fetches them once."""
 
 import logging
 import os
@@ -17,11 +17,11 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from s4v_core import storage
-from s4v_core.checkpoints import SETTINGS, WEIGHTS, locate
+from s4v_core.checkpoints import SETTINGS, WEIGHTS, locate_checkpoint
 from s4v_core.engines.choice import build_engine, choose_engine
 from s4v_core.engines.settings import EngineSettings
 from s4v_core.errors import ConfigError, EngineError
-from s4v_core.model.folder import read_facts
+from s4v_core.model.checkpoint_facts import read_facts
 from tests.model.untrained import build_untrained
 
 ALL = (*SETTINGS, *WEIGHTS)
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class _Forbidden(MemoryFileSystem):
-    """Lists what there is and gives nothing out."""
+    """A store that lists its files but refuses to send them."""
 
     protocol = "forbidden"
     store: dict[str, Any] = {}  # noqa: RUF012 - as its parent has it
@@ -46,7 +46,7 @@ class _Unlisted(MemoryFileSystem):
 
 
 class _Vast(MemoryFileSystem):
-    """Says that every file has an exbibyte."""
+    """A store that reports a size of one exbibyte for every file."""
 
     protocol = "vast"
     store: dict[str, Any] = {}  # noqa: RUF012 - as its parent has it
@@ -73,7 +73,7 @@ def _put(folder: Path, uri: str) -> str:
 
 @pytest.fixture
 def stored(bucket: str, checkpoint: Path) -> str:
-    """The untrained checkpoint in S3, among things that are no part of it."""
+    """The untrained checkpoint in S3, next to files that do not belong to it."""
     storage.replace(f"{bucket}/models/untrained/optimizer.pt", b"not wanted")
     storage.replace(f"{bucket}/models/untrained/older/model.safetensors", b"not wanted")
     return _put(checkpoint, f"{bucket}/models/untrained")
@@ -103,11 +103,11 @@ def test_the_same_files_elsewhere_have_the_same_revision(
 ) -> None:
     again = _put(checkpoint, f"{bucket}/models/copy")
     assert read_facts(again).revision == read_facts(stored).revision
-    assert locate(again, ALL)[0] != locate(stored, ALL)[0]
+    assert locate_checkpoint(again, ALL)[0] != locate_checkpoint(stored, ALL)[0]
 
 
 def test_a_folder_by_its_uri_is_that_folder(checkpoint: Path) -> None:
-    assert locate(f"file://{checkpoint}") == (checkpoint, None)
+    assert locate_checkpoint(f"file://{checkpoint}") == (checkpoint, None)
     assert read_facts(f"file://{checkpoint}") == read_facts(str(checkpoint))
 
 
@@ -115,7 +115,7 @@ def test_eight_that_ask_together_fetch_the_weights_once(
     stored: str, checkpoint: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "werkzeug"), ThreadPoolExecutor(8) as engines:
-        found = list(engines.map(lambda _: locate(stored, ALL)[0], range(8)))
+        found = list(engines.map(lambda _: locate_checkpoint(stored, ALL)[0], range(8)))
     asked = [line for line in caplog.messages if '"GET' in line and "model.safetensors" in line]
     assert len(asked) == 1
     assert len(set(found)) == 1
@@ -125,10 +125,10 @@ def test_eight_that_ask_together_fetch_the_weights_once(
 def test_a_replaced_checkpoint_is_fetched_anew_and_refused_in_mid_run(
     stored: str, tmp_path: Path
 ) -> None:
-    facts, old = read_facts(stored), locate(stored, ALL)[0]
+    facts, old = read_facts(stored), locate_checkpoint(stored, ALL)[0]
     build_untrained(tmp_path / "new", seed=1)
     _put(tmp_path / "new", stored)  # the same names and sizes
-    new, revision = locate(stored, ALL)
+    new, revision = locate_checkpoint(stored, ALL)
     assert revision == read_facts(stored).revision != facts.revision
     assert _same(new, tmp_path / "new")
     assert not _same(old, tmp_path / "new")
@@ -139,18 +139,18 @@ def test_a_replaced_checkpoint_is_fetched_anew_and_refused_in_mid_run(
 
 
 def test_a_copy_that_lost_a_file_is_fetched_anew(stored: str, checkpoint: Path) -> None:
-    folder, _ = locate(stored, ALL)
+    folder, _ = locate_checkpoint(stored, ALL)
     (folder / "model.safetensors").unlink()
-    assert _same(locate(stored, ALL)[0], checkpoint)
+    assert _same(locate_checkpoint(stored, ALL)[0], checkpoint)
     (folder / "config.json").write_text("{")
-    assert _same(locate(stored, ALL)[0], checkpoint)
+    assert _same(locate_checkpoint(stored, ALL)[0], checkpoint)
 
 
 def test_a_fetch_that_was_killed_leaves_nothing_that_looks_whole(
     stored: str, checkpoint: Path, scratch: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "counts").mkdir()
-    code = f"from s4v_core.checkpoints import locate; locate({stored!r}, {ALL!r})"
+    code = f"from s4v_core import checkpoints; checkpoints.locate_checkpoint({stored!r}, {ALL!r})"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ
@@ -160,7 +160,7 @@ def test_a_fetch_that_was_killed_leaves_nothing_that_looks_whole(
     )
     assert done.returncode == -signal.SIGKILL
     assert [path.name[0] for path in scratch.iterdir()] == [".", "."]  # the lock, a part
-    assert _same(locate(stored, ALL)[0], checkpoint)
+    assert _same(locate_checkpoint(stored, ALL)[0], checkpoint)
     assert not list(scratch.glob(".*.partial"))
 
 
@@ -210,12 +210,12 @@ def _settings_alone(bucket: str, checkpoint: Path) -> str:
     ],
     ids=["nothing", "bucket", "images", "file", "settings", "list", "get", "disk", "scheme"],
 )
-def test_what_cannot_be_used_is_one_sentence(
+def test_an_unusable_checkpoint_is_refused_in_one_sentence(
     place: Callable[[str, Path], str], sentence: str, bucket: str, checkpoint: Path, scratch: Path
 ) -> None:
     started = time.monotonic()
-    with pytest.raises(ConfigError, match=sentence) as told:
+    with pytest.raises(ConfigError, match=sentence) as refusal:
         read_facts(place(bucket, checkpoint))
     assert time.monotonic() - started < 10
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(refusal.value)
     assert not list(scratch.rglob("*.json"))

@@ -1,6 +1,6 @@
 """A LLaVA-1.5 checkpoint of under a million parameters with random weights and its own tokenizer.
 
-Every part of the path is real, the captions are noise. Built in a second from a seed.
+It uses the same code as a real model, but its captions are noise. Building it takes a second.
 """
 
 from pathlib import Path
@@ -9,8 +9,8 @@ import torch
 from transformers import LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from s4v_core import chat, prompts
-from s4v_core.model.builders import Shape, build_tokenizer, small_config
-from s4v_core.model.checkpoint import export_checkpoint
+from s4v_core.model.builders import Shape, build_small_config, build_tokenizer
+from s4v_core.model.checkpoint_export import export_checkpoint
 from s4v_core.model.processor import build_processor
 
 IMAGE_PX = 56
@@ -29,7 +29,7 @@ def build_untrained(folder: Path, seed: int = 0) -> None:
     model = LlavaForConditionalGeneration(untrained_config(tokenizer)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            # Wide enough that the picture, and not the position alone, decides the next token.
+            # Large enough that the next token depends on the picture and not only on the position.
             if parameter.dim() > 1:
                 parameter.normal_(std=1.5 / parameter.shape[-1] ** 0.5)
     processor = build_processor(tokenizer, IMAGE_PX, PATCH_PX, pad=False)
@@ -37,12 +37,12 @@ def build_untrained(folder: Path, seed: int = 0) -> None:
 
 
 def untrained_config(tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
-    """16 image tokens, three vision blocks of which the last is not used."""
+    """Config with 16 image tokens and three vision blocks, of which the last is not used."""
     vision, text = Shape(64, 128, 3, 2), Shape(128, 256, 2, 4)
-    return small_config(tokenizer, IMAGE_PX, PATCH_PX, vision, text)
+    return build_small_config(tokenizer, IMAGE_PX, PATCH_PX, vision, text)
 
 
 def untrained_tokenizer() -> PreTrainedTokenizerFast:
-    """Knows some words of the caption prompt and of scenes."""
+    """A tokenizer that knows some words of the caption prompt and of scenes."""
     texts = [chat.VICUNA_V1.render(prompts.CAPTION).replace(chat.IMAGE, ""), _SCENES]
     return build_tokenizer(texts * 4, vocabulary=512)

@@ -10,9 +10,9 @@ from typing import Any
 from PIL import Image
 
 from s4v_core import chat, prompts
-from s4v_core.images.decode import decode
+from s4v_core.images.decoding import decode_image
 from s4v_core.images.policy import DecodeConfig, Decoded
-from s4v_core.model.folder import read_facts
+from s4v_core.model.checkpoint_facts import read_facts
 from tests.perf.vllm_pass import ENGINE, TOKENS, Report, Watched
 
 
@@ -61,6 +61,6 @@ class Bare(Watched):
 
 
 def _framed(image: bytes, framing: Any) -> Image.Image:
-    found = decode(image, DecodeConfig(), framing)
+    found = decode_image(image, DecodeConfig(), framing)
     assert isinstance(found, Decoded)
     return Image.frombytes("RGB", (found.pixel_width, found.pixel_height), found.pixels)

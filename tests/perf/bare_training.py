@@ -16,9 +16,9 @@ import torch
 from transformers import LlavaForConditionalGeneration
 
 from ray_jobs.command_line import parse
-from s4v_core.checkpoints import locate
+from s4v_core.checkpoints import locate_checkpoint
 from s4v_core.images.policy import Framing
-from s4v_core.model.learning import let_learn
+from s4v_core.model.learning import set_learning
 from s4v_core.recipes import FINETUNE
 from s4v_core.training.assignment import Run
 from s4v_core.training.data.collation import MicroBatch
@@ -95,7 +95,7 @@ def _reader(run: Run) -> StepReader:
 
 def _sharded(run: Run, world: World) -> Step:
     job = run.job
-    folder, _ = locate(run.model)
+    folder, _ = locate_checkpoint(run.model)
     return build_sharded(
         folder, job.learning, world.mesh, torch.float32, job.activation_checkpointing
     )
@@ -104,7 +104,7 @@ def _sharded(run: Run, world: World) -> Step:
 def _plain(run: Run) -> Step:
     learning = run.job.learning
     model = LlavaForConditionalGeneration.from_pretrained(run.model, dtype=torch.float32).train()
-    let_learn(
+    set_learning(
         model, learning.vision_from, learning.vision_stem, learning.projector, learning.language
     )
     if run.job.activation_checkpointing:

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from transformers import LlavaForConditionalGeneration
 
-from s4v_core.model.builders import Shape, small_config
-from s4v_core.model.checkpoint import export_checkpoint
+from s4v_core.model.builders import Shape, build_small_config
+from s4v_core.model.checkpoint_export import export_checkpoint
 from s4v_core.model.processor import build_processor
 from tests.model.untrained import untrained_tokenizer
 
@@ -38,7 +38,7 @@ def _build(folder: Path, image_px: int, vision: Shape, text: Shape, seed: int) -
     """Writes the checkpoint to `folder`; the same seed gives the same weights."""
     tokenizer = untrained_tokenizer()
     torch.manual_seed(seed)
-    config = small_config(tokenizer, image_px, PATCH_PX, vision, text)
+    config = build_small_config(tokenizer, image_px, PATCH_PX, vision, text)
     model = LlavaForConditionalGeneration(config).eval()
     processor = build_processor(tokenizer, image_px, PATCH_PX, pad=False)
     export_checkpoint(model, processor, folder)

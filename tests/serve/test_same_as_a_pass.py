@@ -8,7 +8,7 @@ import pytest
 
 from s4v_core.captioning.caption_pass import run_pass
 from s4v_core.captioning.job import CaptionJob
-from s4v_core.demo.shards import write_scenes
+from s4v_core.demo.scene_files import write_scenes
 from s4v_core.demo.shipped import CAPTIONER
 from s4v_core.engines.sampling import SamplingConfig
 from tests.flow.oracle import check_rows

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from s4v_core.model.builders import sharegpt4v_7b_config
+from s4v_core.model.builders import build_sharegpt4v_7b_config
 from s4v_core.recipes import FINETUNE, PAPER_MEMORY_GB, PRETRAIN, PUBLISHED_UTILISATION
 from s4v_core.training.estimate.flops import peak_flops
 from s4v_core.training.estimate.forecast import Published, forecast
@@ -12,7 +12,7 @@ from s4v_core.training.estimate.shapes import shape_of
 from s4v_core.training.schedule import learning_rate, warmup_steps
 from s4v_core.training.stage import Optimiser
 
-SHAPE = shape_of(sharegpt4v_7b_config())
+SHAPE = shape_of(build_sharegpt4v_7b_config())
 
 
 def test_operations_of_the_paper_models_sample() -> None:

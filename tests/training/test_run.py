@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import LlavaForConditionalGeneration
 
 from s4v_core.errors import ConfigError, InputError, S4VError
-from s4v_core.model.checkpoint import export_checkpoint
+from s4v_core.model.checkpoint_export import export_checkpoint
 from s4v_core.model.processor import build_processor
 from s4v_core.training import run as run_module
 from s4v_core.training.run import check_stage, prepare_run, run_stage

@@ -18,7 +18,7 @@ def encode(
     template: chat.Template, *turns: tuple[str, str], image: int | None = 0, most: int = 999
 ):
     encoder = Encoder(TOKENIZER, IMAGE_ID, image_tokens=16, max_tokens=most)
-    return encoder.encode(template.pieces(turns, () if image is None else (image,)))
+    return encoder.encode(template.build_pieces(turns, () if image is None else (image,)))
 
 
 def marked(encoded: Encoded) -> str:

@@ -89,10 +89,10 @@ def encode_sample(
 ) -> Encoded | str:
     """A conversation in tokens, or why it teaches nothing."""
     turns = conversation.turns
-    if not template.asks and (conversation.image is None or len(turns) != 1):
+    if not template.has_questions and (conversation.image is None or len(turns) != 1):
         return f"not_{template.name}"  # it has an image and one answer, and nothing else
     image_turns = () if conversation.image_turn is None else (conversation.image_turn,)
-    return encoder.encode(template.pieces(turns, image_turns))
+    return encoder.encode(template.build_pieces(turns, image_turns))
 
 
 def write_samples(

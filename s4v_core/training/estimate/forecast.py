@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
-from s4v_core.demo.texts import PHRASES, corpus
+from s4v_core.demo.texts import PHRASES, build_corpus
 from s4v_core.model.builders import (
     DEMO_VOCABULARY,
+    build_demo_config,
+    build_sharegpt4v_7b_config,
     build_tokenizer,
-    demo_config,
-    sharegpt4v_7b_config,
 )
-from s4v_core.model.learning import count_learning, let_learn
+from s4v_core.model.learning import count_learning, set_learning
 from s4v_core.training.estimate.flops import Shape, peak_flops
 from s4v_core.training.estimate.footprint import NOT_MODELLED, Load, Weights, footprint
 from s4v_core.training.estimate.shapes import shape_of
@@ -153,7 +153,7 @@ def _row(
     published: Published | None,
 ) -> Row:
     learning = job.learning
-    let_learn(model, vision_from, learning.vision_stem, learning.projector, learning.language)
+    set_learning(model, vision_from, learning.vision_stem, learning.projector, learning.language)
     counts = count_learning(model)
     learnt = sum(learns for learns, _ in counts.values())
     whole = sum(every for _, every in counts.values())
@@ -188,10 +188,15 @@ def _sharded_parts(model: LlavaForConditionalGeneration) -> list[torch.nn.Module
 
 def _config(job: TrainStage) -> tuple[LlavaConfig, str]:
     if job.model == NEW_DEMO:
-        return demo_config(build_tokenizer(corpus(), DEMO_VOCABULARY, PHRASES)), "the demo's shape"
+        return build_demo_config(
+            build_tokenizer(build_corpus(), DEMO_VOCABULARY, PHRASES)
+        ), "the demo's shape"
     if (Path(job.model) / "config.json").exists():
         return LlavaConfig.from_pretrained(job.model), job.model
-    return sharegpt4v_7b_config(), f"the shape of ShareGPT4V-7B ({job.model} is not there yet)"
+    return (
+        build_sharegpt4v_7b_config(),
+        f"the shape of ShareGPT4V-7B ({job.model} is not there yet)",
+    )
 
 
 def _line(label: str, cells: list[str]) -> str:

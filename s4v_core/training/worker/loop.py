@@ -13,7 +13,7 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from s4v_core import storage
-from s4v_core.checkpoints import SETTINGS, WEIGHTS, locate
+from s4v_core.checkpoints import SETTINGS, WEIGHTS, locate_checkpoint
 from s4v_core.errors import TrainingError
 from s4v_core.images.policy import Framing
 from s4v_core.training.assignment import Run
@@ -69,7 +69,7 @@ class _Worker:
         dtype = torch.bfloat16 if _precision(job, world) == "bf16" else torch.float32
         torch.set_float32_matmul_precision("high")  # tf32 on GPUs, as the original
         with storage.patience(storage.UNIT_PATIENCE_S):
-            folder, _ = locate(run.model, (*SETTINGS, *WEIGHTS))
+            folder, _ = locate_checkpoint(run.model, (*SETTINGS, *WEIGHTS))
         self.step = build_sharded(
             folder, job.learning, world.mesh, dtype, job.activation_checkpointing
         )

@@ -17,7 +17,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from s4v_core.errors import ConfigError
-from s4v_core.model.learning import let_learn
+from s4v_core.model.learning import set_learning
 from s4v_core.model.names import disk_name_of_memory
 from s4v_core.training.stage import Learning
 from s4v_core.training.worker.step import Step
@@ -42,7 +42,7 @@ def build_sharded(
     with torch.device("meta"):
         model = LlavaForConditionalGeneration(config)
     model.float().train()
-    let_learn(
+    set_learning(
         model,
         learning.vision_from,
         learning.vision_stem,

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import LlavaForConditionalGeneration
 
-from s4v_core.model.learning import used_blocks
+from s4v_core.model.learning import count_used_blocks
 from s4v_core.training.data.tokens import IGNORED
 
 HEAD_CHUNK = 1024
@@ -52,7 +52,7 @@ class Step(nn.Module):
         assert model.config.vision_feature_select_strategy == "default", "the class token is cut"
         model.lm_head.__class__ = LossHead
         self.model = model
-        self._used_blocks = used_blocks(model)
+        self._used_blocks = count_used_blocks(model)
 
     def forward(
         self,

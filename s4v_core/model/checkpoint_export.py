@@ -1,7 +1,7 @@
-"""Checkpoints on disk: the one function that writes them.
+"""Writes a model as a checkpoint folder with tensor names that transformers and vLLM both load.
 
-Written with the names that transformers and vLLM both load; a model built from a config and saved
-by transformers itself lacks the `vision_model` level, and vLLM refuses it.
+If a model was built from a config, transformers' own `save_pretrained` leaves out the
+`vision_model` level of the names, and vLLM refuses such a checkpoint.
 """
 
 from pathlib import Path
@@ -16,15 +16,15 @@ from s4v_core.model.names import disk_name_of_memory
 def export_checkpoint(
     model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder: Path
 ) -> None:
-    """Write `model` and `processor` as a folder that transformers and vLLM load."""
+    """Write `model` and `processor` to a folder that transformers and vLLM load."""
     folder.mkdir(parents=True, exist_ok=True)
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)
     model.generation_config.save_pretrained(folder)
     processor.save_pretrained(folder)
-    save_file(disk_names(model.state_dict()), folder / "model.safetensors", {"format": "pt"})
+    save_file(_rename_for_disk(model.state_dict()), folder / "model.safetensors", {"format": "pt"})
 
 
-def disk_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A state dict with the names that lie on disk; tensors are made contiguous."""
+def _rename_for_disk(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The state dict with its names on disk and contiguous tensors."""
     return {disk_name_of_memory(name): tensor.contiguous() for name, tensor in state.items()}

@@ -1,26 +1,26 @@
-"""What a caption pass needs to know of a checkpoint before anything is loaded. Reads JSON alone."""
+"""Facts about a checkpoint that a caption pass needs before it loads anything. Reads only JSON."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from s4v_core.checkpoints import fingerprint, locate
+from s4v_core.checkpoints import fingerprint, locate_checkpoint
 from s4v_core.errors import ConfigError
 from s4v_core.images.policy import Framing
 
 OWN_SIZE_PX = 1344
-"""Longest side for models that choose their own resolution; what they take is at most near it."""
+"""Longest side in pixels for models that choose their own resolution: about the most they use."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointFacts:
-    """Of one checkpoint.
+    """Facts about one checkpoint.
 
     Attributes:
         framing: How its processor frames pictures, so that CPU tasks can do it beforehand.
         template: Name in `chat.TEMPLATES`, or "model" for the checkpoint's own chat template.
-        revision: Commit of a hub model; else a hash that changes with the files.
+        revision: Commit of a hub model, else a hash that changes with the files.
     """
 
     framing: Framing
@@ -29,13 +29,13 @@ class CheckpointFacts:
 
 
 def read_facts(model: str) -> CheckpointFacts:
-    """Facts of a folder, of one in a store, or of a hub id. Fetches settings, and no weights.
+    """Read the facts of a local folder, a folder in a store, or a hub id. Fetches no weights.
 
     Raises:
         ConfigError: There is no such checkpoint, or it takes no images.
     """
-    folder, revision = locate(model)
-    config = _json(folder, "config.json")
+    folder, revision = locate_checkpoint(model)
+    config = _read_json(folder, "config.json")
     if not config:
         raise ConfigError(
             f"model: {model} holds no config.json; name a checkpoint folder or hub id"
@@ -43,13 +43,13 @@ def read_facts(model: str) -> CheckpointFacts:
     if "vision_config" not in config and "vision_tower" not in json.dumps(config):
         raise ConfigError(f"model: {model} takes no images (model_type {config.get('model_type')})")
     template = "vicuna_v1" if config.get("model_type") == "llava" else "model"
-    return CheckpointFacts(_framing(folder), template, revision or fingerprint(folder))
+    return CheckpointFacts(_read_framing(folder), template, revision or fingerprint(folder))
 
 
-def _framing(folder: Path) -> Framing:
-    """LLaVA-1.5 sees one square; other architectures get the picture and choose themselves."""
-    processor = _json(folder, "processor_config.json")
-    images = processor.get("image_processor") or _json(folder, "preprocessor_config.json")
+def _read_framing(folder: Path) -> Framing:
+    """LLaVA-1.5 takes one square; other architectures take the whole picture and resize it."""
+    processor = _read_json(folder, "processor_config.json")
+    images = processor.get("image_processor") or _read_json(folder, "preprocessor_config.json")
     kind = str(images.get("image_processor_type", ""))
     if not kind.startswith(("CLIPImageProcessor", "LlavaImageProcessor")):
         return Framing("fit", OWN_SIZE_PX)
@@ -60,7 +60,7 @@ def _framing(folder: Path) -> Framing:
     return Framing("pad" if images.get("do_pad") else "crop", int(side))
 
 
-def _json(folder: Path, name: str) -> dict[str, Any]:
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
     path = folder / name
     if not path.exists():
         return {}

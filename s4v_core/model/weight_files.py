@@ -1,4 +1,4 @@
-"""Tensors of a checkpoint one after the other, in and out: it may be larger than memory."""
+"""Reads and writes checkpoints tensor by tensor, because one may be larger than memory."""
 
 import json
 from collections.abc import Iterator
@@ -10,14 +10,14 @@ from safetensors.torch import save_file
 
 from s4v_core.errors import InputError
 
-SHARD_BYTES = 1 << 30
-"""Tensors that are held at the same time while writing; also the size of the files."""
+_FILE_BYTES = 1 << 30
+"""Size of a written file, and of the tensors that are held in memory while writing."""
 
 
 def read_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor of a checkpoint folder, file by file.
+    """Yield every tensor of a checkpoint folder with its name, file by file.
 
-    safetensors where there are any, else pickled `.bin` files, with `weights_only=True`.
+    Reads safetensors files if there are any, else pickled `.bin` files with `weights_only=True`.
 
     Raises:
         InputError: The folder holds no weights.
@@ -36,19 +36,19 @@ def read_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
         yield from torch.load(path, map_location="cpu", weights_only=True, mmap=True).items()
 
 
-class ShardWriter:
-    """Writes safetensors files of about SHARD_BYTES with an index, or one for a small model."""
+class WeightWriter:
+    """Writes safetensors files of about `file_bytes` with an index; a small model is one file."""
 
-    def __init__(self, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
+    def __init__(self, folder: Path, file_bytes: int = _FILE_BYTES) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._limit = folder, shard_bytes
+        self._folder, self._limit = folder, file_bytes
         self._held: dict[str, torch.Tensor] = {}
         self._held_bytes = 0
         self._files: list[tuple[Path, list[str]]] = []
         self._total = 0
 
     def add(self, name: str, tensor: torch.Tensor) -> None:
-        """Write one tensor, sooner or later."""
+        """Add one tensor; it is written when a file is full."""
         size = tensor.numel() * tensor.element_size()
         if self._held and self._held_bytes + size > self._limit:
             self._flush()
@@ -57,7 +57,7 @@ class ShardWriter:
         self._total += size
 
     def close(self) -> None:
-        """Write what is held, and the index last: with it the checkpoint is complete."""
+        """Write the remaining tensors and then the index, which completes the checkpoint."""
         self._flush()
         count = len(self._files)
         places: dict[str, str] = {}

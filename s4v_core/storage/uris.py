@@ -1,4 +1,4 @@
-"""Names of files on any fsspec URI. Asks no store."""
+"""Names of files on any fsspec URI. Sends no request to a store."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from s4v_core.storage.access import locate
 
 
 def join(uri: str, *names: str) -> str:
-    """`uri` with `names` below it."""
+    """`uri` with `names` appended as path parts."""
     return "/".join([uri.rstrip("/") or "/", *names]).replace("//", "/", 1 if uri == "/" else 0)
 
 
@@ -19,23 +19,23 @@ def base_name(uri: str) -> str:
 
 
 def parent(uri: str) -> str:
-    """The folder of a URI."""
+    """The folder that contains `uri`."""
     return uri.rstrip("/").rpartition("/")[0] or ("/" if uri.startswith("/") else ".")
 
 
 def absolute(uri: str) -> str:
-    """The same place named so that every node understands it; local paths become absolute."""
+    """`uri` in a form that every node understands: a local path becomes absolute."""
     fs, path = locate(uri)
     return str(path) if isinstance(fs, LocalFileSystem) else uri.rstrip("/")
 
 
 def is_local(uri: str) -> bool:
-    """Whether `uri` lies on a disk of this machine (or one that is mounted like it)."""
+    """Whether `uri` lies on a disk of this machine, or on a file system mounted there."""
     return isinstance(locate(uri)[0], LocalFileSystem)
 
 
 def arrow_filesystem(uri: str) -> tuple[Any, str]:
-    """The store as pyarrow takes it, and the path of `uri` in it."""
+    """The store as a pyarrow file system, and the path of `uri` in it."""
     fs, path = locate(uri)
     handler: Any = pa_fs.FSSpecHandler
     return pa_fs.PyFileSystem(handler(fs)), path

@@ -1,6 +1,7 @@
-"""Encoded bytes -> RGB picture, or a named reason. Runs inside the guarded child (`guard.py`).
+"""Decodes the bytes of an image to an RGB picture, or names the reason why that is impossible.
 
-Needs Pillow and nothing else. Never sets LOAD_TRUNCATED_IMAGES: its grey filler would be captioned.
+Runs inside the guarded child process (`guard.py`) and needs only Pillow. It never sets
+LOAD_TRUNCATED_IMAGES, whose grey filler would be captioned.
 """
 
 import io
@@ -10,19 +11,20 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from s4v_core.images.policy import DecodeConfig, Decoded, Framing, Refused
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""None of Pillow's CVEs of recent years sits in the first three; the default
-open reaches all. MPO comes in as JPEG."""
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""Formats that are decoded; Pillow's default would open all it knows. None of Pillow's CVEs of
+recent years is in the first three. MPO files are opened as JPEG."""
 
-PAD_COLOUR = (122, 116, 104)
-"""int(255 * mean) of CLIP, the border of the paper's SFT (share4v expand2square)."""
+_PAD_COLOUR = (122, 116, 104)
+"""int(255 * mean) of CLIP: the colour of the border in the paper's SFT (share4v expand2square)."""
 
-MAX_PAD_CANVAS_PX = 4096
-"""Beyond this side the border is added after the resize: a square of 32,768 would be 4 GB."""
+_MAX_PAD_CANVAS_PX = 4096
+"""Images with a longer side are resized before the border is added: a square with a side of 32,768
+pixels would take 4 GB."""
 
 _ORIENTATION = 0x0112
 
-# First bytes of formats that exist but are not decoded here, so that the reason can say so.
+# Position and bytes of the signatures of formats that are not decoded, to name the reason.
 _DENIED = (
     (0, b"8BPS"),
     (0, b"\x00\x00\x00\x0cjP"),
@@ -44,6 +46,7 @@ _DENIED = (
     (0, b"\xff\x0a"),
     (0, b"\x00\x00\x00\x0cJXL"),
 )
+# The same for formats that are decoded: such a file is damaged and not unknown.
 _DECODED = (
     (0, b"\xff\xd8\xff"),
     (0, b"\x89PNG"),
@@ -55,11 +58,11 @@ _DECODED = (
 )
 
 
-def decode(data: bytes, config: DecodeConfig, framing: Framing) -> Decoded | Refused:
-    """One image by the policy; every failure is a reason."""
+def decode_image(data: bytes, config: DecodeConfig, framing: Framing) -> Decoded | Refused:
+    """Decode one image according to the policy; every failure becomes a reason."""
     if len(data) > config.max_file_mib << 20:
         return Refused("file_too_big")
-    # Pillow raises at twice this number already while it opens; between the two it only warns.
+    # While opening, Pillow warns above this number and raises above twice this number.
     Image.init()
     Image.MAX_IMAGE_PIXELS = int(config.max_megapixels * 1e6 / 2)
     try:
@@ -69,35 +72,35 @@ def decode(data: bytes, config: DecodeConfig, framing: Framing) -> Decoded | Ref
     except Image.DecompressionBombError:
         return Refused("too_many_pixels")
     except UnidentifiedImageError:
-        return Refused(_why_unidentified(data))
-    # Border to foreign code: a broken PNG chunk raises SyntaxError, others nearly anything.
+        return Refused(_name_unidentified(data))
+    # Pillow may raise almost anything; a broken PNG chunk, for example, raises SyntaxError.
     except Exception as error:  # noqa: BLE001
-        return Refused(_why_failed(error))
+        return Refused(_name_failure(error))
 
 
 def _decode(data: bytes, config: DecodeConfig, framing: Framing) -> Decoded | Refused:
-    formats = [name for name in FORMATS if config.tiff or name != "TIFF"]
+    formats = [name for name in _FORMATS if config.tiff or name != "TIFF"]
     with Image.open(io.BytesIO(data), formats=formats) as image:
         refused = _check_size(image, config)
         if refused:
             return refused
         kind = image.format or ""
-        flags = _animation(image)
+        flags = _describe_frames(image)
         orientation = image.getexif().get(_ORIENTATION, 1) if config.exif_orientation else 1
         size = image.size
         if config.reduced_jpeg and kind in ("JPEG", "MPO"):
-            width, height = _resized(size, framing)
+            width, height = _scale_size(size, framing)
             image.draft("RGB" if image.mode != "L" else "L", (2 * width, 2 * height))
         image.load()
         picture, colour_flags = _to_rgb(image)
     if orientation in range(2, 9):
-        picture = _turned(picture, orientation)
+        picture = _rotate(picture, orientation)
         flags.append(f"exif:{orientation}")
         if orientation >= 5:
             size = size[::-1]
-    picture = _framed(picture, size, framing)
-    named = ",".join(flags + colour_flags)
-    return Decoded(picture.tobytes(), *picture.size, *size, format=kind, flags=named)
+    picture = _frame(picture, size, framing)
+    all_flags = ",".join(flags + colour_flags)
+    return Decoded(picture.tobytes(), *picture.size, *size, format=kind, flags=all_flags)
 
 
 def _check_size(image: Image.Image, config: DecodeConfig) -> Refused | None:
@@ -109,8 +112,9 @@ def _check_size(image: Image.Image, config: DecodeConfig) -> Refused | None:
     return None
 
 
-def _animation(image: Image.Image) -> list[str]:
-    """The first frame is taken. Only PNG and WebP say in their header how many there are."""
+def _describe_frames(image: Image.Image) -> list[str]:
+    """Flag for an image of several frames, of which the first is used. Only PNG and WebP give their
+    number in the header."""
     if not getattr(image, "is_animated", False) or image.format == "MPO":
         return []
     if image.format == "TIFF":
@@ -123,10 +127,10 @@ def _to_rgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
     mode = image.mode
     if mode == "RGB":
         if "transparency" in image.info:
-            return _on_white(image.convert("RGBA")), ["alpha"]
+            return _paste_on_white(image.convert("RGBA")), ["alpha"]
         return image, []
     if mode.startswith("I;16"):
-        # convert("RGB") would clip: 40000 of 65535 becomes 255 instead of 156.
+        # convert("RGB") would clip the values: 40000 of 65535 becomes 255 instead of 156.
         raw = "L;16B" if mode.endswith("B") else "L;16"
         return Image.frombytes("L", image.size, image.tobytes(), "raw", raw).convert("RGB"), [
             "16bit"
@@ -134,50 +138,54 @@ def _to_rgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
     if mode in ("I", "F"):
         raise ValueError("no declared range")
     if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        return _on_white(image if mode == "RGBA" else image.convert("RGBA")), ["alpha"]
-    # Plain conversion, no colour management: ImageCms has written out of bounds.
+        return _paste_on_white(image if mode == "RGBA" else image.convert("RGBA")), ["alpha"]
+    # Without colour management: ImageCms has had out-of-bounds writes.
     return image.convert("RGB"), ["cmyk"] if mode in ("CMYK", "YCCK") else []
 
 
-def _on_white(image: Image.Image) -> Image.Image:
-    """As vLLM does; a plain convert shows the hidden colours below alpha 0."""
+def _paste_on_white(image: Image.Image) -> Image.Image:
+    """Composite on white, as vLLM does; a plain convert would show transparent pixels' colours."""
     white = Image.new("RGB", image.size, (255, 255, 255))
     white.paste(image, mask=image.getchannel("A"))
     return white
 
 
-def _turned(image: Image.Image, orientation: int) -> Image.Image:
+def _rotate(image: Image.Image, orientation: int) -> Image.Image:
     image.getexif()[_ORIENTATION] = orientation
     return ImageOps.exif_transpose(image)
 
 
-def _resized(size: tuple[int, int], framing: Framing) -> tuple[int, int]:
-    """Size of the whole image once the framing has scaled it (Hugging Face's rounding)."""
+def _scale_size(size: tuple[int, int], framing: Framing) -> tuple[int, int]:
+    """Size of the whole image after the framing has scaled it, rounded as Hugging Face does."""
     width, height = size
     short, long = min(size), max(size)
     if framing.mode == "crop":
-        grown = int(framing.size_px * long / short)
-        return (framing.size_px, grown) if width <= height else (grown, framing.size_px)
+        scaled = int(framing.size_px * long / short)
+        return (framing.size_px, scaled) if width <= height else (scaled, framing.size_px)
     scale = framing.size_px / long
     if framing.mode == "fit":
         scale = min(scale, 1.0)
     return max(round(width * scale), 1), max(round(height * scale), 1)
 
 
-def _framed(image: Image.Image, size: tuple[int, int], framing: Framing) -> Image.Image:
-    """`size` is that of the original: a reduced JPEG must end up at the same place."""
+def _frame(image: Image.Image, size: tuple[int, int], framing: Framing) -> Image.Image:
+    """Frame a picture.
+
+    Args:
+        size: Size of the original, so that a JPEG decoded at a reduced scale gets the same frame.
+    """
     if framing.mode == "crop":
-        return _cropped(image, size, framing.size_px)
+        return _crop(image, size, framing.size_px)
     if framing.mode == "pad":
-        return _padded(image, size, framing)
-    wanted = _resized(size, framing)
+        return _pad(image, size, framing)
+    wanted = _scale_size(size, framing)
     return image if image.size == wanted else image.resize(wanted, Image.Resampling.BICUBIC)
 
 
-def _cropped(image: Image.Image, size: tuple[int, int], side: int) -> Image.Image:
-    """Resize and centre crop in one step: the whole of a 32768 x 2 image resized would be huge."""
+def _crop(image: Image.Image, size: tuple[int, int], side: int) -> Image.Image:
+    """Resize and crop the centre in one step, as a 32768 x 2 image resized whole would be huge."""
     box: list[float] = [0.0] * 4
-    for axis, whole in enumerate(_resized(size, Framing("crop", side))):
+    for axis, whole in enumerate(_scale_size(size, Framing("crop", side))):
         left = (whole - side) // 2
         scale = image.size[axis] / whole
         box[axis], box[axis + 2] = left * scale, (left + side) * scale
@@ -185,17 +193,17 @@ def _cropped(image: Image.Image, size: tuple[int, int], side: int) -> Image.Imag
     return image.resize((side, side), Image.Resampling.BICUBIC, box=tuple(box))  # type: ignore[arg-type]
 
 
-def _padded(image: Image.Image, size: tuple[int, int], framing: Framing) -> Image.Image:
+def _pad(image: Image.Image, size: tuple[int, int], framing: Framing) -> Image.Image:
     side = framing.size_px
-    if max(image.size) > MAX_PAD_CANVAS_PX:
-        image = image.resize(_resized(size, framing), Image.Resampling.BICUBIC)
+    if max(image.size) > _MAX_PAD_CANVAS_PX:
+        image = image.resize(_scale_size(size, framing), Image.Resampling.BICUBIC)
     long = max(image.size)
-    canvas = Image.new("RGB", (long, long), PAD_COLOUR)
+    canvas = Image.new("RGB", (long, long), _PAD_COLOUR)
     canvas.paste(image, ((long - image.width) // 2, (long - image.height) // 2))
     return canvas if long == side else canvas.resize((side, side), Image.Resampling.BICUBIC)
 
 
-def _why_unidentified(data: bytes) -> str:
+def _name_unidentified(data: bytes) -> str:
     if any(data[at : at + len(mark)] == mark for at, mark in _DECODED):
         return "decode_failed:UnidentifiedImageError"
     if b"<svg" in data[:1024] or _is_netpbm(data) or _is_tga(data):
@@ -210,7 +218,7 @@ def _is_netpbm(data: bytes) -> bool:
 
 
 def _is_tga(data: bytes) -> bool:
-    """Targa has no signature: colour map flag, image type and depth must fit each other."""
+    """Targa has no signature, so colour map flag, image type and depth must be valid together."""
     return (
         len(data) >= 18
         and data[1] in (0, 1)
@@ -219,8 +227,8 @@ def _is_tga(data: bytes) -> bool:
     )
 
 
-def _why_failed(error: Exception) -> str:
-    # Pillow has no class of its own for a file that ends too early, only these words.
+def _name_failure(error: Exception) -> str:
+    # Pillow has no error class for a file that ends too early, only this word in the text.
     if isinstance(error, OSError) and "truncated" in str(error).lower():
         return "truncated"
     return f"decode_failed:{type(error).__name__}"

@@ -1,0 +1,47 @@
+"""What the environment sets: the storage root of jobs ($S4V_ROOT) and a node's scratch folder."""
+
+import os
+from pathlib import Path
+from typing import TypeVar
+
+from s4v_core.config import Config
+from s4v_core.errors import ConfigError
+
+_ROOT = "S4V_ROOT"
+_SCRATCH = "S4V_SCRATCH"
+_JobT = TypeVar("_JobT", bound=Config)
+
+
+def fill_in_root(job: _JobT) -> _JobT:
+    """Return `job` with `$S4V_ROOT` replaced in all of its text fields.
+
+    Raises:
+        ConfigError: A field needs the root and it is not set.
+    """
+    texts = {name: value for name, value in job if isinstance(value, (str, tuple))}
+    return job.replace(**{name: _replace_root(value) for name, value in texts.items()})
+
+
+def find_scratch_folder(name: str) -> Path:
+    """A folder on this node for files that can be fetched again; it may not exist yet.
+
+    It lies in $S4V_SCRATCH, or else in the user's cache.
+    """
+    if chosen := os.environ.get(_SCRATCH):
+        return Path(chosen) / name
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser() / "s4v" / name
+
+
+def _replace_root(value: str | tuple[object, ...]) -> object:
+    if isinstance(value, tuple):
+        return tuple(_replace_root(v) if isinstance(v, str) else v for v in value)
+    if f"${_ROOT}" not in value:
+        return value
+    root = os.environ.get(_ROOT)
+    if not root:
+        raise ConfigError(
+            f"{_ROOT} is not set; set it to the folder or bucket of your runs, or pass --input, "
+            "--output and --model"
+        )
+    return value.replace(f"${_ROOT}", root.rstrip("/"))
