@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from torch import nn
 from transformers import LlavaForConditionalGeneration
 
-GROUPS = ("vision_stem", "vision_blocks", "vision_unused", "projector", "language")
-
 
 def used_blocks(model: LlavaForConditionalGeneration) -> int:
     """Vision blocks in front of the layer that features are taken from: 23 of CLIP ViT-L's 24."""
