@@ -1,10 +1,11 @@
-"""Convert a checkpoint between the original ShareGPT4V / LLaVA-1.5 layout and ours, either way.
+"""Convert a checkpoint from the original ShareGPT4V / LLaVA-1.5 layout to ours, or back.
 
     python ray_jobs/convert.py ShareGPT4V-7B sharegpt4v-7b \\
         --tower ShareGPT4V-7B_Pretrained_vit-large336-l12
     python ray_jobs/convert.py sharegpt4v-7b back-again
 
-The direction follows from what SRC is. DST is what transformers and vLLM load; it must not exist.
+The layout of SRC decides the direction. In our layout, DST can be loaded by transformers and vLLM.
+DST must not exist yet.
 """
 
 import sys
@@ -26,28 +27,28 @@ LAYOUTS = {"ours": "transformers and vLLM", "original": "original"}
 
 
 class ConvertJob(Config):
-    """Convert a checkpoint between the original layout and ours."""
+    """Convert a checkpoint from the original layout to ours, or back."""
 
     source: Annotated[Path, tyro.conf.Positional]
     """Checkpoint folder to read."""
     target: Annotated[Path, tyro.conf.Positional]
-    """Folder to write; must not exist."""
+    """Folder to write; it must not exist yet."""
     tower: Path | None = None
-    """Folder of the tuned vision tower; default: vision_tower inside the source."""
+    """Folder of the tuned vision tower; by default vision_tower inside the source."""
 
 
 def main(argv: list[str]) -> int:
     job = read_flags(ConvertJob, argv, __doc__ or "")
     from tqdm import tqdm
 
-    from s4v_core.model.conversion import convert  # --help stays quick
+    from s4v_core.model.conversion import convert  # late, so that --help stays quick
 
     with tqdm(desc="converting", unit=" tensors") as bar:
 
-        def tell(name: str) -> None:
+        def advance(name: str) -> None:
             bar.update()
 
-        layout = convert(job.source, job.target, job.tower, tell)
+        layout = convert(job.source, job.target, job.tower, advance)
     print(f"{job.target}: written in the {LAYOUTS[layout]} layout")
     return 0
 

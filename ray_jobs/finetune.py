@@ -1,17 +1,19 @@
 """Train projector and language model on conversations (Sec. 4.3).
 
-Without a GPU, on drawn scenes, nothing to download:
+Try it without a GPU, on drawn scenes, with nothing to download:
     python ray_jobs/finetune.py demo
 
-The paper's run on a cluster, data and models below $S4V_ROOT:
+Repeat the paper's run on a cluster, with data and models below $S4V_ROOT:
     ray job submit -- python ray_jobs/finetune.py
 
-What would learn, memory per GPU, steps and time, without weights or GPUs:
+Print what would learn, memory per GPU, steps and time, without weights or GPUs:
     python ray_jobs/finetune.py paper --plan --workers 16 --accelerator A100-80G
 
-The same command again resumes from the newest checkpoint; the first Ctrl-C saves one, a second one
-stops. The trained model is exported to OUTPUT/model, which transformers and vLLM load.
-Exit code 0: it is there. 1: steps are missing. 2: bad input, or a store that takes nothing.
+Running the same command again resumes from the newest checkpoint. The first Ctrl-C saves a
+checkpoint and stops; a second one stops at once. The trained model is exported to OUTPUT/model,
+where transformers and vLLM can load it.
+Exit codes: 0 if the model is exported, 1 if steps are missing, 2 if the input is bad or the store
+refuses writes.
 """
 
 import sys

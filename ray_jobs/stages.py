@@ -1,4 +1,4 @@
-"""What the three training scripts share: show the job, then plan, show samples, or train."""
+"""The body of the three training scripts: print the job, then plan, show samples, or train."""
 
 from collections.abc import Mapping
 
@@ -9,15 +9,18 @@ from s4v_core.training.stage import TrainStage
 
 
 def train_main(recipes: Mapping[str, TrainStage], argv: list[str], manual: str) -> int:
-    """Exit code 0 once the trained model is exported."""
-    # A plan needs no storage root: nothing of it is read.
+    """Run a training script; returns 0 once the trained model is exported."""
+    # A plan reads no data, so it needs no storage root.
     job = parse(recipes, argv, manual, has_places=lambda job: not job.plan)
     print(job.model_dump_json(indent=2))
     if job.plan:
-        from s4v_core.training.estimate.forecast import Published, forecast  # --help stays quick
+        from s4v_core.training.estimate.forecast import (
+            Published,
+            forecast_stage,
+        )  # late, so that --help stays quick
 
         published = Published(PAPER_MEMORY_GB, PUBLISHED_UTILISATION) if job.accelerator else None
-        print(forecast(job, published).as_text())
+        print(forecast_stage(job, published).as_text())
         return 0
     if job.show:
         from s4v_core.training.show import show_samples
@@ -29,7 +32,7 @@ def train_main(recipes: Mapping[str, TrainStage], argv: list[str], manual: str) 
 
     try:
         outcome = run_stage(job)
-    except StorageError as error:  # the output cannot take what is trained: nothing else helps
+    except StorageError as error:  # without a writable output nothing can be trained
         complain(error)
         return BAD_INPUT
     print(outcome.as_text())

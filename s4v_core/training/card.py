@@ -1,12 +1,12 @@
-"""The README of an exported model: what it is and how it was made."""
+"""The README of an exported model: what the model is, and how it was trained."""
 
-from s4v_core.training.data.samples import Prepared
+from s4v_core.training.data.samples import SampleCounts
 from s4v_core.training.stage import TrainStage
 from s4v_core.training.worker.step_metrics import StepMetrics
 
 
-def write_card(job: TrainStage, metrics: list[StepMetrics], prepared: Prepared) -> str:
-    """Markdown with the front matter that model hubs read."""
+def write_card(job: TrainStage, metrics: list[StepMetrics], counts: SampleCounts) -> str:
+    """Write the card as Markdown, with the front matter that model hubs read."""
     last = metrics[-20:]
     seconds = sum(m.step_s for m in metrics)
     loss = sum(m.loss for m in last) / len(last) if last else float("nan")
@@ -24,7 +24,7 @@ and vLLM. Template `{job.template}`, images framed by `{job.image_mode}`.
 | | |
 |---|---|
 | started from | `{job.model}` |
-| samples | {prepared.samples}, {sum(prepared.skipped.values())} left out |
+| samples | {counts.samples}, {sum(counts.skipped.values())} left out |
 | steps | {len(metrics)} of {job.batch_size} samples, seed {job.seed} |
 | learning rate | {job.optimiser.learning_rate}, warm-up {job.optimiser.warmup_ratio}, cosine |
 | learnt | vision blocks from {job.learning.vision_from}, stem {job.learning.vision_stem}, \

@@ -1,6 +1,6 @@
-"""A checkpoint of a run -> the folder that transformers and vLLM load.
+"""Exports a checkpoint of a run as the folder that transformers and vLLM load.
 
-Tensor by tensor, in one process, without a GPU: a 7B model passes through in about two GiB.
+It works tensor by tensor, in one process, without a GPU: a 7B model needs about two GiB of memory.
 """
 
 import shutil
@@ -25,31 +25,46 @@ from s4v_core.training.worker.checkpoints import Manifest, checkpoint_uri
 MODEL = "model"
 """Folder of the exported model below the output of a run."""
 
-READ_BYTES = 512 << 20
-"""Weights in fp32 that are read at a time."""
+_READ_BYTES = 512 << 20
+"""Bytes of fp32 weights that are read at a time."""
 
-PREFIX = "model."
+_PREFIX = "model."
 
 
 def export_model(output: str, manifest: Manifest, start: Path, pad: bool, card: str) -> str:
-    """Write the model of a checkpoint to `output`/model, in bf16; it appears whole.
+    """Write the model of a checkpoint to `output`/model in bf16. On a disk it appears whole; in a
+    store its config appears last.
 
     Args:
-        start: Folder that the run started from: its config and tokenizer.
-        pad: How the processor frames images (`image_mode`).
+        start: Folder of the model that the run started from, for its config and tokenizer.
+        pad: Whether the processor pads images (`image_mode`).
         card: Text of README.md.
 
     Returns:
-        Where it is.
+        The URI of the model.
     """
     target = storage.join(output, MODEL)
-    local = storage.is_local(target)
-    parent = Path(storage.parent(target)) if local else Path(tempfile.mkdtemp())
+    is_local = storage.is_local(target)
+    parent = Path(storage.parent(target)) if is_local else Path(tempfile.mkdtemp())
     folder = parent / f"{MODEL}.partial"
     shutil.rmtree(folder, ignore_errors=True)
     writer = WeightWriter(folder)
-    for name, tensor in _tensors(checkpoint_uri(output, manifest.step)):
+    for name, tensor in _read_tensors(checkpoint_uri(output, manifest.step)):
         writer.add(disk_name_of_memory(name), tensor.to(torch.bfloat16))
+    _write_settings(folder, start, pad)
+    (folder / "README.md").write_text(card)
+    writer.close()
+    if is_local:
+        shutil.rmtree(target, ignore_errors=True)
+        folder.rename(target)
+    else:
+        _upload(folder, target)
+        shutil.rmtree(parent)
+    return target
+
+
+def _write_settings(folder: Path, start: Path, pad: bool) -> None:
+    """Write config, tokenizer and processor, made from those of the start model."""
     config = LlavaConfig.from_pretrained(start)
     config.architectures = ["LlavaForConditionalGeneration"]
     config.dtype = config.text_config.dtype = config.vision_config.dtype = torch.bfloat16
@@ -60,42 +75,33 @@ def export_model(output: str, manifest: Manifest, start: Path, pad: bool, card: 
     for name in ("generation_config.json", "tokenizer.model", "original_config.json"):
         if (start / name).exists():
             shutil.copy(start / name, folder / name)
-    (folder / "README.md").write_text(card)
-    writer.close()
-    if local:
-        shutil.rmtree(target, ignore_errors=True)
-        folder.rename(target)
-    else:
-        _upload(folder, target)
-        shutil.rmtree(parent)
-    return target
 
 
-def _tensors(uri: str) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every weight of a checkpoint, about READ_BYTES at a time."""
+def _read_tensors(uri: str) -> Iterator[tuple[str, torch.Tensor]]:
+    """Read every weight of a checkpoint, about _READ_BYTES at a time."""
     reader = FsspecReader(uri)
     found: dict[str, Any] = reader.read_metadata().state_dict_metadata
-    # The whole key of a weight; those of the optimiser begin with `optim.`
+    # Keys of the optimiser's tensors begin with `optim.` instead.
     weights = {
-        name.removeprefix(PREFIX): about
-        for name, about in found.items()
-        if name.startswith(PREFIX) and isinstance(about, TensorStorageMetadata)
+        name.removeprefix(_PREFIX): metadata
+        for name, metadata in found.items()
+        if name.startswith(_PREFIX) and isinstance(metadata, TensorStorageMetadata)
     }
     part: dict[str, torch.Tensor] = {}
     held = 0
-    for name, about in weights.items():
-        part[name] = torch.empty(about.size, dtype=about.properties.dtype)
+    for name, metadata in weights.items():
+        part[name] = torch.empty(metadata.size, dtype=metadata.properties.dtype)
         held += part[name].nbytes
-        if held >= READ_BYTES or name == next(reversed(weights)):
-            with warnings.catch_warnings():  # that no_dist is meant
+        if held >= _READ_BYTES or name == next(reversed(weights)):
+            with warnings.catch_warnings():  # torch warns of no_dist, which is intended
                 warnings.simplefilter("ignore", UserWarning)
-                dcp.load({PREFIX[:-1]: part}, storage_reader=FsspecReader(uri), no_dist=True)
+                dcp.load({_PREFIX[:-1]: part}, storage_reader=FsspecReader(uri), no_dist=True)
             yield from part.items()
             part, held = {}, 0
 
 
 def _upload(folder: Path, target: str) -> None:
     files = sorted(folder.iterdir(), key=lambda path: path.name == "config.json")
-    for path in files:  # the config last: without it the folder is no checkpoint
+    for path in files:  # the config comes last: without it the folder is no checkpoint
         with path.open("rb") as file:
             storage.upload(file, storage.join(target, path.name))

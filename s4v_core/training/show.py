@@ -1,40 +1,45 @@
-"""`--show`: samples as the model sees them, the tokens that carry loss in colour."""
+"""Prints samples for `--show`: as the model sees them, with the learnt tokens in colour."""
 
 from collections.abc import Iterator
 from itertools import islice
 
 from s4v_core import chat
 from s4v_core.datasets.conversations import Unusable
-from s4v_core.training.data.samples import encode_sample, read_samples
-from s4v_core.training.run import check_stage, make_demo_world
+from s4v_core.datasets.joining import join_images
+from s4v_core.training.checks import check_stage
+from s4v_core.training.data.samples import encode_sample
+from s4v_core.training.preparation import make_demo_world
 from s4v_core.training.stage import TrainStage
 
-LEARNT, RESET = "\033[1;32m", "\033[0m"
+_LEARNT, _RESET = "\033[1;32m", "\033[0m"
 
 
 def show_samples(job: TrainStage) -> Iterator[str]:
-    """The first samples of a job; learnt tokens green, each behind a middle dot.
+    """The first samples of a job. Learnt tokens are green, each after a middle dot.
 
     Raises:
-        ConfigError, InputError: As for training.
+        ConfigError, InputError: The job cannot be run, for the same reasons as in training.
     """
     if job.demo_scenes:
         make_demo_world(job)
     checked = check_stage(job)
-    template = chat.find_template(job.template)
-    encoder, tokenizer = checked.encoder, checked.tokenizer
-    for sample in islice(read_samples(job.data, job.images, job.image_root), job.show):
+    template, encoder, tokenizer = (
+        chat.find_template(job.template),
+        checked.encoder,
+        checked.tokenizer,
+    )
+    for sample in islice(join_images(job.data, job.images, job.image_root), job.show):
         if isinstance(sample, Unusable):
             yield f"{sample.sample_id}: left out: {sample.reason}\n"
             continue
-        conversation, place = sample
+        conversation, place = sample.conversation, sample.place
         encoded = encode_sample(conversation, template, encoder)
         if isinstance(encoded, str):
             yield f"{conversation.sample_id}: left out: {encoded}\n"
             continue
-        spelled = [_shown(tokenizer.decode([token])) for token in encoded.ids]
+        spelled = [_make_visible(tokenizer.decode([token])) for token in encoded.ids]
         parts = [
-            f"{LEARNT}\u00b7{text}{RESET}" if learnt else text
+            f"{_LEARNT}\u00b7{text}{_RESET}" if learnt else text
             for text, learnt in zip(spelled, encoded.learnt, strict=True)
         ]
         yield (
@@ -43,6 +48,6 @@ def show_samples(job: TrainStage) -> Iterator[str]:
         )
 
 
-def _shown(text: str) -> str:
-    """A token's text; what moves the cursor or is no text is named."""
+def _make_visible(text: str) -> str:
+    """A token's text with a visible sign for a newline, and for any other control character."""
     return "".join(c if c.isprintable() else "\u23ce" if c == "\n" else "\ufffd" for c in text)

@@ -1,4 +1,4 @@
-"""A training stage as a value. Imports nothing heavy, so that recipes and --help answer at once."""
+"""The settings of a training stage. Imports nothing heavy, so that --help answers at once."""
 
 from typing import Literal, Self
 
@@ -8,9 +8,8 @@ from s4v_core.config import Config
 from s4v_core.errors import ConfigError
 
 NEW_DEMO = "new:demo"
-"""As a model: the demo shape with random weights."""
+"""Value of `model` that means a new model of the demo's shape with random weights."""
 
-# What may differ between a run and its resumption: it changes no number of the run.
 FREE_TO_CHANGE = frozenset(
     (
         "accelerator",
@@ -23,137 +22,147 @@ FREE_TO_CHANGE = frozenset(
         "show",
     )
 )
+"""Settings that may change when a run is resumed, because they change none of its numbers."""
 
 
 class Learning(Config):
     """Which parts of the model learn."""
 
     vision_from: int | None = Field(None, ge=0)
-    """First block of the vision tower that learns; default: none. Blocks behind the one that
-    features are taken from never do."""
+    """First block of the vision tower that learns; by default none does. Blocks behind the one
+    whose features are used never learn."""
     vision_stem: bool = False
-    """Whether what lies before the blocks learns too: patches and positions. The paper's never
-    do; a tower that starts from nothing needs it."""
+    """Train what comes before the blocks, too: the patch and position embeddings. The paper never
+    does; a tower that starts from random weights needs it."""
     projector: bool = True
-    """Whether the projector learns."""
+    """Train the projector."""
     language: bool = True
-    """Whether the language model learns, with its embeddings and its head."""
+    """Train the language model, including its embeddings and its head."""
 
 
 class Optimiser(Config):
-    """AdamW with a cosine to zero behind a linear warm-up."""
+    """AdamW; the learning rate rises linearly in the warm-up and then falls to zero as a cosine."""
 
     learning_rate: float = Field(2e-5, gt=0)
-    """Highest learning rate, of all parts alike."""
+    """Highest learning rate; the same for all parts of the model."""
     warmup_ratio: float = Field(0.03, ge=0, lt=1)
     """Share of all steps in which the learning rate rises."""
     beta1: float = Field(0.9, ge=0, lt=1)
-    """Decay of the mean of gradients."""
+    """Decay rate of AdamW's running mean of the gradients."""
     beta2: float = Field(0.999, ge=0, lt=1)
-    """Decay of the mean of their squares."""
+    """Decay rate of AdamW's running mean of the squared gradients."""
     eps: float = Field(1e-8, gt=0)
-    """Added to the root of the second moment."""
+    """Number that AdamW adds to the denominator, for numerical stability."""
     weight_decay: float = Field(0.0, ge=0)
-    """Decoupled decay per step, in units of the learning rate."""
+    """Decoupled weight decay per step, in units of the learning rate."""
     clip: float = Field(1.0, gt=0)
-    """Largest norm of the whole gradient; beyond it, all of it is scaled down."""
+    """Largest allowed norm of the whole gradient; a larger gradient is scaled down to it."""
 
 
 class Saving(Config):
-    """When checkpoints are written, and how many stay."""
+    """When checkpoints are written, and how many are kept."""
 
     every_min: float = Field(15.0, gt=0)
     """Minutes between two checkpoints."""
     every_steps: int | None = Field(None, ge=1)
-    """Save at multiples of this step as well."""
+    """Also save at every multiple of this number of steps."""
     keep: int = Field(2, ge=1)
-    """Newest checkpoints that stay."""
+    """Number of newest checkpoints that are kept."""
 
 
 class Expected(Config):
-    """What --plan counts with: the data need not be there."""
+    """The sizes that --plan calculates with, so that it does not need the data."""
 
     samples: int = Field(ge=1)
-    """Samples of an epoch."""
+    """Expected number of samples in an epoch."""
     tokens: int = Field(ge=1)
-    """Of a sample, image included."""
+    """Expected number of tokens in a sample, image included."""
     learnt: int = Field(ge=1)
-    """Tokens of a sample that carry loss."""
+    """Expected number of tokens in a sample that carry loss."""
 
 
 class TrainStage(Config):
     """Train a LLaVA-1.5 model on conversations about images."""
 
     stage: Literal["captioner", "pretrain", "finetune"]
-    """Which of the paper's three trainings this is; names the run."""
+    """Which of the paper's three training stages this is; the progress bar and the model card
+    show it."""
     data: tuple[str, ...]
     """ShareGPT4V/LLaVA JSON, or the output folder of a caption run, on any fsspec URI. May be
     repeated."""
     images: tuple[str, ...] = ()
-    """Where the images lie that a JSON names: anything that captioning takes, tar shards too."""
+    """Folder, tar shards or any other input that captioning takes, with the images that a JSON
+    names. May be repeated."""
     image_root: str | None = None
-    """Folder of the images that a JSON names by relative paths; default: beside it."""
+    """Folder of the images that a JSON names by relative paths; by default the JSON's own
+    folder."""
     model: str
-    """Checkpoint folder, on any URI, or hub id to start from; new:demo for a small new one."""
+    """Model to start from: a checkpoint folder on any URI, a hub id, or new:demo for a small new
+    model."""
     output: str
-    """Folder of the run. The same command again resumes it."""
+    """Folder of the run. Running the same command again resumes it."""
     template: Literal["vicuna_v1", "plain"]
     """Chat template."""
     image_mode: Literal["crop", "pad"]
-    """crop: centre of the image; pad: all of it, on a square."""
+    """How an image is made square: crop keeps its centre, pad keeps all of it and adds a border."""
     learning: Learning
-    """What learns."""
+    """Which parts of the model learn."""
     optimiser: Optimiser = Optimiser()
-    """How it learns."""
+    """Settings of the optimiser."""
     batch_size: int = Field(ge=1)
-    """Samples of one step, over all workers."""
+    """Number of samples in one step, over all workers."""
     device_batch_size: int = Field(ge=1)
-    """Samples that a worker computes at once; the rest of its share is accumulated."""
+    """Number of samples that a worker computes at once; it accumulates the rest of its share of a
+    step."""
     epochs: int = Field(1, ge=1)
-    """How often every sample is seen."""
+    """How many times the run goes through all samples."""
     max_steps: int | None = Field(None, ge=1)
-    """Stop the schedule after this many steps; default: all epochs."""
+    """End the run, and its learning-rate schedule, after this many steps; by default after all
+    epochs."""
     max_tokens: int = Field(2623, ge=8)
-    """Longest sample in tokens, image included; its text is cut, its image never. The original
-    cuts at 2,048 with the image counted as one: 2,623."""
+    """Longest sample in tokens, image included. Longer text is cut; an image never is. The
+    original cuts at 2,048 tokens with the image counted as one token, which makes 2,623."""
     group_by_modality: bool = False
-    """Whether a step holds only samples with images or only samples without."""
+    """Make each step of samples that all have an image, or of samples that all have none."""
     seed: int = 0
-    """Decides the order of samples, and nothing else does."""
+    """Seed of everything random, such as the order of samples and a new model's weights."""
     workers: int = Field(0, ge=0)
-    """Training workers on the Ray cluster, one per GPU; 0 trains in this process, without Ray."""
+    """Number of training workers on the Ray cluster, one per GPU; 0 trains in this process,
+    without Ray."""
     accelerator: str | None = None
-    """GPU type that workers are pinned to, as Ray names it: A100-80G, H100, ..."""
+    """GPU type that workers must run on, as Ray names it: A100-80G, H100, ..."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto takes GPUs where there are any."""
+    """Device to train on; auto uses GPUs if there are any."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """What is computed in; weights are kept in fp32. auto: bf16 on GPUs, fp32 on CPUs."""
+    """Precision of the computation; weights are always kept in fp32. With auto it is bf16 on GPUs
+    and fp32 on CPUs."""
     activation_checkpointing: bool = True
-    """Compute activations again in the backward pass instead of keeping them."""
+    """Compute activations again in the backward pass instead of keeping them in memory."""
     loader_workers: int = Field(2, ge=0)
-    """Processes per worker that read and decode images ahead."""
+    """Number of processes per worker that read and decode images ahead."""
     max_missing_share: float = Field(0.01, ge=0, le=1)
-    """A run with a larger share of samples that cannot be used does not start."""
+    """Largest share of unusable samples with which a run still starts."""
     max_failures: int = Field(3, ge=0)
-    """How often dead workers are replaced before the run gives up."""
+    """How many times dead workers are replaced before the run gives up."""
     saving: Saving = Saving()
-    """Checkpoints."""
+    """When checkpoints are written, and how many are kept."""
     expected: Expected
-    """What --plan counts with."""
+    """Sizes that --plan calculates with."""
     plan: bool = False
-    """Say what would learn, how much memory it takes and how long; train nothing."""
+    """Print what would learn, how much memory it needs and how long it takes; train nothing."""
     show: int = Field(0, ge=0)
-    """Print this many samples as the model sees them, learnt tokens in colour; train nothing."""
+    """Print this many samples as the model sees them, with learnt tokens in colour; train
+    nothing."""
     demo_scenes: int = Field(0, ge=0)
-    """Draw this many scenes to train on first: the demo's own."""
+    """Draw this many scenes first and train on them; for the demo."""
 
     @property
     def rounds(self) -> int:
-        """Micro-batches that each worker accumulates into a step."""
+        """Number of micro-batches that each worker accumulates into a step."""
         return self.batch_size // (max(self.workers, 1) * self.device_batch_size)
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _check_combinations(self) -> Self:
         if not self.data:
             raise ConfigError("data: found none, needed at least one; give --data URI")
         share = max(self.workers, 1) * self.device_batch_size

@@ -1,4 +1,4 @@
-"""The one progress bar of a run: steps, rate, time to go, loss, and what bounds it."""
+"""The progress bar of a run: steps, rate, remaining time, loss, and what limits the speed."""
 
 from typing import Self
 
@@ -7,7 +7,12 @@ from s4v_core.training.worker.step_metrics import StepMetrics
 
 
 class StepBar:
-    """Counts on stderr."""
+    """A progress bar on stderr.
+
+    Args:
+        total: Number of units at the end; None if it is not known.
+        done: Number of units that are done already.
+    """
 
     def __init__(self, label: str, total: int | None, done: int = 0, unit: str = "step") -> None:
         self._bar = open_bar(label, total, done, unit, width=110)
@@ -21,8 +26,8 @@ class StepBar:
     def advance(self, count: int) -> None:
         self._bar.update(count)
 
-    def step_done(self, metrics: StepMetrics) -> None:
-        """After a restart, steps that are done again do not count twice."""
+    def show_step(self, metrics: StepMetrics) -> None:
+        """Show a finished step. Steps that are done again after a restart do not count twice."""
         shown = f"loss {metrics.loss:.4f}, {metrics.images_per_s:.1f} img/s"
         if metrics.mfu is not None:
             shown += f", MFU {metrics.mfu:.0%}"

@@ -18,7 +18,7 @@ from moto.server import ThreadedMotoServer
 
 from s4v_core.demo.scene_files import write_lessons, write_scenes
 from s4v_core.demo.shipped import CAPTIONER
-from s4v_core.training.worker.checkpoints import complete_checkpoints
+from s4v_core.training.worker.checkpoints import list_checkpoints
 from s4v_core.training.worker.step_metrics import read_metrics
 from tests.atomic_s3 import make_creation_atomic
 from tests.cluster.head import BIN
@@ -286,7 +286,7 @@ def test_training_loses_a_host_and_ends_with_the_losses_of_a_run_that_lost_none(
         launched, tmp_path, "finetune.py", *flags, "--output", str(output), "--workers", "4"
     )
     _, _, lost = launched.network.hosts
-    wait_until(lambda: complete_checkpoints(str(output)), "a checkpoint is written", 400)
+    wait_until(lambda: list_checkpoints(str(output)), "a checkpoint is written", 400)
     lost.unplug()
     wait_until(lambda: launched.workers() == 1, "the head has noticed", 200)
     lost.plug_in(launched.network.gateway)

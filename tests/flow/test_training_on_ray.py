@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from s4v_core import storage
-from s4v_core.training.worker.checkpoints import complete_checkpoints
-from s4v_core.training.worker.seen import audit
+from s4v_core.training.worker.checkpoints import list_checkpoints
+from s4v_core.training.worker.sample_log import audit_samples
 from s4v_core.training.worker.step_metrics import read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,7 +73,7 @@ def _losses(output: Path) -> list[float]:
 
 
 def _proves_every_sample_once(output: Path) -> None:
-    found = audit(str(output), samples=400, steps_per_epoch=25, steps=STEPS)
+    found = audit_samples(str(output), samples=400, steps_per_epoch=25, steps=STEPS)
     assert (found.seen, found.twice, found.left_out) == (16 * STEPS, 0, 0)
 
 
@@ -94,7 +94,7 @@ def _started(command: list[str], output: Path, checkpoints: int) -> subprocess.P
         env=ENVIRONMENT,
     )  # fmt: skip
     deadline = time.monotonic() + 300
-    while len(complete_checkpoints(str(output))) < checkpoints:
+    while len(list_checkpoints(str(output))) < checkpoints:
         assert run.poll() is None, run.stderr and run.stderr.read()
         assert time.monotonic() < deadline, "no checkpoint in time"
         time.sleep(0.2)

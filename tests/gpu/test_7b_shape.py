@@ -18,13 +18,14 @@ from s4v_core.demo.texts import build_corpus
 from s4v_core.model.builders import build_sharegpt4v_7b_config, build_tokenizer
 from s4v_core.model.checkpoint_export import export_checkpoint
 from s4v_core.model.processor import build_processor
-from s4v_core.training.run import check_stage, prepare_run
+from s4v_core.training.checks import check_stage
+from s4v_core.training.preparation import prepare_run
 from s4v_core.training.stage import Learning, TrainStage
 from s4v_core.training.worker.checkpoints import Checkpoints
-from s4v_core.training.worker.desk import LoneDesk
 from s4v_core.training.worker.loop import train
+from s4v_core.training.worker.session import LocalSession
 from s4v_core.training.worker.step_metrics import StepMetrics
-from s4v_core.training.worker.world import lone_world
+from s4v_core.training.worker.world import open_local_world
 
 STEPS = 20
 WARM_UP_STEPS = 5
@@ -73,10 +74,10 @@ def measure(
         loader_workers=4,
         expected={"samples": STEPS * BATCH, "tokens": 800, "learnt": 60},
     )
-    _, run = prepare_run(check_stage(job))
+    _, spec = prepare_run(check_stage(job))
     steps: list[StepMetrics] = []
-    with lone_world(device) as world:
-        train(run, world, LoneDesk(steps.append))
+    with open_local_world(device) as world:
+        train(spec, world, LocalSession(steps.append))
     return steps[WARM_UP_STEPS:]
 
 

@@ -20,16 +20,17 @@ from s4v_core.checkpoints import locate_checkpoint
 from s4v_core.images.policy import Framing
 from s4v_core.model.learning import set_learning
 from s4v_core.recipes import FINETUNE
-from s4v_core.training.assignment import Run
+from s4v_core.training.checks import check_stage
 from s4v_core.training.data.collation import MicroBatch
 from s4v_core.training.data.loader import StepReader, read_steps
-from s4v_core.training.data.samples import local_samples
-from s4v_core.training.run import check_stage, prepare_run
-from s4v_core.training.schedule import learning_rate
-from s4v_core.training.worker.loop import adamw
-from s4v_core.training.worker.sharding import build_sharded
-from s4v_core.training.worker.step import Step
-from s4v_core.training.worker.world import World, lone_world
+from s4v_core.training.data.samples import fetch_samples
+from s4v_core.training.preparation import prepare_run
+from s4v_core.training.run_spec import RunSpec
+from s4v_core.training.schedule import compute_learning_rate
+from s4v_core.training.worker.components import build_optimiser
+from s4v_core.training.worker.loss_module import LossModule
+from s4v_core.training.worker.sharding import build_sharded_module
+from s4v_core.training.worker.world import World, open_local_world
 
 BARE, FED = "bare", "fed"
 THREADS = 1
@@ -44,14 +45,14 @@ def main(steps: str, way: str, *flags: str) -> None:
     """
     torch.set_num_threads(THREADS)
     torch.set_float32_matmul_precision("high")  # as the product's loop
-    _, run = prepare_run(check_stage(parse(FINETUNE, list(flags), "")))
-    reader = _reader(run)
+    _, spec = prepare_run(check_stage(parse(FINETUNE, list(flags), "")))
+    reader = _reader(spec)
     if way == BARE:
-        _record(_trained(run, _plain(run), [reader[step] for step in range(run.steps)]), steps)
+        _record(_trained(spec, _plain(spec), [reader[step] for step in range(spec.steps)]), steps)
         return
-    with lone_world("cpu") as world:
-        ahead = read_steps(reader, range(run.steps), run.job.loader_workers)
-        _record(_trained(run, _sharded(run, world), ahead), steps)
+    with open_local_world("cpu") as world:
+        ahead = read_steps(reader, range(spec.steps), spec.job.loader_workers)
+        _record(_trained(spec, _sharded(spec, world), ahead), steps)
 
 
 def _record(found: Iterable[tuple[float, float]], steps: str) -> None:
@@ -62,17 +63,17 @@ def _record(found: Iterable[tuple[float, float]], steps: str) -> None:
 
 
 def _trained(
-    run: Run, step: Step, batches: Iterable[list[MicroBatch]]
+    spec: RunSpec, module: LossModule, batches: Iterable[list[MicroBatch]]
 ) -> Iterator[tuple[float, float]]:
-    settings = run.job.optimiser
-    parameters = [p for p in step.parameters() if p.requires_grad]
-    optimiser = adamw(parameters, settings)
+    settings = spec.job.optimiser
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    optimiser = build_optimiser(parameters, settings)
     started = time.monotonic()
     for number, rounds in enumerate(batches):
-        loss = _backward(step, rounds)
+        loss = _backward(module, rounds)
         torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(number, run.steps, settings)
+            group["lr"] = compute_learning_rate(number, spec.steps, settings)
         optimiser.step()
         optimiser.zero_grad()
         ended = time.monotonic()
@@ -80,42 +81,42 @@ def _trained(
         started = ended
 
 
-def _reader(run: Run) -> StepReader:
-    job = run.job
+def _reader(spec: RunSpec) -> StepReader:
+    job = spec.job
     return StepReader(
-        samples=local_samples(run.samples, run.samples_sha256),
-        order=run.order,
-        collator=run.collator,
-        framing=Framing(job.image_mode, run.collator.side_px),
+        samples=fetch_samples(spec.samples, spec.samples_sha256),
+        order=spec.order,
+        collator=spec.collator,
+        framing=Framing(job.image_mode, spec.collator.side_px),
         worker=0,
         workers=1,
         device_batch_size=job.device_batch_size,
     )
 
 
-def _sharded(run: Run, world: World) -> Step:
-    job = run.job
-    folder, _ = locate_checkpoint(run.model)
-    return build_sharded(
+def _sharded(spec: RunSpec, world: World) -> LossModule:
+    job = spec.job
+    folder, _ = locate_checkpoint(spec.model)
+    return build_sharded_module(
         folder, job.learning, world.mesh, torch.float32, job.activation_checkpointing
     )
 
 
-def _plain(run: Run) -> Step:
-    learning = run.job.learning
-    model = LlavaForConditionalGeneration.from_pretrained(run.model, dtype=torch.float32).train()
+def _plain(spec: RunSpec) -> LossModule:
+    learning = spec.job.learning
+    model = LlavaForConditionalGeneration.from_pretrained(spec.model, dtype=torch.float32).train()
     set_learning(
         model, learning.vision_from, learning.vision_stem, learning.projector, learning.language
     )
-    if run.job.activation_checkpointing:
+    if spec.job.activation_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    return Step(model)
+    return LossModule(model)
 
 
-def _backward(step: Step, rounds: list[MicroBatch]) -> float:
+def _backward(module: LossModule, rounds: list[MicroBatch]) -> float:
     learnt, loss = sum(batch.learnt for batch in rounds), 0.0
     for batch in rounds:
-        part = step(batch.ids_RT, batch.positions_RT, batch.labels_RT, batch.pixels_NSS3) / learnt
+        part = module(batch.ids_RT, batch.positions_RT, batch.labels_RT, batch.pixels_NSS3) / learnt
         part.backward()
         loss += float(part.detach())
     return loss

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from s4v_core.training.data.tokens import IGNORED
-from s4v_core.training.worker.step import LossHead
+from s4v_core.training.worker.loss_module import LossHead
 
 Kind = Literal["chunked", "plain"]
 

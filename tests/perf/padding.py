@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from s4v_core.recipes import FINETUNE
 from s4v_core.training.data.collation import Collator, Sample
-from s4v_core.training.data.order import Numbers, Order, share_out
+from s4v_core.training.data.order import Numbers, Order, split_over_workers
 
 IMAGE_TOKENS, AROUND_TOKENS = 576, 60
 """Of every picture; of the system text and the names in front of the turns."""
@@ -45,7 +45,7 @@ def dealt_share(
     collator = Collator(image_id=-1, image_tokens=1, pad_id=0, side_px=1)
     tokens = places = 0
     for step in _steps(has_image, grouped):
-        shares = share_out(step, lengths[step], workers, size)
+        shares = split_over_workers(step, lengths[step], workers, size)
         for part in (part for share in shares for part in share):
             batch = collator.collate([_sample(number, lengths[number]) for number in part])
             tokens, places = tokens + batch.tokens, places + batch.places
@@ -65,7 +65,7 @@ def drawn_share(lengths: NDArray[np.int64], has_image: NDArray[np.bool_], groupe
 
 def _steps(has_image: NDArray[np.bool_], grouped: bool) -> Iterator[Numbers]:
     order = Order(has_image, FINETUNE["paper"].batch_size, seed=0, grouped=grouped)
-    yield from order.epoch(0)
+    yield from order.draw_epoch(0)
 
 
 def _sample(number: int, length: int) -> Sample:

@@ -92,10 +92,10 @@ def cluster(cpus: int | None = None) -> Iterator[Cluster]:
     import ray
 
     from s4v_core.engines.settings import EngineSettings
-    from s4v_core.flow.connection import local_cpus, start_workers_as_equals
+    from s4v_core.flow.connection import local_cpus, set_normal_worker_priority
     from s4v_core.flow.pipeline import needed_cpus
 
-    start_workers_as_equals()
+    set_normal_worker_priority()
     about = ray.init(
         address="local",
         num_cpus=cpus or local_cpus(needed_cpus(EngineSettings(), 1)),

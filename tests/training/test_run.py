@@ -14,14 +14,17 @@ from transformers import LlavaForConditionalGeneration
 from s4v_core.errors import ConfigError, InputError, S4VError
 from s4v_core.model.checkpoint_export import export_checkpoint
 from s4v_core.model.processor import build_processor
-from s4v_core.training import run as run_module
-from s4v_core.training.run import check_stage, prepare_run, run_stage
+from s4v_core.training.checks import check_stage
+from s4v_core.training.data import order
+from s4v_core.training.export import MODEL
+from s4v_core.training.preparation import prepare_run
+from s4v_core.training.run import run_stage
 from s4v_core.training.stage import Learning, Optimiser, Saving, TrainStage
-from s4v_core.training.worker.checkpoints import complete_checkpoints
-from s4v_core.training.worker.desk import LoneDesk
+from s4v_core.training.worker.checkpoints import list_checkpoints
 from s4v_core.training.worker.loop import train
+from s4v_core.training.worker.session import LocalSession
 from s4v_core.training.worker.step_metrics import StepMetrics, read_metrics
-from s4v_core.training.worker.world import lone_world
+from s4v_core.training.worker.world import open_local_world
 from tests.conftest import photo
 from tests.model.untrained import IMAGE_PX, PATCH_PX, untrained_config, untrained_tokenizer
 
@@ -76,22 +79,24 @@ def job(lessons: Path, checkpoint: Path, tmp_path: Path) -> Job:
 
 def _stopped_after(job: TrainStage, steps: int) -> None:
     """A run that is asked to stop, as by Ctrl-C."""
-    _, run = prepare_run(check_stage(job))
-    desk = LoneDesk(lambda metrics: desk.ask_stop() if metrics.step >= steps else None)
-    with lone_world("cpu") as world:
-        train(run, world, desk)
+    _, spec = prepare_run(check_stage(job))
+    session = LocalSession(
+        lambda metrics: session.request_stop() if metrics.step >= steps else None
+    )
+    with open_local_world("cpu") as world:
+        train(spec, world, session)
 
 
 def _died_after(job: TrainStage, steps: int) -> None:
     """A run whose process is gone from one step to the next."""
-    _, run = prepare_run(check_stage(job))
+    _, spec = prepare_run(check_stage(job))
 
     def die(metrics: StepMetrics) -> None:
         if metrics.step == steps:
             raise KeyboardInterrupt
 
-    with lone_world("cpu") as world, pytest.raises(KeyboardInterrupt):
-        train(run, world, LoneDesk(die))
+    with open_local_world("cpu") as world, pytest.raises(KeyboardInterrupt):
+        train(spec, world, LocalSession(die))
 
 
 def _losses(output: str) -> list[float]:
@@ -113,21 +118,21 @@ def test_a_resumed_run_is_the_run_that_was_never_interrupted(job: Job, tmp_path:
         assert one.exit_code == 0
     weights = [load_file(Path(o.model or "") / "model.safetensors") for o in (whole, resumed)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    assert [m.step for m in complete_checkpoints(resumed.output)] == [10, 12]
+    assert [m.step for m in list_checkpoints(resumed.output)] == [10, 12]
 
 
 def test_steps_take_all_the_time_there_is(job: Job) -> None:
-    _, run = prepare_run(check_stage(job(max_steps=4)))
-    told: list[float] = []
+    _, spec = prepare_run(check_stage(job(max_steps=4)))
+    reported: list[float] = []
 
-    def tell(metrics: StepMetrics) -> None:
-        told.append(time.monotonic())
+    def report(metrics: StepMetrics) -> None:
+        reported.append(time.monotonic())
         time.sleep(0.5)  # a driver far away: the next step pays for it
 
-    with lone_world("cpu") as world:
-        train(run, world, LoneDesk(tell))
-    first, *later = read_metrics(run.output)
-    assert sum(m.step_s for m in later) == pytest.approx(told[-1] - told[0], abs=1.0)
+    with open_local_world("cpu") as world:
+        train(spec, world, LocalSession(report))
+    first, *later = read_metrics(spec.output)
+    assert sum(m.step_s for m in later) == pytest.approx(reported[-1] - reported[0], abs=1.0)
     assert all(m.data_wait_s + m.checkpoint_wait_s <= m.step_s for m in (first, *later))
 
 
@@ -183,11 +188,11 @@ def test_what_learns_moves_and_nothing_else(
 
 
 def test_weights_gradients_and_moments_are_fp32_under_bf16(checkpoint: Path) -> None:
-    from s4v_core.training.worker.sharding import build_sharded
+    from s4v_core.training.worker.sharding import build_sharded_module
 
-    with lone_world("cpu") as world:
-        step = build_sharded(checkpoint, Learning(), world.mesh, torch.bfloat16, True)
-        learning = [p for p in step.parameters() if p.requires_grad]
+    with open_local_world("cpu") as world:
+        module = build_sharded_module(checkpoint, Learning(), world.mesh, torch.bfloat16, True)
+        learning = [p for p in module.parameters() if p.requires_grad]
         before = [p.full_tensor().clone() for p in learning]
         optimiser = torch.optim.AdamW(learning, lr=2e-5, weight_decay=0.0)
         for _ in range(100):
@@ -214,7 +219,33 @@ def test_an_output_belongs_to_one_run(
     _stopped_after(job(), 1)
     with pytest.raises(error, match=sentence):
         run_stage(job(**changes))
-    assert len(complete_checkpoints(job().output)) == 1
+    assert len(list_checkpoints(job().output)) == 1
+
+
+def test_a_run_is_resumed_only_in_the_order_it_began_with(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _stopped_after(job(), 1)
+    _, spec = prepare_run(check_stage(job()))
+    monkeypatch.setattr(order, "VERSION", 2)
+    with pytest.raises(ConfigError, match="holds a run with order_version 1, found 2"):
+        run_stage(job())
+    _, other = prepare_run(check_stage(job(output=job().output + "-2")))
+    assert other.digest != spec.digest
+
+
+def test_a_run_without_an_order_version_has_the_first_one(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _stopped_after(job(), 1)
+    about = Path(job().output) / "run.json"
+    settings = json.loads(about.read_text())
+    del settings["settings"]["order_version"]
+    about.write_text(json.dumps(settings))
+    check_stage(job())
+    monkeypatch.setattr(order, "VERSION", 2)
+    with pytest.raises(ConfigError, match="holds a run with order_version 1, found 2"):
+        check_stage(job())
 
 
 def test_a_batch_that_cannot_be_shared_names_ones_that_can(job: Job) -> None:
@@ -253,13 +284,13 @@ def test_a_failed_save_ends_the_run_and_leaves_earlier_checkpoints(
 
     parts = job(saving=Saving(every_steps=2))
     _stopped_after(parts, 3)
-    kept = complete_checkpoints(parts.output)
+    kept = list_checkpoints(parts.output)
     folder = Path(parts.output) / "checkpoints"
     # A file lies where the next checkpoint's folder would be: the store takes nothing there.
     (folder / "step-00000006").write_text("in the way")
     with pytest.raises(StorageError, match="checkpoint could not be written"):
         run_stage(parts)
-    assert complete_checkpoints(parts.output) == kept
+    assert list_checkpoints(parts.output) == kept
     (folder / "step-00000006").unlink()
     assert run_stage(parts).done == 12
 
@@ -267,6 +298,6 @@ def test_a_failed_save_ends_the_run_and_leaves_earlier_checkpoints(
 def test_checkpoints_and_metrics_go_to_any_store(job: Job, bucket: str) -> None:
     outcome = run_stage(job(output=f"{bucket}/run", max_steps=2))
     assert outcome.exit_code == 0
-    assert run_module.MODEL in (outcome.model or "")
+    assert MODEL in (outcome.model or "")
     assert len(read_metrics(f"{bucket}/run")) == 2
-    assert [m.step for m in complete_checkpoints(f"{bucket}/run")] == [2]
+    assert [m.step for m in list_checkpoints(f"{bucket}/run")] == [2]

@@ -7,11 +7,13 @@ import pytest
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from s4v_core.training.run import check_stage, prepare_run, run_stage
+from s4v_core.training.checks import check_stage
+from s4v_core.training.preparation import prepare_run
+from s4v_core.training.run import run_stage
 from s4v_core.training.stage import Learning, Optimiser, TrainStage
-from s4v_core.training.worker.desk import LoneDesk
 from s4v_core.training.worker.loop import train
-from s4v_core.training.worker.seen import audit
+from s4v_core.training.worker.sample_log import audit_samples
+from s4v_core.training.worker.session import LocalSession
 from s4v_core.training.worker.step_metrics import StepMetrics, read_metrics
 from s4v_core.training.worker.world import join_world
 from tests.conftest import photo
@@ -57,8 +59,8 @@ def _lessons(folder: Path) -> Path:
 
 def _work(rank: int, job: TrainStage, store: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=WORKERS)
-    _, run = prepare_run(check_stage(job))
-    train(run, join_world("cpu"), LoneDesk(lambda metrics: None))
+    _, spec = prepare_run(check_stage(job))
+    train(spec, join_world("cpu"), LocalSession(lambda metrics: None))
     dist.destroy_process_group()
 
 
@@ -75,5 +77,5 @@ def test_uneven_workers_are_one_process(checkpoint: Path, tmp_path: Path) -> Non
     metrics = read_metrics(together.output)
     assert [m.step for m in metrics] == [1, 2, 3]
     assert _numbers(metrics) == pytest.approx(_numbers(alone.metrics), abs=1e-5)
-    seen = audit(together.output, samples=9, steps_per_epoch=3, steps=3)
-    assert (seen.seen, seen.twice, seen.left_out) == (9, 0, 0)
+    found = audit_samples(together.output, samples=9, steps_per_epoch=3, steps=3)
+    assert (found.seen, found.twice, found.left_out) == (9, 0, 0)

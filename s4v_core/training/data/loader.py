@@ -1,6 +1,6 @@
-"""Steps of a run -> micro-batches of one worker, read and decoded ahead in processes of their own.
+"""Reads one worker's micro-batches of each step, ahead of time and in processes of their own.
 
-Keeps no state: a step is read by its number, so that a run resumes by starting at another.
+It keeps no state: a step is read by its number, so a run resumes by starting at a later number.
 """
 
 from collections.abc import Iterator
@@ -18,21 +18,26 @@ from s4v_core.images.guard import GuardedDecoder
 from s4v_core.images.policy import DecodeConfig, Framing, Refused
 from s4v_core.inputs.image_bytes import read_images
 from s4v_core.training.data.collation import Collator, MicroBatch, Sample
-from s4v_core.training.data.order import Numbers, Order, share_out
+from s4v_core.training.data.order import Numbers, Order, split_over_workers
 
-READS = 16
-"""Images that are read at a time: each is a round trip."""
+_READS = 16
+"""Number of images that are read at a time, because each takes a round trip."""
 
-PREFETCHED_STEPS = 2
+_PREFETCHED_STEPS = 2
 
 
 @dataclass
 class StepReader(torch.utils.data.Dataset[list[MicroBatch]]):
-    """`reader[step]` is what one worker computes in that step, one micro-batch per round.
+    """`reader[step]` is one worker's share of that step, one micro-batch per round.
 
     Attributes:
-        samples: Local path of the table of samples (SAMPLES_SCHEMA); it is mapped, not read.
-        worker, workers: Whose share of every step this is.
+        samples: Local path of the table of samples, which is mapped into memory.
+        order: Decides which samples make up which step.
+        collator: Makes the micro-batches.
+        framing: How images are made square.
+        worker: Number of the worker, from 0.
+        workers: Number of workers.
+        device_batch_size: Largest number of samples in a micro-batch.
     """
 
     samples: str
@@ -44,21 +49,22 @@ class StepReader(torch.utils.data.Dataset[list[MicroBatch]]):
     device_batch_size: int
 
     def __getitem__(self, step: int) -> list[MicroBatch]:
-        numbers = self._numbers(step)
+        numbers = self._find_samples(step)
         lengths = self._table["tokens"].take(numbers).to_numpy()
-        shares = share_out(numbers, lengths, self.workers, self.device_batch_size)
+        shares = split_over_workers(numbers, lengths, self.workers, self.device_batch_size)
         return [self.collator.collate(self._read(part)) for part in shares[self.worker]]
 
-    def _numbers(self, step: int) -> Numbers:
+    def _find_samples(self, step: int) -> Numbers:
+        """The samples of a step; the steps of its epoch are kept for the next call."""
         epoch, place = divmod(step, self.order.steps_per_epoch)
         if epoch not in self._epochs:
             self._epochs.clear()
-            self._epochs[epoch] = self.order.epoch(epoch)
+            self._epochs[epoch] = self.order.draw_epoch(epoch)
         return self._epochs[epoch][place]
 
     def _read(self, numbers: Numbers) -> list[Sample]:
         rows = self._table.take(numbers).to_pylist()
-        images = [self._decoded(data) for data in self._pool.map(_encoded_image, rows)]
+        images = [self._decode(data) for data in self._pool.map(_read_image, rows)]
         return [
             Sample(
                 number=int(number),
@@ -70,7 +76,9 @@ class StepReader(torch.utils.data.Dataset[list[MicroBatch]]):
             for number, row, image in zip(numbers, rows, images, strict=True)
         ]
 
-    def _decoded(self, data: bytes | str | None) -> NDArray[np.uint8] | str | None:
+    def _decode(self, data: bytes | str | None) -> NDArray[np.uint8] | str | None:
+        """The pixels of an encoded image, or the reason why there are none; the reason of a failed
+        read and the None of text alone are passed through."""
         if not isinstance(data, bytes):
             return data
         decoded = self._decoder.decode(data)
@@ -83,7 +91,7 @@ class StepReader(torch.utils.data.Dataset[list[MicroBatch]]):
     def _blank(self) -> NDArray[np.uint8]:
         return np.zeros((self.framing.size_px, self.framing.size_px, 3), np.uint8)
 
-    # Made in the process that reads: none of these travels.
+    # Made in the process that reads, because none of these can be pickled.
     @cached_property
     def _table(self) -> pa.Table:
         return pa.ipc.open_file(pa.memory_map(self.samples)).read_all()
@@ -94,32 +102,32 @@ class StepReader(torch.utils.data.Dataset[list[MicroBatch]]):
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(READS)
+        return ThreadPoolExecutor(_READS)
 
     @cached_property
     def _decoder(self) -> GuardedDecoder:
-        # Pixel by pixel the original preprocessing, but for EXIF: captions were made of images
-        # turned as a person sees them, so training sees them turned as well.
+        # The pixels are those of the original preprocessing, except for EXIF: the captions were
+        # made from images that were turned as EXIF says, so training turns them as well.
         return GuardedDecoder(DecodeConfig(reduced_jpeg=False), self.framing)
 
 
-def _encoded_image(row: dict[str, Any]) -> bytes | str | None:
-    """A sample's image as it is stored, None without an image, or why there is none."""
+def _read_image(row: dict[str, Any]) -> bytes | str | None:
+    """A sample's encoded image, the reason why it cannot be read, or None for text alone."""
     if row["uri"] is None:
         return None
-    # Samples of a step lie far apart: each is a read of its own.
+    # The images of a step are far apart in their files, so each is read on its own.
     return read_images([row | {"problem": None}])[0]
 
 
 def read_steps(reader: StepReader, steps: range, processes: int) -> Iterator[list[MicroBatch]]:
-    """The steps in order, read ahead by `processes` processes (0: in this one)."""
+    """Read the steps in order, ahead of time in `processes` processes; 0 reads in this one."""
     loader: Any = torch.utils.data.DataLoader(
         reader,
         batch_size=None,
         sampler=steps,
         num_workers=processes,
-        prefetch_factor=PREFETCHED_STEPS if processes else None,
-        # A fork of a process with running threads can hang at once.
+        prefetch_factor=_PREFETCHED_STEPS if processes else None,
+        # A forked child of a process with running threads can hang at once.
         multiprocessing_context="spawn" if processes else None,
     )
     yield from loader

@@ -1,7 +1,7 @@
-"""Which samples make up which step: a pure function of the seed. No torch, no ray, no state.
+"""Decides which samples make up which step, from the seed alone. No torch, no ray, no state.
 
-Workers only slice it, so that every number of workers sees the same steps, and a run resumes by
-naming its step.
+Workers only split a step among themselves, so any number of workers computes the same steps, and a
+run resumes from the number of its step.
 """
 
 from collections.abc import Sequence
@@ -13,17 +13,22 @@ from numpy.typing import NDArray
 Numbers = NDArray[np.int64]
 
 VERSION = 1
-"""Of the order itself; part of what a run is identified by."""
+"""Version of the order. A run's settings include it, so that a run is resumed only in the order it
+began with. Increase it whenever the same seed gives other steps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """The order of a run.
+    """The order of a run's samples.
 
     Attributes:
-        has_image: Per sample; only asked when steps are grouped.
-        grouped: Whether a step holds only samples with images, or only samples without
-            (share4v_trainer.py `group_by_modality`); what is left over shares the last steps.
+        has_image: Whether each sample has an image; used only if steps are grouped.
+        batch_size: Number of samples in a step.
+        seed: Decides the order.
+        epochs: Number of epochs.
+        grouped: Whether each step has only samples with an image, or only samples without one
+            (share4v_trainer.py `group_by_modality`). The samples that do not fill such a step are
+            mixed in the last steps of the epoch.
     """
 
     has_image: NDArray[np.bool_]
@@ -40,20 +45,20 @@ class Order:
     def steps(self) -> int:
         return self.steps_per_epoch * self.epochs
 
-    def step(self, step: int) -> Numbers:
-        """Samples of a step, ascending from 0; the last one of an epoch may be smaller."""
+    def draw_step(self, step: int) -> Numbers:
+        """The samples of a step, counted from 0. The last step of an epoch may be smaller."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        return self.epoch(epoch)[place]
+        return self.draw_epoch(epoch)[place]
 
-    def epoch(self, epoch: int) -> list[Numbers]:
-        """The steps of one epoch; together they hold every sample exactly once."""
+    def draw_epoch(self, epoch: int) -> list[Numbers]:
+        """The samples of each step of an epoch; together they are all samples, each once."""
         chance = np.random.default_rng([self.seed, epoch])
         whole = chance.permutation(len(self.has_image)).astype(np.int64)
         if not self.grouped:
             return _cut(whole, self.batch_size)
-        seen = self.has_image[whole]
+        with_image = self.has_image[whole]
         full, rest = [], []
-        for kind in (whole[seen], whole[~seen]):
+        for kind in (whole[with_image], whole[~with_image]):
             even = len(kind) // self.batch_size * self.batch_size
             full += _cut(kind[:even], self.batch_size)
             rest.append(kind[even:])
@@ -61,16 +66,16 @@ class Order:
         return mixed + _cut(np.concatenate(rest), self.batch_size)
 
 
-def share_out(
+def split_over_workers(
     samples: Numbers, lengths: Sequence[int] | Numbers, workers: int, device_batch_size: int
 ) -> list[list[Numbers]]:
-    """A step's samples as `[worker][round]`, every worker with the same number of rounds.
+    """Split a step's samples as `[worker][round]`; every worker has the same number of rounds.
 
-    Longest first: samples of one round are alike, so that little is padded; and dealt out back
-    and forth, so that workers finish together.
+    The longest samples come first, so that those of one round have similar lengths and need little
+    padding. Within a round they go to the workers back and forth, so that workers finish together.
 
     Args:
-        lengths: Tokens of each of `samples`.
+        lengths: Number of tokens of each of `samples`.
     """
     order = np.argsort(-np.asarray(lengths), kind="stable")
     longest_first = samples[order]
@@ -86,11 +91,11 @@ def share_out(
     return dealt
 
 
-def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Samples into rows of at most `capacity` tokens (first fit, longest first).
+def pack_rows(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Pack samples into rows of at most `capacity` tokens (first fit, longest first).
 
     Returns:
-        Places in `lengths`, row by row. A sample longer than `capacity` has a row of its own.
+        Indices into `lengths`, row by row. A sample longer than `capacity` has a row of its own.
     """
     rows: list[list[int]] = []
     free: list[int] = []

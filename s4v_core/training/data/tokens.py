@@ -1,7 +1,7 @@
-"""Pieces of a conversation -> token ids, and which of them are learnt.
+"""Encodes a conversation as token ids, and marks the ids that are learnt.
 
-Learnt tokens follow from where they stand in the text, never from counting tokens of parts again:
-the original counts, and where the counts differ it silently learns nothing (LLaVA#661, #1166).
+Whether a token is learnt follows from its position in the text. The original counts the tokens of
+each part again instead; where the counts differ, it silently learns nothing (LLaVA#661, #1166).
 """
 
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ from s4v_core import chat
 from s4v_core.chat import Piece
 
 IGNORED = -100
-"""Label of positions without loss."""
+"""Label of a position that carries no loss."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A conversation in tokens; the image is one id, however many tokens it takes.
+    """A conversation in tokens.
 
     Attributes:
-        ids: BOS first.
-        learnt: Of each id, whether it carries loss.
-        length: Tokens with the image expanded.
+        ids: Token ids, BOS first. The image is one id, however many tokens it takes.
+        learnt: Whether each id carries loss.
+        length: Number of tokens with the image expanded.
     """
 
     ids: list[int]
@@ -31,13 +31,13 @@ class Encoded:
 
 
 class Encoder:
-    """Encodes for one model.
+    """Encodes conversations for one model.
 
     Args:
-        tokenizer: A fast one (it knows where in the text a token stands).
-        image_id: The id that stands for an image.
-        image_tokens: Tokens that an image takes.
-        max_tokens: Longest sample, image expanded. Text behind it is cut.
+        tokenizer: A fast tokenizer, which knows each token's position in the text.
+        image_id: The token id that marks an image.
+        image_tokens: Number of tokens that an image takes.
+        max_tokens: Length of the longest sample, image expanded. Text beyond it is cut.
     """
 
     def __init__(self, tokenizer: Any, image_id: int, image_tokens: int, max_tokens: int) -> None:
@@ -46,7 +46,7 @@ class Encoder:
         self._max_tokens = max_tokens
 
     def encode(self, pieces: Sequence[Piece]) -> Encoded | str:
-        """Tokens of a conversation, or the reason why nothing of it can be learnt.
+        """Encode a conversation, or return the reason why nothing of it can be learnt.
 
         Reasons: `too_long` (the image does not fit), `nothing_learnt`.
         """

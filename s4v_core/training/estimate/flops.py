@@ -1,13 +1,14 @@
-"""Floating-point operations of a training step, from the shape of the model. Plain arithmetic.
+"""Counts the floating-point operations of a training step, from the model's sizes alone.
 
 Model FLOP utilisation counts what the model needs: no padding, and nothing that activation
-checkpointing computes twice. A matrix product of an n x m weight takes 2nm operations per token
-forward and twice that backward; frozen parts have no backward.
+checkpointing computes a second time. A matrix product with an n x m weight takes 2nm operations
+per token in the forward pass and twice that in the backward pass; frozen parts have no backward
+pass.
 """
 
 from dataclasses import dataclass
 
-PEAK_FLOPS = {
+_PEAK_FLOPS = {
     "A100": 312e12,
     "H100": 989e12,
     "H200": 989e12,
@@ -16,16 +17,25 @@ PEAK_FLOPS = {
     "A10": 125e12,
     "V100": 125e12,
 }
-"""Dense bf16 (V100: fp16) of the makers' data sheets, SXM where there are several."""
+"""Peak operations per second for dense bf16 (V100: fp16), from the makers' data sheets; the SXM
+variant if there are several."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The sizes that operations and memory follow from.
+    """The sizes of a model from which operations and memory are computed.
 
     Attributes:
-        vision_blocks: Blocks in front of the features; the ones behind are not computed.
-        vision_places: Patches and the class token.
+        vision_blocks: Number of vision blocks up to the features; later ones are not computed.
+        vision_width: Width of the vision tower's hidden states.
+        vision_mlp: Width inside the vision tower's MLPs.
+        vision_places: Number of positions in the vision tower: the patches and the class token.
+        patch_px: Side of a patch in pixels.
+        layers: Number of layers of the language model.
+        width: Width of the language model's hidden states.
+        mlp: Width inside the language model's MLPs.
+        key_value_width: Width of the keys, and of the values, of all heads together.
+        vocabulary: Number of token ids.
     """
 
     vision_blocks: int
@@ -45,39 +55,45 @@ class Shape:
 
     @property
     def layer_weights(self) -> int:
-        """Numbers in the matrices of one layer of the language model."""
+        """Number of weights in the matrices of one layer of the language model."""
         attention = 2 * self.width * (self.width + self.key_value_width)
         return attention + 3 * self.width * self.mlp
 
-    def language_flops(self, tokens: int) -> float:
-        """Forward, of one sample of that length, the head at every place."""
+    def count_language_flops(self, tokens: int) -> float:
+        """Forward pass of one sample of this length, with the head at every position."""
         weights = self.layers * self.layer_weights + self.width * self.vocabulary
         return 2.0 * weights * tokens + 4.0 * self.layers * self.width * tokens**2
 
-    def block_flops(self) -> float:
-        """Forward, of one image through one block of the vision tower."""
+    def count_block_flops(self) -> float:
+        """Forward pass of one image through one block of the vision tower."""
         places, width = self.vision_places, self.vision_width
         weights = 4 * width * width + 2 * width * self.vision_mlp
         return 2.0 * weights * places + 4.0 * width * places**2
 
-    def stem_flops(self) -> float:
-        """Forward, of one image cut into patches."""
+    def count_stem_flops(self) -> float:
+        """Forward pass of one image through the patch embedding."""
         return 2.0 * 3 * self.patch_px**2 * self.vision_width * self.image_tokens
 
-    def projector_flops(self) -> float:
-        """Forward, of one image."""
+    def count_projector_flops(self) -> float:
+        """Forward pass of one image through the projector."""
         return 2.0 * (self.vision_width + self.width) * self.width * self.image_tokens
 
-    def image_flops(self, vision_from: int | None, stem: bool, projector: bool) -> float:
-        """Forward and backward of one image up to the language model."""
+    def count_image_flops(self, vision_from: int | None, stem: bool, projector: bool) -> float:
+        """Forward and backward pass of one image, up to the language model.
+
+        Args:
+            vision_from: First vision block that learns; None if none does.
+            stem: Whether the patch embedding learns.
+            projector: Whether the projector learns.
+        """
         learning = 0 if vision_from is None else max(self.vision_blocks - vision_from, 0)
         frozen = self.vision_blocks - learning
-        tower = (frozen + 3 * learning) * self.block_flops()
-        edges = (3 if stem else 1) * self.stem_flops()
-        return tower + edges + (3 if projector else 1) * self.projector_flops()
+        tower = (frozen + 3 * learning) * self.count_block_flops()
+        edges = (3 if stem else 1) * self.count_stem_flops()
+        return tower + edges + (3 if projector else 1) * self.count_projector_flops()
 
 
-def peak_flops(device_name: str) -> float | None:
-    """Of a device as its driver names it; None where it is not known, so that nobody guesses."""
+def find_peak_flops(device_name: str) -> float | None:
+    """Peak operations per second of a device, by its driver's name for it; None if not known."""
     words = device_name.replace("-", " ").split()
-    return next((peak for name, peak in PEAK_FLOPS.items() if name in words), None)
+    return next((peak for name, peak in _PEAK_FLOPS.items() if name in words), None)

@@ -1,4 +1,7 @@
-"""`--plan`: what would learn, memory per GPU, steps and time. Builds the model without weights."""
+"""Estimates for `--plan`: what would learn, memory per GPU, steps and time.
+
+The model is built without weights.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,22 +18,23 @@ from s4v_core.model.builders import (
     build_tokenizer,
 )
 from s4v_core.model.learning import count_learning, set_learning
-from s4v_core.training.estimate.flops import Shape, peak_flops
-from s4v_core.training.estimate.footprint import NOT_MODELLED, Load, Weights, footprint
-from s4v_core.training.estimate.shapes import shape_of
-from s4v_core.training.schedule import warmup_steps
+from s4v_core.training.estimate.flops import Shape, find_peak_flops
+from s4v_core.training.estimate.footprint import NOT_MODELLED, Load, Weights, estimate_memory
+from s4v_core.training.estimate.shapes import read_shape
+from s4v_core.training.schedule import count_warmup_steps
 from s4v_core.training.stage import NEW_DEMO, TrainStage
 
-GB = 1e9
+_GB = 1e9
+_REMARKS = ("not modelled:", *(f"  - {part}" for part in NOT_MODELLED))
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What is known of the original run, to stand beside the estimate.
+    """Published figures of the original run, shown beside the estimate.
 
     Attributes:
-        memory_gb: Per GPU, by the first vision block that learns.
-        utilisation: Model FLOP utilisation, by where it is known from.
+        memory_gb: GB per GPU, by the first vision block that learns.
+        utilisation: Model FLOP utilisation, by the source of the figure.
     """
 
     memory_gb: Mapping[int, float]
@@ -38,13 +42,15 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One choice of what learns.
+class Choice:
+    """The estimate for one choice of the first vision block that learns.
 
     Attributes:
-        learning: Parameters that learn, by group.
-        components: Bytes per GPU at samples of the expected length.
-        longest: Bytes per GPU in all where every sample is as long as it may be.
+        vision_from: First vision block that learns.
+        learning: Number of parameters that learn, by group.
+        components: Bytes per GPU by component, with samples of the expected length.
+        longest: Total bytes per GPU if every sample has the largest allowed length.
+        published_gb: GB per GPU of the original run; None if not published.
     """
 
     vision_from: int
@@ -56,12 +62,23 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Of one job; `rows` of all choices, `chosen` of its own."""
+    """The estimates for one job.
+
+    Attributes:
+        job: The job.
+        assumed: Description of the model that was assumed.
+        parameters: Number of parameters of the model.
+        choices: Estimates for several choices of the first vision block that learns.
+        steps: Number of steps of the run.
+        warmup: Number of steps of the warm-up.
+        flops_per_sample: Floating-point operations per sample of the expected length.
+        hours: Hours that the run takes, by an assumed utilisation; empty if not known.
+    """
 
     job: TrainStage
     assumed: str
     parameters: int
-    rows: list[Row]
+    choices: list[Choice]
     steps: int
     warmup: int
     flops_per_sample: float
@@ -78,90 +95,102 @@ class Forecast:
         ]
         lines += [f"time: {hours:.1f} h at {where}" for where, hours in self.hours.items()]
         if not self.hours:
-            lines.append("time: not known for this device; a few steps tell (--max-steps)")
-        return "\n".join([*lines, "", *self._table(), "", *self._remarks()])
+            lines.append("time: not known for this device; measure a few steps with --max-steps")
+        return "\n".join([*lines, "", *self._format_table(), "", *_REMARKS])
 
-    def _table(self) -> list[str]:
-        head = [f"block {row.vision_from}" for row in self.rows]
-        groups = self.rows[0].learning
-        table = [_line("learns from vision block", head)]
+    def _format_table(self) -> list[str]:
+        head = [f"block {choice.vision_from}" for choice in self.choices]
+        groups = self.choices[0].learning
+        table = [_format_line("learns from vision block", head)]
         table += [
-            _line(f"  {name}", [f"{r.learning[name]:,}" for r in self.rows]) for name in groups
+            _format_line(f"  {name}", [f"{c.learning[name]:,}" for c in self.choices])
+            for name in groups
         ]
         table.append(
-            _line("parameters that learn", [f"{sum(r.learning.values()):,}" for r in self.rows])
+            _format_line(
+                "parameters that learn", [f"{sum(c.learning.values()):,}" for c in self.choices]
+            )
         )
         table.append("")
-        table.append(_line("GB per GPU", head))
-        for name in self.rows[0].components:
-            cells = [f"{row.components[name] / GB:.2f}" for row in self.rows]
-            table.append(_line(f"  {name}", cells))
-        totals = [f"{sum(row.components.values()) / GB:.1f}" for row in self.rows]
-        table.append(_line("all of these", totals))
+        table.append(_format_line("GB per GPU", head))
+        for name in self.choices[0].components:
+            cells = [f"{choice.components[name] / _GB:.2f}" for choice in self.choices]
+            table.append(_format_line(f"  {name}", cells))
+        totals = [f"{sum(choice.components.values()) / _GB:.1f}" for choice in self.choices]
+        table.append(_format_line("all of these", totals))
         table.append(
-            _line("  with the longest samples", [f"{r.longest / GB:.1f}" for r in self.rows])
+            _format_line(
+                "  with the longest samples", [f"{c.longest / _GB:.1f}" for c in self.choices]
+            )
         )
-        if any(row.published_gb for row in self.rows):
-            cells = [f"{row.published_gb or '-'}" for row in self.rows]
-            table.append(_line("the paper's own run (Table 6)", cells))
+        if any(choice.published_gb for choice in self.choices):
+            cells = [f"{choice.published_gb or '-'}" for choice in self.choices]
+            table.append(_format_line("the paper's own run (Table 6)", cells))
         return table
 
-    def _remarks(self) -> list[str]:
-        return ["not modelled:", *(f"  - {part}" for part in NOT_MODELLED)]
 
+def forecast_stage(job: TrainStage, published: Published | None = None) -> Forecast:
+    """Estimate a job. Neither its data nor its model needs to exist.
 
-def forecast(job: TrainStage, published: Published | None = None) -> Forecast:
-    """Of a job whose data and model need not be there."""
-    config, assumed = _config(job)
-    shape = shape_of(config)
+    Args:
+        published: Figures of the original run, if the job is like it.
+    """
+    config, assumed = _choose_config(job)
+    shape = read_shape(config)
     with torch.device("meta"):
         model = LlavaForConditionalGeneration(config)
     blocks = config.vision_config.num_hidden_layers
-    rows = [
-        _row(job, model, shape, start, published)
+    choices = [
+        _estimate_choice(job, model, shape, start, published)
         for start in (blocks, blocks * 3 // 4, blocks // 2, blocks // 4, 0)
     ]
     steps_per_epoch = -(-job.expected.samples // job.batch_size)
     steps = min(steps_per_epoch * job.epochs, job.max_steps or steps_per_epoch * job.epochs)
     learning, expected = job.learning, job.expected
-    flops = 3 * shape.language_flops(expected.tokens) + shape.image_flops(
+    flops = 3 * shape.count_language_flops(expected.tokens) + shape.count_image_flops(
         learning.vision_from, learning.vision_stem, learning.projector
     )
-    peak = peak_flops(job.accelerator or "") if published else None
-    whole = flops * steps * job.batch_size / 3600 / max(job.workers, 1)
-    hours = {}
-    if published and peak:
-        for where, share in published.utilisation.items():
-            hours[f"{share:.0%} utilisation ({where})"] = whole / (peak * share)
     return Forecast(
         job=job,
         assumed=assumed,
         parameters=sum(p.numel() for p in model.parameters()),
-        rows=rows,
+        choices=choices,
         steps=steps,
-        warmup=warmup_steps(steps, job.optimiser),
+        warmup=count_warmup_steps(steps, job.optimiser),
         flops_per_sample=flops,
-        hours=hours,
+        hours=_estimate_hours(job, flops * steps * job.batch_size, published),
     )
 
 
-def _row(
+def _estimate_hours(job: TrainStage, flops: float, published: Published | None) -> dict[str, float]:
+    """Hours at each published utilisation; empty if the device's peak is not known."""
+    peak = find_peak_flops(job.accelerator or "") if published else None
+    if not published or not peak:
+        return {}
+    at_one_flop = flops / 3600 / max(job.workers, 1)
+    return {
+        f"{share:.0%} utilisation ({source})": at_one_flop / (peak * share)
+        for source, share in published.utilisation.items()
+    }
+
+
+def _estimate_choice(
     job: TrainStage,
     model: LlavaForConditionalGeneration,
     shape: Shape,
     vision_from: int,
     published: Published | None,
-) -> Row:
+) -> Choice:
     learning = job.learning
     set_learning(model, vision_from, learning.vision_stem, learning.projector, learning.language)
     counts = count_learning(model)
     learnt = sum(learns for learns, _ in counts.values())
     whole = sum(every for _, every in counts.values())
-    parts = sorted(sum(p.numel() for p in m.parameters()) for m in _sharded_parts(model))
+    parts = sorted(sum(p.numel() for p in m.parameters()) for m in _list_large_units(model))
     weights = Weights(learnt, whole - learnt, sum(parts[-2:]))
     workers = max(job.workers, 1)
 
-    def memory(tokens: int) -> dict[str, int]:
+    def estimate(tokens: int) -> dict[str, int]:
         load = Load(
             samples=job.device_batch_size,
             tokens=tokens,
@@ -170,23 +199,25 @@ def _row(
             vision_from=vision_from,
             activation_checkpointing=job.activation_checkpointing,
         )
-        return footprint(shape, weights, load, workers)
+        return estimate_memory(shape, weights, load, workers)
 
-    return Row(
+    return Choice(
         vision_from=vision_from,
         learning={name: learns for name, (learns, _) in counts.items() if name != "vision_unused"},
-        components=memory(job.expected.tokens),
-        longest=sum(memory(job.max_tokens).values()),
+        components=estimate(job.expected.tokens),
+        longest=sum(estimate(job.max_tokens).values()),
         published_gb=published.memory_gb.get(vision_from) if published else None,
     )
 
 
-def _sharded_parts(model: LlavaForConditionalGeneration) -> list[torch.nn.Module]:
+def _list_large_units(model: LlavaForConditionalGeneration) -> list[torch.nn.Module]:
+    """The FSDP units of the language model, which are the largest ones."""
     inner = model.model
     return [*inner.language_model.layers, inner.language_model.embed_tokens, model.lm_head]
 
 
-def _config(job: TrainStage) -> tuple[LlavaConfig, str]:
+def _choose_config(job: TrainStage) -> tuple[LlavaConfig, str]:
+    """The config that the estimate is made for, and a description of it."""
     if job.model == NEW_DEMO:
         return build_demo_config(
             build_tokenizer(build_corpus(), DEMO_VOCABULARY, PHRASES)
@@ -199,5 +230,5 @@ def _config(job: TrainStage) -> tuple[LlavaConfig, str]:
     )
 
 
-def _line(label: str, cells: list[str]) -> str:
+def _format_line(label: str, cells: list[str]) -> str:
     return f"{label:<46}" + "".join(f"{cell:>16}" for cell in cells)

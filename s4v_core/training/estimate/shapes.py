@@ -1,12 +1,12 @@
-"""The sizes of a model that operations and memory follow from, read from its config."""
+"""Reads a model's sizes from its config."""
 
 from transformers import LlavaConfig
 
 from s4v_core.training.estimate.flops import Shape
 
 
-def shape_of(config: LlavaConfig) -> Shape:
-    """Of a LLaVA-1.5 config; needs no weights."""
+def read_shape(config: LlavaConfig) -> Shape:
+    """Read the sizes from a LLaVA-1.5 config; no weights are needed."""
     vision, text = config.vision_config, config.text_config
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     return Shape(

@@ -1,11 +1,10 @@
-"""Sharded checkpoints on any store, written while training goes on (torch.distributed.checkpoint).
+"""Sharded checkpoints on any store, written in the background by torch.distributed.checkpoint.
 
-A checkpoint is its folder with `manifest.json` in it, which is written last: a folder without one
-does not exist. Any number of workers reads what any other number wrote.
+A checkpoint is a folder with a `manifest.json`, which is written last: a folder without one is
+not a checkpoint. Any number of workers can read what any other number of workers wrote.
 """
 
 import json
-import logging
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,23 +17,22 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 
 from s4v_core import storage
 from s4v_core.errors import StorageError
-from s4v_core.training.worker.step import Step
+from s4v_core.training.worker.loss_module import LossModule
 from s4v_core.training.worker.world import World
 
-log = logging.getLogger(__name__)
-
-FOLDER = "checkpoints"
-MANIFEST = "manifest.json"
+_FOLDER = "checkpoints"
+_MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a checkpoint says of itself.
+    """The content of a checkpoint's manifest.
 
     Attributes:
-        step: Steps that are done; the next one has this number.
-        digest: Of job and samples; no other run may go on from here.
-        samples, tokens: Seen so far, real ones.
+        step: Number of steps that are done, which is also the number of the next step.
+        digest: Digest of the run's settings and samples.
+        samples: Samples trained on so far.
+        tokens: Tokens trained on so far, without padding.
     """
 
     step: int
@@ -44,69 +42,89 @@ class Manifest:
 
 
 def checkpoint_uri(output: str, step: int) -> str:
-    return storage.join(output, FOLDER, f"step-{step:08d}")
+    return storage.join(output, _FOLDER, f"step-{step:08d}")
 
 
-def complete_checkpoints(output: str) -> list[Manifest]:
-    """All that can be resumed from, oldest first."""
-    folder = storage.join(output, FOLDER)
+def list_checkpoints(output: str) -> list[Manifest]:
+    """The manifests of all complete checkpoints of a run, oldest first."""
+    folder = storage.join(output, _FOLDER)
     if not storage.is_folder(folder):
         return []
-    manifests = [f.uri for f in storage.list_files(folder) if storage.base_name(f.uri) == MANIFEST]
-    return sorted((Manifest(**json.loads(storage.read(u))) for u in manifests), key=_step_of)
+    files = storage.list_files(folder)
+    uris = [file.uri for file in files if storage.base_name(file.uri) == _MANIFEST]
+    manifests = [Manifest(**json.loads(storage.read(uri))) for uri in uris]
+    return sorted(manifests, key=lambda manifest: manifest.step)
 
 
 class Checkpoints:
-    """Saves and restores model and optimiser of one worker, together with all others."""
+    """Saves and restores the model and the optimiser of one worker, together with all others.
+
+    Args:
+        output: URI of the run's folder.
+        keep: Number of newest checkpoints that are kept.
+    """
 
     def __init__(self, output: str, keep: int, world: World) -> None:
         self._output, self._keep, self._world = output, keep, world
         self._pending: tuple[Manifest, Future[Any]] | None = None
 
-    def restore(self, manifest: Manifest, step: Step, optimiser: torch.optim.Optimizer) -> None:
-        """Bring model and optimiser to where they were."""
-        state = _state(step, optimiser)
-        uri = checkpoint_uri(self._output, manifest.step)
+    def restore_newest(
+        self, module: LossModule, optimiser: torch.optim.Optimizer
+    ) -> Manifest | None:
+        """Load the newest checkpoint into model and optimiser; returns its manifest, or None if
+        the run has no checkpoint."""
+        found = list_checkpoints(self._output)
+        if not found:
+            return None
+        newest = found[-1]
+        state = _read_state(module, optimiser)
+        uri = checkpoint_uri(self._output, newest.step)
         dcp.load(state, storage_reader=FsspecReader(uri), process_group=self._world.saving)
         set_state_dict(
-            step.model, optimiser, model_state_dict=state["model"], optim_state_dict=state["optim"]
+            module.model,
+            optimiser,
+            model_state_dict=state["model"],
+            optim_state_dict=state["optim"],
         )
+        return newest
 
-    def save(self, manifest: Manifest, step: Step, optimiser: torch.optim.Optimizer) -> None:
-        """Copy the state and write it meanwhile; waits for the save before it.
+    def save(
+        self, manifest: Manifest, module: LossModule, optimiser: torch.optim.Optimizer
+    ) -> None:
+        """Copy the state and write it in the background; waits for the previous save first.
 
         Raises:
-            StorageError: The save before failed.
+            StorageError: The previous save failed, or this one cannot begin.
         """
-        self.settle()
+        self.wait_until_durable()
         uri = checkpoint_uri(self._output, manifest.step)
         try:
             future = dcp.async_save(
-                _state(step, optimiser),
+                _read_state(module, optimiser),
                 storage_writer=FsspecWriter(uri),
                 process_group=self._world.saving,
             )
         # Border to foreign code: what a store raises depends on the store, and torch's error for
         # all workers is a BaseException.
         except (Exception, CheckpointException) as error:
-            raise StorageError(uri, _reason(error)) from error
+            raise StorageError(uri, _describe_failure(error)) from error
         assert isinstance(future, Future), "the thread checkpointer gives one future"
         self._pending = (manifest, future)
 
     def poll(self) -> None:
-        """Finish a save whose writing has ended; never waits.
+        """Complete the pending save if its writing has ended; never waits.
 
         Raises:
-            StorageError: It failed.
+            StorageError: The save failed.
         """
         if self._pending and self._pending[1].done():
-            self.settle()
+            self.wait_until_durable()
 
-    def settle(self) -> None:
-        """Wait until the last save is durable.
+    def wait_until_durable(self) -> None:
+        """Wait until the pending save is durable, if there is one.
 
         Raises:
-            StorageError: It failed.
+            StorageError: The save failed.
         """
         if self._pending is None:
             return
@@ -117,32 +135,30 @@ class Checkpoints:
             future.result()
         # torch's error for all workers is a BaseException.
         except (Exception, CheckpointException) as error:
-            raise StorageError(uri, _reason(error)) from error
-        if self._world.leads:
+            raise StorageError(uri, _describe_failure(error)) from error
+        if self._world.is_leader:
             # Every worker's part is written when the leader's future is done.
             text = json.dumps(asdict(manifest), indent=2)
-            storage.replace(storage.join(uri, MANIFEST), text.encode())
+            storage.replace(storage.join(uri, _MANIFEST), text.encode())
             self._prune()
 
     def _prune(self) -> None:
-        for old in complete_checkpoints(self._output)[: -self._keep]:
+        """Remove all checkpoints but the newest ones."""
+        for old in list_checkpoints(self._output)[: -self._keep]:
             uri = checkpoint_uri(self._output, old.step)
-            storage.remove(storage.join(uri, MANIFEST))  # first: half a checkpoint is none
+            # The manifest first: a folder that is half removed is then no checkpoint any more.
+            storage.remove(storage.join(uri, _MANIFEST))
             storage.remove(uri)
 
 
-def _state(step: Step, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-    """Of the inner model, so that names are those of the model and carry no wrapper."""
-    model, optim = get_state_dict(step.model, optimiser)
+def _read_state(module: LossModule, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+    """The state of the inner model and its optimiser, so that names carry no wrapper's prefix."""
+    model, optim = get_state_dict(module.model, optimiser)
     return {"model": model, "optim": optim}
 
 
-def _step_of(manifest: Manifest) -> int:
-    return manifest.step
-
-
-def _reason(error: BaseException) -> str:
-    """The first thing that went wrong; torch wraps it in one error for all workers."""
+def _describe_failure(error: BaseException) -> str:
+    """A sentence with the first cause; torch wraps it in one error for all workers."""
     failures = getattr(error, "failures", None)
     if failures:
         error = next(iter(failures.values()))[0]

@@ -1,270 +1,253 @@
-"""The training loop of one worker. Runs under Ray Train, and without Ray in one process.
+"""The training loop of one worker. It runs under Ray Train, and without Ray in one process.
 
-What is computed in a step follows from the seed and the step's number alone; a run goes on after
-any interruption as if there had been none.
+A step's computation depends on the seed and the step's number alone, so an interrupted and resumed
+run gives the same numbers as one that was never interrupted.
 """
 
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch.distributed.tensor import DTensor
 
-from s4v_core import storage
-from s4v_core.checkpoints import SETTINGS, WEIGHTS, locate_checkpoint
 from s4v_core.errors import TrainingError
-from s4v_core.images.policy import Framing
-from s4v_core.training.assignment import Run
 from s4v_core.training.data.collation import MicroBatch
-from s4v_core.training.data.loader import StepReader, read_steps
-from s4v_core.training.data.samples import local_samples
-from s4v_core.training.estimate.flops import peak_flops
-from s4v_core.training.schedule import learning_rate
-from s4v_core.training.stage import Optimiser, TrainStage
-from s4v_core.training.worker.checkpoints import Checkpoints, Manifest, complete_checkpoints
-from s4v_core.training.worker.desk import Desk
-from s4v_core.training.worker.seen import SeenLog, forget_from
-from s4v_core.training.worker.sharding import build_sharded
+from s4v_core.training.data.loader import read_steps
+from s4v_core.training.run_spec import RunSpec
+from s4v_core.training.schedule import compute_learning_rate
+from s4v_core.training.worker.checkpoints import Checkpoints, Manifest
+from s4v_core.training.worker.components import (
+    build_module,
+    build_optimiser,
+    build_reader,
+    find_total_peak_flops,
+)
+from s4v_core.training.worker.sample_log import SampleLog, discard_after
+from s4v_core.training.worker.session import Session
 from s4v_core.training.worker.step_metrics import MetricsLog, StepMetrics
+from s4v_core.training.worker.step_totals import StepTotals, count_step
 from s4v_core.training.worker.world import World
 
-LEAVING_EVERY_STEPS = 10
-"""Asking whether a machine is leaving makes all workers wait for each other."""
+_PREEMPTION_CHECK_STEPS = 10
+"""Steps between two checks for machines that are about to be taken away: in such a check all
+workers wait for each other."""
 
 
-def train(run: Run, world: World, desk: Desk) -> None:
-    """Train until the last step, or until the desk asks to stop; then everything is durable.
+def train(spec: RunSpec, world: World, session: Session) -> None:
+    """Train until the last step, or until the session requests a stop. Then everything is durable.
 
     Raises:
-        ConfigError: The start model is another than its config says.
+        ConfigError: The weights of the start model do not fit its config.
         StorageError: A checkpoint cannot be written.
-        TrainingError: The loss is no number any more.
+        TrainingError: The loss or its gradient is not a finite number.
     """
-    worker = _Worker(run, world, desk)
-    worker.restore()
-    steps = range(worker.done, run.steps)
-    batches = read_steps(worker.reader, steps, run.job.loader_workers)
-    for step, waited, batch in _timed(steps, batches):
-        worker.compute(step, batch, waited)
+    reader = build_reader(spec, world)
+    worker = _Worker(spec, world, session)
+    steps = range(worker.done, spec.steps)
+    batches = read_steps(reader, steps, spec.job.loader_workers)
+    for step, waited_s, batch in _time_batches(steps, batches):
+        worker.compute_step(step, batch, waited_s)
         if worker.should_stop:
             break
     worker.finish()
 
 
 class _Worker:
-    """One worker in the middle of a run.
+    """One worker of a run, restored from the newest checkpoint if there is one.
 
     Attributes:
-        done: Steps that are done.
-        should_stop: Agreed by all workers in the last step.
+        done: Number of steps that are done.
+        should_stop: Whether the workers agreed in the last step to end the run.
     """
 
-    def __init__(self, run: Run, world: World, desk: Desk) -> None:
-        job = run.job
-        self.run, self.world, self.desk = run, world, desk
-        self.done = self.samples = self.tokens = 0
-        self.should_stop = False
-        dtype = torch.bfloat16 if _precision(job, world) == "bf16" else torch.float32
-        torch.set_float32_matmul_precision("high")  # tf32 on GPUs, as the original
-        with storage.patience(storage.UNIT_PATIENCE_S):
-            folder, _ = locate_checkpoint(run.model, (*SETTINGS, *WEIGHTS))
-        self.step = build_sharded(
-            folder, job.learning, world.mesh, dtype, job.activation_checkpointing
-        )
-        self.parameters = [p for p in self.step.parameters() if p.requires_grad]
-        self.optimiser = adamw(self.parameters, job.optimiser)
-        self.checkpoints = Checkpoints(run.output, job.saving.keep, world)
-        self.reader = StepReader(
-            local_samples(run.samples, run.samples_sha256),
-            run.order,
-            run.collator,
-            Framing(job.image_mode, run.collator.side_px),
-            world.rank,
-            world.size,
-            job.device_batch_size,
-        )
+    def __init__(self, spec: RunSpec, world: World, session: Session) -> None:
+        job = spec.job
+        torch.set_float32_matmul_precision("high")  # tf32 on GPUs, like the original
+        self._spec, self._world, self._session = spec, world, session
+        self._module = build_module(spec, world)
+        self._parameters = [p for p in self._module.parameters() if p.requires_grad]
+        self._optimiser = build_optimiser(self._parameters, job.optimiser)
+        self._peak_flops = find_total_peak_flops(world)
         self._saved_at = time.monotonic()
-        self._left = False
-        self._paused = 0.0
-        peak = peak_flops(torch.cuda.get_device_name()) if world.device.type == "cuda" else None
-        self._peak = peak and peak * world.size
-
-    def restore(self) -> None:
-        """Go on from the newest checkpoint, if there is one."""
-        found = complete_checkpoints(self.run.output)
-        if found:
-            newest = found[-1]
-            self.checkpoints.restore(newest, self.step, self.optimiser)
-            self.done, self.samples, self.tokens = newest.step, newest.samples, newest.tokens
-        self.saved = self.done
-        if self.world.leads:
-            forget_from(self.run.output, self.done)
-            self.metrics = MetricsLog(self.run.output, self.done + 1)
-        self.world.wait()
-        self.seen = SeenLog(self.run.output, self.world.rank, self.done)
+        self._checkpoints = Checkpoints(spec.output, job.saving.keep, world)
+        start = self._checkpoints.restore_newest(self._module, self._optimiser)
+        start = start or Manifest(step=0, digest=spec.digest, samples=0, tokens=0)
+        self.done = self._saved = start.step
+        self._samples, self._tokens = start.samples, start.tokens
+        self._metrics_log: MetricsLog | None = None
+        if world.is_leader:
+            discard_after(spec.output, self.done)
+            self._metrics_log = MetricsLog(spec.output, self.done + 1)
+        world.wait_for_all()
+        self._sample_log = SampleLog(spec.output, world.rank, self.done)
+        self.should_stop = False
+        self._saved_for_preemption = False
+        self._checkpoint_wait_s = 0.0
         self._logged_at = time.monotonic()
 
-    def compute(self, step: int, batches: list[MicroBatch], waited: float) -> None:
-        """One optimiser step over the micro-batches of this worker."""
-        # The same draws in every life of the run, whatever modules draw; LLaVA-1.5 draws none.
-        torch.manual_seed(hash((self.run.job.seed, step, self.world.rank)) % 2**63)
-        totals = _Totals(*self.world.summed(*self._own(batches)))
-        loss = self._backward(batches, max(totals.learnt, 1))
-        norm = self._clipped()
-        [loss, waited] = self.world.summed(loss, waited / self.world.size)
-        if not math.isfinite(loss) or not math.isfinite(norm):
-            raise TrainingError(step + 1, f"the loss is {loss}, its gradient {norm}")
-        rate = learning_rate(step, self.run.steps, self.run.job.optimiser)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        self.optimiser.step()
-        self.optimiser.zero_grad()
-        self.seen.add(step, batches)
+    def compute_step(self, step: int, batches: list[MicroBatch], waited_s: float) -> None:
+        """Make one optimiser step over this worker's micro-batches.
+
+        Args:
+            waited_s: Seconds that this worker waited for the micro-batches.
+        """
+        # Whatever module draws random numbers, a resumed run draws the same ones; LLaVA-1.5 draws
+        # none.
+        torch.manual_seed(hash((self._spec.job.seed, step, self._world.rank)) % 2**63)
+        totals = self._count_step(batches).sum_over(self._world)
+        own_loss = self._run_backward(batches, max(totals.learnt, 1))
+        grad_norm = self._clip_gradients()
+        summed = self._world.sum_over_workers(
+            {"loss": own_loss, "waited_s": waited_s / self._world.size}
+        )
+        loss = summed["loss"]
+        if not math.isfinite(loss) or not math.isfinite(grad_norm):
+            raise TrainingError(step + 1, f"the loss is {loss}, its gradient {grad_norm}")
+        learning_rate = self._update_weights(step)
+        self._sample_log.add(step, batches)
         self.done = step + 1
-        self.samples += int(totals.samples)
-        self.tokens += int(totals.tokens)
-        self.should_stop = totals.stop > 0
-        if self.world.leads:
-            self._log(totals, loss, norm, rate, waited)
-        self._paused = self._save_if_due(totals)  # behind the log: a checkpoint keeps its metrics
+        self._samples += int(totals.samples)
+        self._tokens += int(totals.tokens)
+        self.should_stop = totals.stop_requests > 0
+        if self._metrics_log:
+            self._log_step(
+                self._metrics_log,
+                totals,
+                loss=loss,
+                grad_norm=grad_norm,
+                learning_rate=learning_rate,
+                data_wait_s=summed["waited_s"],
+            )
+        # After the log, so that a checkpoint also makes its last step's metrics durable.
+        self._checkpoint_wait_s = self._save_if_due(totals)
 
     def finish(self) -> None:
         """Save what is not saved yet, and wait until everything is durable."""
-        if self.done > self.saved:
+        if self.done > self._saved:
             self._save()
-        self.checkpoints.settle()
-        if self.world.leads:
-            self.metrics.close()
-        self.world.wait()
+        self._checkpoints.wait_until_durable()
+        if self._metrics_log:
+            self._metrics_log.close()
+        self._world.wait_for_all()
 
-    def _own(self, batches: list[MicroBatch]) -> tuple[float, ...]:
-        job, leads = self.run.job, self.world.leads
-        due = leads and time.monotonic() - self._saved_at > 60 * job.saving.every_min
-        leaving = self.done % LEAVING_EVERY_STEPS == 0 and self.desk.is_machine_leaving()
-        if leaving and not self._left:
-            self._left, due = True, True
-        return (
-            sum(batch.learnt for batch in batches),
-            sum(batch.tokens for batch in batches),
-            sum(batch.places for batch in batches),
-            sum(batch.images for batch in batches),
-            sum(len(batch.numbers) for batch in batches),
-            sum(len(batch.skipped) for batch in batches),
-            sum(self._flops(batch) for batch in batches),
-            float(due),
-            float(leads and self.desk.is_stop_asked()),
+    def _count_step(self, batches: list[MicroBatch]) -> StepTotals:
+        return count_step(
+            batches,
+            flops=sum(self._count_flops(batch) for batch in batches),
+            should_save=self._should_save(),
+            should_stop=self._world.is_leader and self._session.is_stop_requested(),
         )
 
-    def _flops(self, batch: MicroBatch) -> float:
-        learning, shape = self.run.job.learning, self.run.shape
+    def _should_save(self) -> bool:
+        """Whether this worker wants a checkpoint: by the leader's clock, or once before a machine
+        is taken away."""
+        elapsed_s = time.monotonic() - self._saved_at
+        is_due = self._world.is_leader and elapsed_s > 60 * self._spec.job.saving.every_min
+        is_check = self.done % _PREEMPTION_CHECK_STEPS == 0
+        is_leaving = is_check and self._session.is_machine_leaving()
+        if is_leaving and not self._saved_for_preemption:
+            self._saved_for_preemption = True
+            return True
+        return is_due
+
+    def _count_flops(self, batch: MicroBatch) -> float:
+        learning, shape = self._spec.job.learning, self._spec.shape
         passes = 3 if learning.language else 2
-        text = sum(shape.language_flops(tokens) for tokens in batch.lengths)
-        image = shape.image_flops(learning.vision_from, learning.vision_stem, learning.projector)
+        text = sum(shape.count_language_flops(tokens) for tokens in batch.lengths)
+        image = shape.count_image_flops(
+            learning.vision_from, learning.vision_stem, learning.projector
+        )
         return passes * text + batch.images * image
 
-    def _backward(self, batches: list[MicroBatch], learnt: float) -> float:
-        """Gradients of the mean over all learnt tokens of the step; returns this worker's part."""
+    def _run_backward(self, batches: list[MicroBatch], learnt: float) -> float:
+        """Compute the gradients of the mean loss over all learnt tokens of the step; returns this
+        worker's part of that loss."""
         loss = 0.0
         for batch in batches:
             tensors = (batch.ids_RT, batch.positions_RT, batch.labels_RT, batch.pixels_NSS3)
-            part = self.step(*(t.to(self.world.device, non_blocking=True) for t in tensors))
+            part = self._module(*(t.to(self._world.device, non_blocking=True) for t in tensors))
             part = part / learnt
             part.backward()
             loss += float(part.detach())
         return loss
 
-    def _clipped(self) -> float:
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.run.job.optimiser.clip)
+    def _clip_gradients(self) -> float:
+        """Scale the gradients down to the largest allowed norm; returns the norm before."""
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._spec.job.optimiser.clip)
         return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
-    def _save_if_due(self, totals: "_Totals") -> float:
-        """Save where it is time to; returns the seconds that training stood still."""
+    def _update_weights(self, step: int) -> float:
+        """Make the optimiser's step; returns its learning rate."""
+        rate = compute_learning_rate(step, self._spec.steps, self._spec.job.optimiser)
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        self._optimiser.step()
+        self._optimiser.zero_grad()
+        return rate
+
+    def _save_if_due(self, totals: StepTotals) -> float:
+        """Save a checkpoint if it is due; returns the seconds for which training was paused."""
         started = time.monotonic()
-        every = self.run.job.saving.every_steps
-        if totals.save or (every and self.done % every == 0):
+        every = self._spec.job.saving.every_steps
+        if totals.save_requests or (every and self.done % every == 0):
             self._save()
         else:
-            self.checkpoints.poll()
+            self._checkpoints.poll()
         return time.monotonic() - started
 
     def _save(self) -> None:
-        self.seen.write(self.done)
-        self.world.wait()  # what was seen is durable before its checkpoint is
-        manifest = Manifest(self.done, self.run.digest, self.samples, self.tokens)
-        self.checkpoints.save(manifest, self.step, self.optimiser)
-        self.saved = self.done
+        self._sample_log.write(self.done)
+        self._world.wait_for_all()  # every worker's sample log is durable before the checkpoint
+        manifest = Manifest(self.done, self._spec.digest, self._samples, self._tokens)
+        self._checkpoints.save(manifest, self._module, self._optimiser)
+        self._saved = self.done
         self._saved_at = time.monotonic()
-        if self.world.leads:
-            self.metrics.flush()
+        if self._metrics_log:
+            self._metrics_log.flush()
 
-    def _log(self, totals: "_Totals", loss: float, norm: float, rate: float, waited: float) -> None:
+    def _log_step(
+        self,
+        log: MetricsLog,
+        totals: StepTotals,
+        *,
+        loss: float,
+        grad_norm: float,
+        learning_rate: float,
+        data_wait_s: float,
+    ) -> None:
         now = time.monotonic()
-        # The next step pays for this record: writing and telling it take time as well.
+        # The time to write and report this record is charged to the next step.
         step_s, self._logged_at = now - self._logged_at, now
-        on_gpu = self.world.device.type == "cuda"
+        on_gpu = self._world.device.type == "cuda"
         metrics = StepMetrics(
             step=self.done,
-            epoch=(self.done - 1) // self.run.order.steps_per_epoch,
+            epoch=(self.done - 1) // self._spec.order.steps_per_epoch,
             loss=loss,
-            learning_rate=rate,
-            grad_norm=norm,
+            learning_rate=learning_rate,
+            grad_norm=grad_norm,
             samples=int(totals.samples),
             skipped=int(totals.skipped),
             images=int(totals.images),
             tokens=int(totals.tokens),
             learnt_tokens=int(totals.learnt),
-            padding_share=1 - totals.tokens / totals.places,
+            padding_share=totals.padding_share,
             step_s=step_s,
-            data_wait_s=waited,
-            checkpoint_wait_s=self._paused,
+            data_wait_s=data_wait_s,
+            checkpoint_wait_s=self._checkpoint_wait_s,
             images_per_s=totals.images / step_s,
             tokens_per_s=totals.tokens / step_s,
-            mfu=totals.flops / step_s / self._peak if self._peak else None,
+            mfu=totals.flops / step_s / self._peak_flops if self._peak_flops else None,
             memory_gib=torch.cuda.max_memory_allocated() / 2**30 if on_gpu else None,
         )
-        self.metrics.add(metrics)
-        self.desk.tell(metrics)
+        log.add(metrics)
+        self._session.report_step(metrics)
 
 
-@dataclass(frozen=True, slots=True)
-class _Totals:
-    """Of one step, over all workers. `save` and `stop` are more than 0 where one wants it."""
-
-    learnt: float
-    tokens: float
-    places: float
-    images: float
-    samples: float
-    skipped: float
-    flops: float
-    save: float
-    stop: float
-
-
-def _precision(job: TrainStage, world: World) -> str:
-    if job.precision != "auto":
-        return job.precision
-    return "bf16" if world.device.type == "cuda" else "fp32"
-
-
-def adamw(parameters: list[torch.nn.Parameter], settings: Optimiser) -> torch.optim.AdamW:
-    """As a stage asks for it; the bare loop of the benchmark has the same."""
-    return torch.optim.AdamW(
-        parameters,
-        lr=settings.learning_rate,
-        betas=(settings.beta1, settings.beta2),
-        eps=settings.eps,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
-
-
-def _timed(
+def _time_batches(
     steps: range, batches: Iterator[list[MicroBatch]]
 ) -> Iterator[tuple[int, float, list[MicroBatch]]]:
-    """Steps with their batches and the seconds that were waited for them."""
+    """Each step with the seconds spent waiting for its batches, and the batches."""
     for step in steps:
         started = time.monotonic()
         batch = next(batches)

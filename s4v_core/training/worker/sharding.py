@@ -1,7 +1,8 @@
-"""A checkpoint folder -> the model of one worker, its weights sharded over all (FSDP2).
+"""Builds the model of one worker from a checkpoint folder, its weights sharded over all workers
+(FSDP2).
 
-Applied from outside: the model room knows nothing of it. Weights are kept in fp32; what is
-computed in is another matter, or small updates would vanish in bf16.
+Sharding is applied from outside; the package `model` does not know of it. Weights are kept in fp32
+even where the computation is in bf16, because small updates would vanish in bf16.
 """
 
 from pathlib import Path
@@ -20,23 +21,23 @@ from s4v_core.errors import ConfigError
 from s4v_core.model.learning import set_learning
 from s4v_core.model.names import disk_name_of_memory
 from s4v_core.training.stage import Learning
-from s4v_core.training.worker.step import Step
+from s4v_core.training.worker.loss_module import LossModule
 
 
-def build_sharded(
+def build_sharded_module(
     folder: Path,
     learning: Learning,
     mesh: DeviceMesh,
     compute_dtype: torch.dtype,
     activation_checkpointing: bool,
-) -> Step:
-    """The model of `folder`, ready to train on the devices of `mesh`.
+) -> LossModule:
+    """Build the model of `folder`, ready to train on the devices of `mesh`.
 
-    No worker ever holds the whole: it is built without memory, sharded, and each worker reads its
-    own slices from the files.
+    No worker ever holds the whole model: it is built without memory, then sharded, and then each
+    worker reads its own slices from the files.
 
     Raises:
-        ConfigError: The folder holds the weights of another model.
+        ConfigError: The weights in the folder do not fit its config.
     """
     config = LlavaConfig.from_pretrained(folder)
     with torch.device("meta"):
@@ -51,40 +52,40 @@ def build_sharded(
     )
     if activation_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    step = Step(model)
-    _shard(step, mesh, compute_dtype)
-    step.to_empty(device=mesh.device_type)
+    module = LossModule(model)
+    _shard(module, mesh, compute_dtype)
+    module.to_empty(device=mesh.device_type)
     _restore_buffers(model)
     _read_weights(model, folder)
-    return step
+    return module
 
 
-def _shard(step: Step, mesh: DeviceMesh, compute_dtype: torch.dtype) -> None:
+def _shard(root: LossModule, mesh: DeviceMesh, compute_dtype: torch.dtype) -> None:
     policy = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32)
-    inner = step.model.model
+    inner = root.model.model
     parts = [
         *inner.vision_tower.encoder.layers,
         *inner.language_model.layers,
         inner.language_model.embed_tokens,
-        step.model.lm_head,
-        step,
+        root.model.lm_head,
+        root,
     ]
     for part in parts:
         fully_shard(part, mesh=mesh, mp_policy=policy)
-    for module in step.modules():
+    for module in root.modules():
         if isinstance(module, FSDPModule):
-            # Losses are sums over all workers, divided once by all labelled tokens.
+            # The loss is a sum, which the loop divides once by the labelled tokens of all workers.
             module.set_gradient_divide_factor(1.0)
-            # Without this gloo refuses a factor of its own (PREMUL_SUM).
+            # Otherwise gloo refuses the factor, which would become a PREMUL_SUM.
             module.set_force_sum_reduction_for_comms(True)
 
 
 def _restore_buffers(model: LlavaForConditionalGeneration) -> None:
-    """Compute again what `to_empty` left as garbage and no checkpoint holds."""
+    """Compute the buffers again: `to_empty` leaves garbage in them, and no checkpoint has them."""
     tower, language = model.model.vision_tower, model.model.language_model
     positions = tower.embeddings.position_ids
     positions.copy_(torch.arange(positions.shape[-1]).expand_as(positions))
-    # A computation on the CPU: what is made inside a device context may be of another device.
+    # Computed on the CPU, for another device may give slightly different values.
     fresh = type(language.rotary_emb)(config=language.config)
     restored = {id(positions)}
     for name, buffer in language.rotary_emb.named_buffers():

@@ -1,6 +1,7 @@
-"""What is measured in every step, and where it is written: metrics.jsonl and TensorBoard.
+"""The metrics of every step, and where they are written: metrics.jsonl and TensorBoard.
 
-The files hold every step once, whatever was interrupted: a resumed run drops what it does again.
+The files hold every step once, whatever was interrupted: a resumed run drops the metrics of the
+steps that it does again.
 """
 
 import json
@@ -14,28 +15,38 @@ from tensorboardX import SummaryWriter
 
 from s4v_core import storage
 
-METRICS_NAME = "metrics.jsonl"
-TENSORBOARD = "tensorboard"
-FLUSH_S = 20.0
-"""Stores take whole files only: all lines are written again, at most this often."""
+_METRICS_NAME = "metrics.jsonl"
+_TENSORBOARD = "tensorboard"
+_FLUSH_S = 20.0
+"""Least seconds between two writes: a store takes whole files only, so each write repeats all
+lines."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepMetrics:
-    """One step, over all workers.
+    """The metrics of one step, over all workers.
 
     Attributes:
-        step: From 1.
+        step: Number of the step, from 1.
+        epoch: Number of its epoch, from 0.
         loss: Mean over all tokens that carry loss.
-        grad_norm: Before clipping.
-        learnt_tokens: Tokens that carry loss.
-        tokens: Without padding, image tokens included.
-        padding_share: Of all places that were computed.
-        step_s: Since the record of the step before: all the time there is, recording included.
-        data_wait_s, checkpoint_wait_s: Part of `step_s` in which workers had nothing to compute:
-            for their samples, and for a checkpoint right before the step.
-        mfu: Model FLOP utilisation; None where the device's peak is not known.
-        memory_gib: Peak of the leading worker's device; None on CPUs.
+        learning_rate: Learning rate of the step.
+        grad_norm: Norm of the whole gradient before clipping.
+        samples: Number of samples, the skipped ones included.
+        skipped: Number of samples whose image could not be read.
+        images: Number of images that were read.
+        tokens: Number of tokens, image tokens included and padding excluded.
+        learnt_tokens: Number of tokens that carry loss.
+        padding_share: Share of the computed positions that is padding.
+        step_s: Seconds since the previous step's record was made. Adds up to the time of the whole
+            run, recording included.
+        data_wait_s: Seconds of `step_s` in which workers waited for their samples.
+        checkpoint_wait_s: Seconds of `step_s` in which training was paused for the checkpoint
+            before this step.
+        images_per_s: Images per second.
+        tokens_per_s: Tokens per second.
+        mfu: Model FLOP utilisation; None if the device's peak is not known.
+        memory_gib: Peak memory of the leading worker's device; None on CPUs.
     """
 
     step: int
@@ -59,43 +70,48 @@ class StepMetrics:
 
     @property
     def bound_by(self) -> str:
-        """What the step spent its time on."""
+        """What limits the speed of the step: data, checkpoint or compute."""
         if self.data_wait_s > 0.1 * self.step_s:
             return "data"
         return "checkpoint" if self.checkpoint_wait_s > 0.1 * self.step_s else "compute"
 
 
 class MetricsLog:
-    """Written by the leading worker alone."""
+    """Writes the metrics of a run. Only the leading worker has one.
+
+    Args:
+        first_step: The step to continue with; later steps are dropped from the files.
+    """
 
     def __init__(self, output: str, first_step: int) -> None:
         self._output = output
         self._lines = [m for m in read_metrics(output) if m.step < first_step]
-        self._flushed = time.monotonic()
+        self._flushed_at = time.monotonic()
         local = storage.is_local(output)
-        self._folder = Path(storage.join(output, TENSORBOARD) if local else tempfile.mkdtemp())
+        self._folder = Path(storage.join(output, _TENSORBOARD) if local else tempfile.mkdtemp())
         self._board = SummaryWriter(
-            str(self._folder), purge_step=first_step, flush_secs=int(FLUSH_S)
+            str(self._folder), purge_step=first_step, flush_secs=int(_FLUSH_S)
         )
 
     def add(self, metrics: StepMetrics) -> None:
+        """Log a step; it is durable after the next flush."""
         self._lines.append(metrics)
         for name, value in asdict(metrics).items():
             if name not in ("step", "epoch") and value is not None:
                 self._board.add_scalar(name, value, metrics.step)
-        if time.monotonic() - self._flushed > FLUSH_S:
+        if time.monotonic() - self._flushed_at > _FLUSH_S:
             self.flush()
 
     def flush(self) -> None:
-        """Make everything durable."""
+        """Make all logged steps durable."""
         text = "".join(json.dumps(asdict(line)) + "\n" for line in self._lines)
-        storage.replace(storage.join(self._output, METRICS_NAME), text.encode())
+        storage.replace(storage.join(self._output, _METRICS_NAME), text.encode())
         self._board.flush()
         if not storage.is_local(self._output):
             for path in self._folder.iterdir():
-                uri = storage.join(self._output, TENSORBOARD, path.name)
+                uri = storage.join(self._output, _TENSORBOARD, path.name)
                 storage.replace(uri, path.read_bytes())
-        self._flushed = time.monotonic()
+        self._flushed_at = time.monotonic()
 
     def close(self) -> None:
         self.flush()
@@ -105,8 +121,8 @@ class MetricsLog:
 
 
 def read_metrics(output: str) -> list[StepMetrics]:
-    """The steps of a run so far, in order."""
-    uri = storage.join(output, METRICS_NAME)
+    """Read the metrics of all steps of a run so far, in order."""
+    uri = storage.join(output, _METRICS_NAME)
     if storage.stat(uri) is None:
         return []
     return [StepMetrics(**json.loads(line)) for line in storage.read(uri).splitlines()]

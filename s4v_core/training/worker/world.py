@@ -1,6 +1,6 @@
-"""Who computes: this worker, its place among all, and the little that they tell each other."""
+"""The workers of a run: this worker's place among them, and the few numbers that they exchange."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -11,11 +11,15 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """One worker among `size`.
+    """One worker's view of all workers.
 
     Attributes:
-        control: Group for small numbers, over CPUs on every machine.
-        saving: The same for checkpoints: their threads talk while training goes on.
+        rank: Number of this worker, from 0.
+        size: Number of workers.
+        device: The device that this worker computes on.
+        mesh: All workers' devices, over which weights are sharded.
+        control: Process group for small numbers; it runs over CPUs on every machine.
+        saving: Process group for checkpoints, whose threads communicate while training continues.
     """
 
     rank: int
@@ -26,23 +30,24 @@ class World:
     saving: dist.ProcessGroup
 
     @property
-    def leads(self) -> bool:
-        """Whether this worker writes what is written once."""
+    def is_leader(self) -> bool:
+        """Whether this worker writes the files that are written once per run."""
         return self.rank == 0
 
-    def summed(self, *values: float) -> list[float]:
-        """Each value added up over all workers, in fp64."""
-        total = torch.tensor(values, dtype=torch.float64)
+    def sum_over_workers(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Add up each value over all workers, in fp64. All must pass the same names in the same
+        order."""
+        total = torch.tensor(list(values.values()), dtype=torch.float64)
         dist.all_reduce(total, group=self.control)
-        return [float(value) for value in total]
+        return {name: float(value) for name, value in zip(values, total, strict=True)}
 
-    def wait(self) -> None:
-        """Until all workers are here."""
+    def wait_for_all(self) -> None:
+        """Wait until every worker has called this."""
         dist.barrier(group=self.control)
 
 
 def join_world(device: str) -> World:
-    """The world of the process group that is already there (Ray Train makes one)."""
+    """Join the workers of the process group that exists already (Ray Train creates one)."""
     kind = torch.device(device)
     mesh = init_device_mesh(kind.type, (dist.get_world_size(),))
     groups = [dist.new_group(backend="gloo") for _ in range(2)]
@@ -50,8 +55,8 @@ def join_world(device: str) -> World:
 
 
 @contextmanager
-def lone_world(device: str) -> Iterator[World]:
-    """A world of this process alone; the same code runs in it, without any cluster."""
+def open_local_world(device: str) -> Iterator[World]:
+    """A world of one worker in this process, so that the same code runs without a cluster."""
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     try:

@@ -1,4 +1,4 @@
-"""What the driver hands to every worker of a run."""
+"""The description of a training run that the driver sends to every worker."""
 
 from dataclasses import dataclass
 
@@ -12,15 +12,20 @@ from s4v_core.training.stage import TrainStage
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """All that a worker needs to know.
+class RunSpec:
+    """Everything that a worker needs to know about its run.
 
     Attributes:
-        output: Absolute.
-        digest: Of job and samples.
+        job: The stage to train; its device is decided ("cpu" or "cuda").
+        output: Absolute URI of the run's folder.
+        digest: Identifies the run: a digest of its settings and its samples.
         model: Folder, URI or hub id of the checkpoint to start from, the same on every node.
-        samples, samples_sha256: URI of the table of samples, and what it holds.
-        steps: Of the whole run.
+        samples: URI of the table of samples.
+        samples_sha256: Digest of that table.
+        collator: Makes micro-batches for this model.
+        shape: The model's sizes, from which operations are counted.
+        order: Decides which samples make up which step.
+        steps: Number of steps of the whole run.
     """
 
     job: TrainStage
@@ -35,8 +40,8 @@ class Run:
     steps: int
 
 
-def order_of(job: TrainStage, samples: str) -> Order:
-    """The order of a run over a table of samples."""
+def build_order(job: TrainStage, samples: str) -> Order:
+    """Build the order of a run over the table of samples at the local path `samples`."""
     with pa.memory_map(samples) as file:
         table = pa.ipc.open_file(file).read_all()
         has_image = table["uri"].is_valid().to_numpy(zero_copy_only=False)

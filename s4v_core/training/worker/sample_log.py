@@ -1,7 +1,8 @@
-"""Which worker saw which sample in which step: the proof that none was seen twice or left out.
+"""The log of which worker trained on which sample in which step. It proves that no sample was used
+twice in an epoch or left out.
 
-Written before each checkpoint, one file per worker and stretch of steps; a stretch without its
-checkpoint is done again, and its files are taken away.
+Each worker writes one file for the steps since its last checkpoint, before the next checkpoint is
+made. Steps whose checkpoint is missing are done again, so their files are removed at a resumption.
 """
 
 import io
@@ -17,28 +18,28 @@ from s4v_core import storage
 from s4v_core.records.schemas import table_of
 from s4v_core.training.data.collation import MicroBatch
 
-FOLDER = "seen"
+_FOLDER = "seen"
 
 _FIELDS: list["pa.Field[Any]"] = [
     pa.field("step", pa.int64(), nullable=False),
     pa.field("worker", pa.int32(), nullable=False),
     pa.field("sample", pa.int64(), nullable=False),
-    # Why it taught nothing: its image could not be read.
+    # Why the sample taught nothing: the reason that its image could not be read.
     pa.field("reason", pa.string()),
 ]
-SEEN_SCHEMA = pa.schema(_FIELDS)
-"""One row per sample and step; `sample` is its place in the table of samples."""
+_SCHEMA = pa.schema(_FIELDS)
+"""One row per sample and step; `sample` is the row of the sample in the table of samples."""
 
 
 @dataclass(frozen=True, slots=True)
-class Audit:
-    """What the files say about a run.
+class SampleAudit:
+    """What the sample log proves about a run.
 
     Attributes:
-        seen: Rows.
-        twice: Samples that one epoch holds more than once.
-        left_out: Samples that a finished epoch does not hold.
-        skipped: Rows by reason.
+        seen: Number of rows in the log.
+        twice: Number of samples that one epoch holds more than once.
+        left_out: Number of samples that a finished epoch does not hold.
+        skipped: Number of samples whose image could not be read, by reason.
     """
 
     seen: int
@@ -47,8 +48,12 @@ class Audit:
     skipped: dict[str, int]
 
 
-class SeenLog:
-    """Of one worker."""
+class SampleLog:
+    """The sample log of one worker.
+
+    Args:
+        first_step: The first step that is not yet in the log, counted from 0.
+    """
 
     def __init__(self, output: str, worker: int, first_step: int) -> None:
         self._output, self._worker = output, worker
@@ -56,6 +61,7 @@ class SeenLog:
         self._rows: list[dict[str, object]] = []
 
     def add(self, step: int, micro_batches: list[MicroBatch]) -> None:
+        """Remember the samples of a step; `write` makes them durable."""
         for batch in micro_batches:
             reasons = dict(batch.skipped)
             self._rows += [
@@ -68,25 +74,29 @@ class SeenLog:
         if next_step == self._first:
             return
         name = f"{self._first:08d}-{next_step:08d}-{self._worker:04d}.parquet"
-        uri = storage.join(self._output, FOLDER, name)
+        uri = storage.join(self._output, _FOLDER, name)
         sink = io.BytesIO()
-        pq.write_table(table_of(self._rows, SEEN_SCHEMA, uri), sink, compression="zstd")
+        pq.write_table(table_of(self._rows, _SCHEMA, uri), sink, compression="zstd")
         storage.replace(uri, sink.getvalue())
         self._rows, self._first = [], next_step
 
 
-def forget_from(output: str, step: int) -> None:
-    """Take away what was written for steps that are done again."""
-    for uri, (_, end) in _files(output):
-        if end > step:
+def discard_after(output: str, done: int) -> None:
+    """Remove the files with steps after the first `done` ones, because these are done again."""
+    for uri, end in _list_files(output):
+        if end > done:
             storage.remove(uri)
 
 
-def audit(output: str, samples: int, steps_per_epoch: int, steps: int) -> Audit:
-    """Count what was seen, epoch by epoch, of `steps` steps."""
+def audit_samples(output: str, samples: int, steps_per_epoch: int, steps: int) -> SampleAudit:
+    """Check the log of the first `steps` steps, epoch by epoch.
+
+    Args:
+        samples: Number of samples of an epoch.
+    """
     counts: dict[int, Counter[int]] = {}
     skipped: Counter[str] = Counter()
-    for uri, _ in _files(output):
+    for uri, _ in _list_files(output):
         table = pq.read_table(io.BytesIO(storage.read(uri)))
         for step, sample, reason in zip(
             *(table[n].to_pylist() for n in ("step", "sample", "reason")), strict=True
@@ -94,16 +104,17 @@ def audit(output: str, samples: int, steps_per_epoch: int, steps: int) -> Audit:
             counts.setdefault(step // steps_per_epoch, Counter())[sample] += 1
             if reason:
                 skipped[reason] += 1
-    full = steps // steps_per_epoch
-    left_out = sum(samples - len(counts.get(epoch, {})) for epoch in range(full))
+    finished = steps // steps_per_epoch
+    left_out = sum(samples - len(counts.get(epoch, {})) for epoch in range(finished))
     twice = sum(n > 1 for epoch in counts.values() for n in epoch.values())
-    return Audit(sum(c.total() for c in counts.values()), twice, left_out, dict(skipped))
+    return SampleAudit(sum(c.total() for c in counts.values()), twice, left_out, dict(skipped))
 
 
-def _files(output: str) -> Iterator[tuple[str, tuple[int, int]]]:
-    folder = storage.join(output, FOLDER)
+def _list_files(output: str) -> Iterator[tuple[str, int]]:
+    """The URI of each file, and the first step that is not in it any more."""
+    folder = storage.join(output, _FOLDER)
     if not storage.is_folder(folder):
         return
     for file in storage.list_files(folder):
-        first, end, _ = storage.base_name(file.uri).split("-")
-        yield file.uri, (int(first), int(end))
+        _, end, _ = storage.base_name(file.uri).split("-")
+        yield file.uri, int(end)

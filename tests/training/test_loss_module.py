@@ -11,17 +11,17 @@ from transformers import LlavaForConditionalGeneration
 
 from s4v_core.training.data.collation import Collator, MicroBatch, Sample
 from s4v_core.training.stage import Learning
-from s4v_core.training.worker import step as step_module
-from s4v_core.training.worker.sharding import build_sharded
-from s4v_core.training.worker.step import Step, _normalised
-from s4v_core.training.worker.world import World, lone_world
+from s4v_core.training.worker import loss_module
+from s4v_core.training.worker.loss_module import LossModule, _normalise
+from s4v_core.training.worker.sharding import build_sharded_module
+from s4v_core.training.worker.world import World, open_local_world
 
 IMAGE_TOKENS, SIDE = 16, 56
 
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
-    with lone_world("cpu") as found:
+    with open_local_world("cpu") as found:
         yield found
 
 
@@ -30,9 +30,9 @@ def plain(checkpoint: Path) -> LlavaForConditionalGeneration:
     return LlavaForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32)
 
 
-def _built(checkpoint: Path, world: World, checkpointing: bool = True) -> Step:
+def _built(checkpoint: Path, world: World, checkpointing: bool = True) -> LossModule:
     learning = Learning(vision_from=0)
-    return build_sharded(checkpoint, learning, world.mesh, torch.float32, checkpointing)
+    return build_sharded_module(checkpoint, learning, world.mesh, torch.float32, checkpointing)
 
 
 def _collator(plain: LlavaForConditionalGeneration) -> Collator:
@@ -50,15 +50,17 @@ def _sample(number: int, length: int, image_id: int | None) -> Sample:
     return Sample(number, ids, learnt, pixels if image_id is not None else None)
 
 
-def _loss(step: Step, batch: MicroBatch) -> torch.Tensor:
-    loss: torch.Tensor = step(batch.ids_RT, batch.positions_RT, batch.labels_RT, batch.pixels_NSS3)
+def _loss(module: LossModule, batch: MicroBatch) -> torch.Tensor:
+    loss: torch.Tensor = module(
+        batch.ids_RT, batch.positions_RT, batch.labels_RT, batch.pixels_NSS3
+    )
     return loss
 
 
 def _reference(plain: LlavaForConditionalGeneration, collator: Collator, sample: Sample) -> float:
     """transformers' own forward, one sample alone, labels shifted by hand."""
     batch = collator.collate([sample])
-    pixels = _normalised(batch.pixels_NSS3) if sample.pixels is not None else None
+    pixels = _normalise(batch.pixels_NSS3) if sample.pixels is not None else None
     logits = plain(input_ids=batch.ids_RT, pixel_values=pixels).logits[0, :-1]
     targets = batch.labels_RT[0, :-1]
     return float(F.cross_entropy(logits, targets, reduction="sum", ignore_index=-100))
@@ -84,11 +86,11 @@ def test_gradients_are_those_of_separate_samples_with_and_without_checkpointing(
     samples = [_sample(n, length, image) for n, length in enumerate((40, 18, 9))]
     found = []
     for checkpointing, groups in ((True, [samples]), (False, [[s] for s in samples])):
-        step = _built(checkpoint, world, checkpointing)
+        module = _built(checkpoint, world, checkpointing)
         for group in groups:
-            _loss(step, collator.collate(group)).backward()
+            _loss(module, collator.collate(group)).backward()
         found.append(
-            {n: p.grad.full_tensor() for n, p in step.named_parameters() if p.requires_grad}
+            {n: p.grad.full_tensor() for n, p in module.named_parameters() if p.requires_grad}
         )
     for name, gradient in found[0].items():
         torch.testing.assert_close(gradient, found[1][name], atol=1e-4, rtol=1e-4)
@@ -97,26 +99,26 @@ def test_gradients_are_those_of_separate_samples_with_and_without_checkpointing(
 def test_text_alone_gives_every_learning_parameter_a_gradient(
     checkpoint: Path, world: World, plain: LlavaForConditionalGeneration
 ) -> None:
-    step, collator = _built(checkpoint, world), _collator(plain)
+    module, collator = _built(checkpoint, world), _collator(plain)
     batch = collator.collate([_sample(3, 20, None)])
-    loss = _loss(step, batch)
+    loss = _loss(module, batch)
     assert float(loss.detach()) == pytest.approx(
         _reference(plain, collator, _sample(3, 20, None)), rel=1e-5
     )
     loss.backward()
-    assert all(p.grad is not None for p in step.parameters() if p.requires_grad)
+    assert all(p.grad is not None for p in module.parameters() if p.requires_grad)
 
 
 def test_a_worker_without_samples_takes_part_and_adds_nothing(
     checkpoint: Path, world: World, plain: LlavaForConditionalGeneration
 ) -> None:
-    step, batch = _built(checkpoint, world), _collator(plain).collate([])
-    loss = _loss(step, batch)
+    module, batch = _built(checkpoint, world), _collator(plain).collate([])
+    loss = _loss(module, batch)
     loss.backward()
     assert float(loss.detach()) == 0
     assert batch.learnt == batch.tokens == batch.images == 0
     assert all(
-        float(p.grad.full_tensor().abs().max()) == 0 for p in step.parameters() if p.requires_grad
+        float(p.grad.full_tensor().abs().max()) == 0 for p in module.parameters() if p.requires_grad
     )
 
 
@@ -128,7 +130,7 @@ def test_the_head_in_chunks_is_plain_cross_entropy(
 ) -> None:
     batch = _collator(plain).collate([_sample(n, 50, None) for n in range(3)])
     whole = float(_loss(_built(checkpoint, world), batch))
-    monkeypatch.setattr(step_module, "HEAD_CHUNK", 7)
+    monkeypatch.setattr(loss_module, "HEAD_CHUNK", 7)
     assert float(_loss(_built(checkpoint, world), batch)) == pytest.approx(whole, rel=1e-6)
 
 

@@ -1,0 +1,92 @@
+"""Conversations joined with the places of their images."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s4v_core.datasets.conversations import Unusable
+from s4v_core.datasets.joining import PlacedConversation, join_images
+from s4v_core.errors import InputError
+from s4v_core.inputs.indexing import INDEX_SCHEMA
+from s4v_core.records import plan
+from s4v_core.records.captions import RESULT_SCHEMA, caption_units
+from s4v_core.records.schemas import table_of
+from tests.conftest import photo
+
+TURNS = [{"from": "human", "value": "What is it?"}, {"from": "gpt", "value": "A cat."}]
+
+
+def _write_json(folder: Path, *images: str | None) -> str:
+    named = [{} if image is None else {"image": image} for image in images]
+    records = [{"id": str(n), "conversations": TURNS} | one for n, one in enumerate(named)]
+    (folder / "data.json").write_text(json.dumps(records))
+    return str(folder / "data.json")
+
+
+def _join(data: str, *images: str) -> list[str | None]:
+    """The image id of each conversation, None for text alone, or why it is unusable."""
+    found = join_images((data,), images, None)
+    return [
+        one.reason if isinstance(one, Unusable) else one.place and one.place["image_id"]
+        for one in found
+    ]
+
+
+def test_an_image_is_found_by_its_id_its_id_without_ending_or_its_unique_name(
+    tmp_path: Path,
+) -> None:
+    for name in ("x/a.jpg", "y/b.jpg", "y/c.jpg", "z/c.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(photo(1, (40, 30)))
+    names = ("x/a.jpg", "x/a.png", "elsewhere/b.jpg", "elsewhere/c.jpg", None)
+    found = _join(_write_json(tmp_path, *names), str(tmp_path))
+    assert found == ["x/a.jpg", "x/a.jpg", "y/b.jpg", "not_found", None]
+
+
+def test_images_are_beside_the_json_unless_a_place_is_given(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(photo(1, (40, 30)))
+    assert _join(_write_json(tmp_path, "a.jpg")) == ["a.jpg"]
+
+
+def test_text_alone_needs_no_images(tmp_path: Path) -> None:
+    assert _join(_write_json(tmp_path, None), str(tmp_path / "missing")) == [None]
+
+
+def _write_caption_run(output: str, captions: dict[str, str | None]) -> None:
+    """A run with one unit; an image without a caption was rejected."""
+    place = dict.fromkeys(INDEX_SCHEMA.names) | {"uri": "u", "container": "tar", "source": "s"}
+    index = table_of([place | {"image_id": name} for name in captions], INDEX_SCHEMA, "test")
+    head, table = plan.build_plan([index], [], {}, "listing")
+    plan.write_plan(output, head, table)
+    row: dict[str, Any] = dict.fromkeys(RESULT_SCHEMA.names) | {
+        **dict.fromkeys(("uri", "source", "model", "model_revision", "engine", "run_id"), "x"),
+        **{"prompt": "Describe it.", "sampling": "{}", "attempts": 1},
+        "created_at": datetime.now(UTC),
+    }
+    rows = [
+        row
+        | {"image_id": name, "caption": caption, "status": "ok" if caption else "rejected"}
+        | {"reason": None if caption else "too_short"}
+        for name, caption in captions.items()
+    ]
+    rows_table = table_of(rows, RESULT_SCHEMA, "test")
+    caption_units(output).commit(0, head.digest, "run", rows_table)
+
+
+def test_a_caption_run_gives_its_captions_with_the_places_of_its_plan(tmp_path: Path) -> None:
+    output = str(tmp_path / "run")
+    _write_caption_run(output, {"a": "A cat.", "b": None})
+    good, bad = join_images((output,), (), None)
+    assert isinstance(good, PlacedConversation)
+    assert good.conversation.turns == (("Describe it.", "A cat."),)
+    assert good.place
+    assert (good.place["image_id"], good.place["container"]) == ("a", "tar")
+    assert bad == Unusable("b", "too_short")
+
+
+def test_a_folder_without_a_plan_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"neither a \.json nor the output of a caption run"):
+        list(join_images((str(tmp_path),), (), None))
