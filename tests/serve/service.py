@@ -13,7 +13,7 @@ import httpx
 import openai
 
 from serve.app import build
-from serve.keys import new_key
+from serve.keys import make_key
 
 ALONE = {"min_replicas": 1, "max_replicas": 1}
 FAKE = {
@@ -53,7 +53,7 @@ def served(folder: Path, *models: dict[str, Any], **settings: Any) -> Iterator[S
     """
     from ray import serve
 
-    secret, line = new_key("tests")
+    secret, line = make_key("tests")
     (folder / "keys").write_text(f"{line}\n")
     settings = {"models": list(models), "ingress": ALONE} | settings
     guard = {"keys_file": str(folder / "keys"), "requests_per_minute": 10_000_000}

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from s4v_core.errors import ConfigError
-from serve.front.fetching import PORTS, FetchConfig, Fetcher, is_public, system_resolver
+from serve.front.fetching import PORTS, FetchConfig, Fetcher, is_public, resolve_host
 from serve.front.refusals import Refusal
 from tests.conftest import photo
 from tests.serve.canary import (
@@ -757,7 +757,7 @@ def test_a_name_that_nobody_knows_looks_like_an_inner_one() -> None:
 
 
 def test_the_resolver_of_the_system_gives_plain_addresses() -> None:
-    found = asyncio.run(system_resolver("localhost", 443))
+    found = asyncio.run(resolve_host("localhost", 443))
     assert found
     assert len(set(found)) == len(found)
     assert all(ipaddress.ip_address(address).is_loopback for address in found)

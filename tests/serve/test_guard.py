@@ -18,7 +18,7 @@ import uvicorn
 
 from serve.front.exchange import App, Message, Receive, Scope, Send
 from serve.front.guard import Guard, GuardConfig
-from serve.front.limits import Turnstile
+from serve.front.limits import KeyLimiter
 from serve.front.refusals import Refusal
 from serve.keys import Key, Keyring
 
@@ -443,36 +443,36 @@ def test_fastapi_does_not_turn_a_refused_body_into_its_own() -> None:
 
 def test_a_bucket_empties_and_fills_again() -> None:
     now = [0.0]
-    turnstile = Turnstile(lambda: now[0])
+    limiter = KeyLimiter(lambda: now[0])
     for _ in range(50):
-        turnstile.enter("a", 50, 999)
+        limiter.admit("a", 50, 999)
     with pytest.raises(Refusal) as refusal:
-        turnstile.enter("a", 50, 999)
+        limiter.admit("a", 50, 999)
     assert refusal.value.headers()["retry-after"] == "2"
-    turnstile.enter("b", 50, 999)
+    limiter.admit("b", 50, 999)
     now[0] = 1.19
     with pytest.raises(Refusal) as refusal:
-        turnstile.enter("a", 50, 999)
+        limiter.admit("a", 50, 999)
     assert refusal.value.headers()["retry-after"] == "1"
     now[0] = 1.21
-    turnstile.enter("a", 50, 999)
+    limiter.admit("a", 50, 999)
     now[0] = 10_000.0
     for _ in range(50):
-        turnstile.enter("a", 50, 999)
+        limiter.admit("a", 50, 999)
     with pytest.raises(Refusal, match="rate_limited"):
-        turnstile.enter("a", 50, 999)
+        limiter.admit("a", 50, 999)
 
 
 def test_a_slot_is_given_back_once() -> None:
-    turnstile = Turnstile()
-    first, second = (turnstile.enter("a", 600, 2) for _ in range(2))
+    limiter = KeyLimiter()
+    first, second = (limiter.admit("a", 600, 2) for _ in range(2))
     with pytest.raises(Refusal):
-        turnstile.enter("a", 600, 2)
+        limiter.admit("a", 600, 2)
     first()
     first()
-    assert turnstile.inside("a") == 1
+    assert limiter.count_running("a") == 1
     second()
-    assert turnstile.inside("a") == 0
+    assert limiter.count_running("a") == 0
 
 
 def test_a_key_has_its_own_rate_and_is_told_when_to_come_again() -> None:
@@ -527,7 +527,7 @@ def test_what_follows_an_answer_holds_no_slot() -> None:
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await scripted(scope, receive, send)
-        inside.append(guard._turnstile.inside("narrow"))
+        inside.append(guard._limiter.count_running("narrow"))
 
     guard = guarded(app)
     assert ask(guard, "/v1/models", bearer(NARROW)).status == 200
@@ -539,9 +539,9 @@ def test_a_client_that_left_holds_no_slot_though_the_app_goes_on() -> None:
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         for _ in range(2):
-            inside.append(guard._turnstile.inside("narrow"))
+            inside.append(guard._limiter.count_running("narrow"))
             await receive()
-        inside.append(guard._turnstile.inside("narrow"))
+        inside.append(guard._limiter.count_running("narrow"))
 
     guard = guarded(app)
     ask(guard, "/v1", bearer(NARROW), body=[*pieces(), {"type": "http.disconnect"}])
@@ -888,17 +888,17 @@ def test_a_client_that_stops_short_is_gone_and_holds_nothing(served: Served) -> 
         plug.sendall(head("POST", "/v1/a", "Content-Length: 10", secret=NARROW) + b"123")
         plug.shutdown(socket.SHUT_WR)
         assert [a.status for a in answers(plug)] in ([], [400])
-    assert _soon(lambda: served.guard._turnstile.inside("narrow") == 0)
+    assert _soon(lambda: served.guard._limiter.count_running("narrow") == 0)
 
 
 def test_a_disconnect_frees_the_slot_over_a_socket(served: Served) -> None:
     request = head("GET", "/v1/models", secret=NARROW)
     with served.connect() as plug:
         plug.sendall(head("GET", "/v1/wait", secret=NARROW))
-        assert _soon(lambda: served.guard._turnstile.inside("narrow") == 1)
+        assert _soon(lambda: served.guard._limiter.count_running("narrow") == 1)
         (answer,) = served.ask(request)
         assert (answer.status, answer.headers["retry-after"]) == (429, "1")
-    assert _soon(lambda: served.guard._turnstile.inside("narrow") == 0)
+    assert _soon(lambda: served.guard._limiter.count_running("narrow") == 0)
     (answer,) = served.ask(request)
     assert answer.status == 200
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 from s4v_core.errors import ConfigError
 from serve import keys
-from serve.keys import LONGEST_SECRET, Key, Keyring, new_key, open_keyring, read_keys
+from serve.keys import LONGEST_SECRET, Key, Keyring, make_key, open_keyring, read_keys
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,7 +32,7 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_a_new_key_is_found_by_its_secret_and_by_nothing_else(tmp_path: Path) -> None:
-    secret, line = new_key("alice")
+    secret, line = make_key("alice")
     path = written(tmp_path, f"# ours\n\n{line} requests_per_minute=5 concurrent=2 # till May\n")
     ring = open_keyring(str(path))
     assert ring.find(secret) == Key("alice", digest(secret), 5, 2)
@@ -49,7 +49,7 @@ def test_a_new_key_is_found_by_its_secret_and_by_nothing_else(tmp_path: Path) ->
 
 
 def test_secrets_are_long_and_never_the_same() -> None:
-    made = {new_key("alice")[0] for _ in range(100)}
+    made = {make_key("alice")[0] for _ in range(100)}
     assert len(made) == 100
     assert all(secret.startswith("s4v-") and len(secret) == 47 for secret in made)
 

@@ -9,7 +9,7 @@ import yaml
 
 from s4v_core.errors import ConfigError
 from serve.app import build
-from serve.protections import protections
+from serve.protections import list_protections
 from serve.settings import ServeConfig
 from tests.serve.service import FAKE
 
@@ -59,12 +59,14 @@ def test_what_cannot_be_served_is_one_sentence_before_anything_is_started(
 
 
 def test_what_stands_open_is_warned_of() -> None:
-    said = protections({"models": [FAKE]})
+    said = list_protections({"models": [FAKE]})
     assert [line for line in said if line.startswith("WARNING")] == [
         "WARNING keys: no keys_file, so every request but health is refused"
     ]
     risky = {"guard": {"open_to_all": True}, "log_texts": True}
-    said = protections({"models": [FAKE], "fetch": {"enabled": True, "any_host": True}} | risky)
+    said = list_protections(
+        {"models": [FAKE], "fetch": {"enabled": True, "any_host": True}} | risky
+    )
     assert len([line for line in said if line.startswith("WARNING")]) == 3
 
 

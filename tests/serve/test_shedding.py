@@ -12,8 +12,14 @@ from ray.serve._private.utils import call_function_from_import_path
 from starlette.middleware import Middleware
 
 from serve.front.exchange import Message, Receive, Scope, Send
-from serve.front.refusals import Refusal, overloaded
-from serve.front.shedding import BELIEVED_S, CALLBACK, PROBE, Limit, Shedding
+from serve.front.refusals import Refusal, make_overload_refusal
+from serve.front.shedding import (
+    CALLBACK,
+    LIMIT_LIFETIME_S,
+    LIMIT_STEP,
+    ConcurrencyLimit,
+    Shedding,
+)
 from tests.conftest import photo
 from tests.serve.service import FAKE, served
 
@@ -42,7 +48,7 @@ class Engines:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.asked[scope["method"]] += 1
         if self._taken >= PLACES:
-            await _say(send, overloaded())
+            await _say(send, make_overload_refusal())
             return
         self._taken += 1
         await self.round_over.wait()
@@ -104,29 +110,29 @@ def test_under_ten_times_the_load_engines_stay_full_and_hear_of_little_more() ->
 
 def test_a_limit_is_learnt_moves_by_little_and_is_forgotten() -> None:
     clock = Clock()
-    limit = Limit(clock)
-    limit.inside = 1000
+    limit = ConcurrencyLimit(clock)
+    limit.running = 1000
     assert limit.has_room()
-    limit.inside = 5
+    limit.running = 5
     limit.narrow()
     assert not limit.has_room()
-    limit.inside = 4
+    limit.running = 4
     assert limit.has_room()
     limit.widen()  # nobody felt it
-    limit.inside = 5
-    for _ in range(round(1 / PROBE)):
+    limit.running = 5
+    for _ in range(round(1 / LIMIT_STEP)):
         assert not limit.has_room()
         limit.widen()
     assert limit.has_room()
-    limit.inside = 6
+    limit.running = 6
     assert not limit.has_room()
     for _ in range(10):
         limit.narrow()
-    limit.inside = 0
+    limit.running = 0
     assert limit.has_room(), "one may always come in"
-    limit.inside = 1
+    limit.running = 1
     assert not limit.has_room()
-    clock.now = BELIEVED_S
+    clock.now = LIMIT_LIFETIME_S
     assert limit.has_room()
 
 
@@ -159,10 +165,10 @@ KEYS_OWN = Refusal(429, "rate_limited", "This key may have 1 request a minute.",
 @pytest.mark.parametrize(
     ("refusal", "asked", "status"),
     [
-        (overloaded(), {}, 429),
-        (overloaded(), {"method": "GET"}, 204),
-        (overloaded(), {"path": "/v1/chat/completions"}, 204),
-        (overloaded(), {"path": "/healthz"}, 204),
+        (make_overload_refusal(), {}, 429),
+        (make_overload_refusal(), {"method": "GET"}, 204),
+        (make_overload_refusal(), {"path": "/v1/chat/completions"}, 204),
+        (make_overload_refusal(), {"path": "/healthz"}, 204),
         (KEYS_OWN, {}, 204),
         (Refusal(503, "engine_unavailable", "No engine can answer now.", 2), {}, 204),
     ],
@@ -186,7 +192,7 @@ def test_only_what_asks_for_busy_engines_is_refused(
 def test_the_answer_is_the_ingress_s_own_and_reaches_who_is_still_sending(
     headers: list[tuple[bytes, bytes]], closes: bool
 ) -> None:
-    found = dict(asyncio.run(_after(overloaded(), headers=headers))["headers"])
+    found = dict(asyncio.run(_after(make_overload_refusal(), headers=headers))["headers"])
     assert found[b"retry-after"] == b"2"
     assert found[b"content-type"] == b"application/json"
     assert found[b"x-content-type-options"] == b"nosniff"
