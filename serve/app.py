@@ -1,13 +1,13 @@
-"""The one application: an ingress before one group of engine replicas per model.
+"""The application: an ingress in front of one group of engine replicas per model.
 
-serve run serve/config.yaml          the same file: serve deploy, or a KubeRay RayService
-serve run serve.app:build            both models are the demo captioner
+serve run serve/config.yaml          the same file works for serve deploy and a KubeRay RayService
+serve run serve.app:build            serves the demo captioner under both model names
 """
 
 from typing import Any
 
 from serve.api.routes import ROUTES, make_app
-from serve.engines.models import Model, look_at_all
+from serve.engines.models import Model, check_models
 from serve.front.refusals import RETRY_AFTER_S
 from serve.keys import Keyring, open_keyring
 from serve.settings import ModelConfig, Scaling, ServeConfig
@@ -16,31 +16,35 @@ DEMO = (
     ModelConfig(id="share-captioner", path="demo"),
     ModelConfig(id="sharegpt4v-7b", path="demo"),
 )
-"""Both endpoints on a machine without a GPU and without a download."""
+"""Both models without a GPU and without a download."""
 
-HEALTH_PERIOD_S, HEALTH_TIMEOUT_S = 10.0, 30.0
-DRAIN_S = 60.0
-"""A replica that goes finishes what it has begun: as long as a caption and its ladder take."""
+_HEALTH_PERIOD_S, _HEALTH_TIMEOUT_S = 10.0, 30.0
+_DRAIN_S = 60.0
+"""Seconds in which a replica that shuts down may finish its requests: enough for a caption with all
+retries of its ladder."""
 
 
 def build(args: dict[str, Any]) -> Any:
-    """The application (ray.serve.Application) of a configuration (ServeConfig's fields).
+    """Build the application (a ray.serve.Application) from the fields of ServeConfig.
 
     Raises:
-        ConfigError: A setting, a checkpoint or a keys file that cannot be used; nothing is
-            deployed.
+        ConfigError: A setting, a checkpoint or the keys file cannot be used; nothing is deployed.
     """
-    return application(*look_at_args(args))
+    return build_application(*check_args(args))
 
 
-def look_at_args(args: dict[str, Any]) -> tuple[ServeConfig, tuple[Model, ...], Keyring]:
-    """All that can be wrong with a configuration is found here, before Ray or vLLM is loaded."""
+def check_args(args: dict[str, Any]) -> tuple[ServeConfig, tuple[Model, ...], Keyring]:
+    """Check everything that can be wrong with a configuration, before Ray or vLLM is loaded.
+
+    Raises:
+        ConfigError: A setting, a checkpoint or the keys file cannot be used.
+    """
     config = ServeConfig.model_validate({"models": DEMO} | args)
-    return config, look_at_all(config.models), open_keyring(config.guard.keys_file)
+    return config, check_models(config.models), open_keyring(config.guard.keys_file)
 
 
-def application(config: ServeConfig, models: tuple[Model, ...], keyring: Keyring) -> Any:
-    """Needs a Ray: building an LLM deployment starts one where there is none."""
+def build_application(config: ServeConfig, models: tuple[Model, ...], keyring: Keyring) -> Any:
+    """Build the application. Building an LLM deployment starts a local Ray if none is running."""
     from ray import serve
     from ray.serve.llm import build_llm_deployment
     from ray.serve.llm.ingress import make_fastapi_ingress
@@ -50,26 +54,27 @@ def application(config: ServeConfig, models: tuple[Model, ...], keyring: Keyring
 
     engines = [
         build_llm_deployment(
-            _llm_config(model), deployment_cls=CaptionServer, bind_kwargs={"model": model}
+            _build_llm_config(model), deployment_cls=CaptionServer, bind_kwargs={"model": model}
         )
         for model in models
     ]
     app = make_app(config, keyring)
     ingress = make_fastapi_ingress(Ingress, endpoint_map=ROUTES, app=app)
-    options = _deployment_options(config.ingress)
+    options = _build_deployment_options(config.ingress)
     options["ray_actor_options"] = {"num_cpus": config.ingress_cpus}
     return serve.deployment(ingress, name="Ingress", **options).bind(config, models, *engines)
 
 
-def _llm_config(model: Model) -> Any:
+def _build_llm_config(model: Model) -> Any:
     from ray.serve.llm import LLMConfig
 
     config, spec = model.config, model.spec
     cpus = config.settings.cpus
     on_gpu = spec.device == "gpu" and spec.name != "fake"
     bundle = {"CPU": cpus, "GPU": 1} if on_gpu else {"CPU": cpus}
-    options = _deployment_options(config.scaling)
-    # The replica is the engine's own process; the bundle beside it holds what it needs.
+    options = _build_deployment_options(config.scaling)
+    # The replica runs the engine in its own process. It reserves no CPUs itself: the placement
+    # group's bundle reserves all that the replica needs.
     options["ray_actor_options"] = {"num_cpus": 0}
     return LLMConfig(
         model_loading_config={"model_id": config.id, "model_source": spec.model},
@@ -80,7 +85,7 @@ def _llm_config(model: Model) -> Any:
     )
 
 
-def _deployment_options(scaling: Scaling) -> dict[str, Any]:
+def _build_deployment_options(scaling: Scaling) -> dict[str, Any]:
     return {
         "autoscaling_config": {
             "min_replicas": scaling.min_replicas,
@@ -95,7 +100,7 @@ def _deployment_options(scaling: Scaling) -> dict[str, Any]:
         "max_ongoing_requests": scaling.max_ongoing_requests,
         "max_queued_requests": scaling.max_queued_requests,
         "backpressure_config": {"status_code": 429, "retry_after_s": RETRY_AFTER_S},
-        "health_check_period_s": HEALTH_PERIOD_S,
-        "health_check_timeout_s": HEALTH_TIMEOUT_S,
-        "graceful_shutdown_timeout_s": DRAIN_S,
+        "health_check_period_s": _HEALTH_PERIOD_S,
+        "health_check_timeout_s": _HEALTH_TIMEOUT_S,
+        "graceful_shutdown_timeout_s": _DRAIN_S,
     }

@@ -1,4 +1,4 @@
-"""What protects the endpoints under a configuration, in sentences for who operates them."""
+"""Lists what protects the endpoints under a configuration, in sentences for their operators."""
 
 from pathlib import Path
 from typing import Any
@@ -7,8 +7,8 @@ from serve.keys import read_keys
 from serve.settings import ServeConfig
 
 
-def protections(args: dict[str, Any]) -> list[str]:
-    """One line each; those that begin with `WARNING` deserve a look.
+def list_protections(args: dict[str, Any]) -> list[str]:
+    """List the protections, one line each. A line that begins with `WARNING` names a risk.
 
     Raises:
         ConfigError: The configuration cannot be used.
@@ -16,20 +16,20 @@ def protections(args: dict[str, Any]) -> list[str]:
     config = ServeConfig.model_validate(args)
     guard, limits = config.guard, config.limits
     return [
-        _who(config),
+        _describe_keys(config),
         "before the application: Serve's own /-/healthz and /-/routes answer anybody, with the "
         "prefix of the application and no more",
-        f"rate: {guard.requests_per_minute} requests a minute and {guard.concurrent} at a time, of "
-        "a key that says nothing else, at each ingress replica; then 429",
+        f"rate: {guard.requests_per_minute} requests a minute and {guard.concurrent} at a time for "
+        "a key without limits of its own, at each ingress replica; then 429",
         f"body: at most {guard.max_body_mib} MiB, within {guard.body_limit_s:g} s, refused while "
         f"it is read; headers {guard.max_header_kib} KiB",
-        f"images: {config.decode.max_megapixels} Mpx at most, decoded in a process of their own "
-        "with limits of memory and time; formats by content, never by name",
+        f"images: {config.decode.max_megapixels} Mpx at most, decoded in a separate process with "
+        "limits of memory and time; formats by content, never by name",
         f"texts: {limits.max_text_chars} characters, {limits.max_tokens} tokens of an answer, "
         f"{limits.max_batch_images} images of a batch, {limits.timeout_s:g} s; special tokens in "
         "them stay words",
-        _urls(config),
-        "model files: safetensors, no code of theirs (trust_remote_code is off)",
+        _describe_urls(config),
+        "model files: safetensors, no code from them is run (trust_remote_code is off)",
         "cross-origin requests: closed; page: " + ("open, without data" if guard.page else "off"),
         (
             "WARNING logs: prompts and answers are written"
@@ -44,16 +44,16 @@ def protections(args: dict[str, Any]) -> list[str]:
     ]
 
 
-def _who(config: ServeConfig) -> str:
+def _describe_keys(config: ServeConfig) -> str:
     if config.guard.open_to_all:
-        return "WARNING keys: none is asked for; everybody who reaches the port may ask"
+        return "WARNING keys: none is needed; everybody who reaches the port may send requests"
     if not config.guard.keys_file:
         return "WARNING keys: no keys_file, so every request but health is refused"
     count = len(read_keys(Path(config.guard.keys_file)))
-    return f"keys: {count}, of which only hashes are kept; every path but health and page needs one"
+    return f"keys: {count}, stored only as hashes; every path but health and page needs one"
 
 
-def _urls(config: ServeConfig) -> str:
+def _describe_urls(config: ServeConfig) -> str:
     fetch = config.fetch
     if not fetch.enabled:
         return "images by URL: off"

@@ -1,4 +1,4 @@
-"""What is served and how: the arguments of the one application, as serve/config.yaml has them."""
+"""Settings of the application: the fields of `args` in serve/config.yaml."""
 
 from typing import Literal, Self
 
@@ -6,33 +6,39 @@ from pydantic import Field, model_validator
 
 from s4v_core import prompts
 from s4v_core.captioning.gate import Gate
+from s4v_core.captioning.ladder import Ladder
 from s4v_core.config import Config
-from s4v_core.engines.requests import EngineSettings, Ladder, SamplingConfig
+from s4v_core.engines.sampling import SamplingConfig
+from s4v_core.engines.settings import EngineSettings
 from s4v_core.images.policy import DecodeConfig
 from serve.front.fetching import FetchConfig
 from serve.front.guard import GuardConfig
 
 
 class Scaling(Config):
-    """Replicas by load. Ray Serve's LLM defaults never scale; every number here is one."""
+    """Autoscaling of one deployment. Every value is set here, because Ray Serve's own defaults for
+    LLMs never scale."""
 
     min_replicas: int = Field(1, ge=0)
-    """Always there; 0 gives the accelerator back when nobody asks, and the next one waits."""
+    """Replicas that always run. 0 releases the accelerator when there are no requests; the next
+    request then waits for an engine to start."""
     max_replicas: int = Field(4, ge=1)
-    """At most."""
+    """Maximum number of replicas."""
     target_ongoing_requests: float = Field(32, gt=0)
-    """Per replica; above it more replicas start."""
+    """Running requests per replica above which replicas are added."""
     max_ongoing_requests: int = Field(64, ge=1)
-    """Per replica; what comes on top waits in the queue."""
+    """Maximum number of running requests per replica; further ones wait in the queue."""
     max_queued_requests: int = Field(64, ge=1)
-    """Waiting at each proxy; what comes on top is refused with 429 and Retry-After."""
+    """Maximum number of requests waiting at each proxy; further ones are refused with 429 and
+    Retry-After."""
     upscale_delay_s: float = Field(30.0, ge=0)
-    """Load must last so long before a replica is added."""
+    """Seconds of high load before a replica is added."""
     downscale_delay_s: float = Field(600.0, ge=0)
-    """Calm must last so long before one is taken away: an engine takes minutes to come back."""
+    """Seconds of low load before a replica is removed. Long, because an engine takes minutes to
+    start again."""
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _check_bounds(self) -> Self:
         if self.min_replicas > self.max_replicas:
             raise ValueError("min_replicas is above max_replicas")
         return self
@@ -42,62 +48,65 @@ class ModelConfig(Config):
     """One model and its engines."""
 
     id: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
-    """Name in requests."""
+    """Name of the model in requests."""
     path: str
-    """Checkpoint folder, on any URI, hub id, or `demo` for the shipped demo captioner."""
+    """Checkpoint: a folder or URI, a hub id, or `demo` for the demo captioner that ships with this
+    package."""
     engine: Literal["vllm", "fake"] = "vllm"
-    """fake: no model, a caption made of the pixels' hash; for tests of everything around it."""
+    """Engine that runs the model. `fake` loads no model and derives captions from a hash of the
+    pixels, for tests of everything around it."""
     template: str | None = None
-    """Conversation template; unset: the checkpoint's."""
+    """Conversation template. Unset: the one that the checkpoint names."""
     prompt: str = prompts.CAPTION
-    """What an image is asked where a request says nothing."""
+    """Prompt for caption requests that bring none."""
     accelerator: str | None = None
-    """Ray's accelerator type, for example A100-80G; unset: any GPU."""
+    """Ray's accelerator type, for example A100-80G. Unset: any GPU."""
     settings: EngineSettings = EngineSettings()
-    """How its engines are started."""
+    """Settings with which its engines are started."""
     sampling: SamplingConfig = SamplingConfig()
-    """Of captions, and of conversations that say nothing else."""
+    """Sampling of captions, and the default for conversations and completions."""
     gate: Gate = Gate()
-    """Of captions."""
+    """Quality gate for captions."""
     ladder: Ladder = Ladder()
-    """Of captions that the gate turns down."""
+    """Samplings of the retries after the gate rejects a caption."""
     scaling: Scaling = Scaling()
-    """Of its engines."""
+    """Autoscaling of this model's engine replicas."""
 
 
 class Limits(Config):
     """What one request may ask for."""
 
     max_text_chars: int = Field(8000, ge=1)
-    """Of all texts of a request together."""
+    """Maximum number of characters in all texts of a request together."""
     max_turns: int = Field(64, ge=1)
-    """Messages of a conversation."""
+    """Maximum number of messages in a conversation."""
     max_tokens: int = Field(1024, ge=1)
-    """Of an answer."""
+    """Maximum number of tokens in an answer."""
     max_batch_images: int = Field(32, ge=1)
-    """Images of one request to /v1/captions."""
+    """Maximum number of images in one request to /v1/captions."""
     timeout_s: float = Field(120.0, gt=0)
-    """From a request's arrival to the end of its answer."""
+    """Seconds from the arrival of a request to the end of its answer."""
 
 
 class ServeConfig(Config):
-    """The application: models, ingress and protections."""
+    """The whole application: models, ingress and protections."""
 
     models: tuple[ModelConfig, ...] = Field(min_length=1)
-    """Models by id; the first one captions where a request names none."""
+    """Models to serve. Caption requests that name no model go to the first one."""
     ingress: Scaling = Scaling(min_replicas=2, target_ongoing_requests=64, max_ongoing_requests=128)
-    """Of the replicas that check requests and decode images. One alone bounds the throughput."""
+    """Autoscaling of the ingress replicas, which check requests and decode images. A single one
+    would limit the throughput."""
     ingress_cpus: float = Field(1.0, gt=0)
-    """Logical CPUs of an ingress replica."""
+    """Logical CPUs that each ingress replica reserves."""
     decoders: int = Field(2, ge=1)
-    """Decoder processes of an ingress replica."""
+    """Decoder processes of each ingress replica."""
     guard: GuardConfig = GuardConfig()
-    """Keys, rates and sizes."""
+    """API keys, request rates and request sizes."""
     limits: Limits = Limits()
-    """Of a request's content."""
+    """Limits on the content of a request."""
     fetch: FetchConfig = FetchConfig()
-    """Images by URL; off."""
+    """Images by URL. Off by default."""
     decode: DecodeConfig = DecodeConfig()
-    """Of images; the batch pass's own."""
+    """Decoding of images, with the same settings and defaults as a batch pass."""
     log_texts: bool = False
-    """Write prompts and answers into the log."""
+    """Write prompts and answers to the log."""

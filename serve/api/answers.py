@@ -1,4 +1,4 @@
-"""What engines give -> bodies of answers: OpenAI's objects and events, and captions."""
+"""Turns the engines' results into bodies of answers: OpenAI's objects and events, and captions."""
 
 import json
 import time
@@ -21,12 +21,12 @@ from serve.api.schemas import (
 from serve.engines.models import Model
 
 
-def request_id(http: HttpRequest) -> str:
-    """The guard's, which every log line and answer carries."""
+def read_request_id(http: HttpRequest) -> str:
+    """Read the id that the guard gave the request; log lines and answers carry it."""
     return str(http.scope["state"]["request_id"])
 
 
-def caption_answer(
+def build_caption_answer(
     request: Request,
     body: CaptionOptions,
     model: Model,
@@ -34,10 +34,10 @@ def caption_answer(
     end: Ending,
     generate_ms: float,
 ) -> CaptionAnswer:
-    """How it ended with one image, as a batch pass's row says it."""
+    """Build the answer for one image, with the values that a batch pass's row would have."""
     answer = end.answer
     return CaptionAnswer(
-        id=f"caption-{request.image_id}",
+        id=f"caption-{request.key}",
         model=model.config.id,
         status=end.status,
         reason=end.reason,
@@ -51,69 +51,70 @@ def caption_answer(
             output=answer.output_tokens if answer else None,
         ),
         timings=Timings(decode_ms=round(picture.decode_ms, 1), generate_ms=round(generate_ms, 1)),
-        width=picture.about.width,
-        height=picture.about.height,
+        width=picture.decoded.width,
+        height=picture.decoded.height,
         image_sha256=picture.sha256,
-        image_format=picture.about.format,
-        image_flags=picture.about.flags,
+        image_format=picture.decoded.format,
+        image_flags=picture.decoded.flags,
     )
 
 
-def finish_reason(answer: Generation) -> Any:
-    """OpenAI knows two; an answer stopped at its loops is stopped."""
+def find_finish_reason(answer: Generation) -> Any:
+    """Find OpenAI's finish reason, stop or length. An answer that was ended because it looped gets
+    stop."""
     return "length" if answer.finish_reason == "length" else "stop"
 
 
-def usage_of(answer: Generation) -> Usage:
-    """OpenAI's numbers of tokens."""
+def build_usage(answer: Generation) -> Usage:
+    """Build OpenAI's token counts."""
     prompt, output = answer.prompt_tokens or 0, answer.output_tokens or 0
     return Usage(prompt_tokens=prompt, completion_tokens=output, total_tokens=prompt + output)
 
 
 class ChatStream:
-    """Events of a chat completion."""
+    """Writes the server-sent events of a chat completion."""
 
     kind, prefix = "chat.completion.chunk", "chatcmpl"
 
     def __init__(self, body: ChatRequest | CompletionRequest, http: HttpRequest) -> None:
-        self._usage = bool(body.stream_options and body.stream_options.include_usage)
+        self._include_usage = bool(body.stream_options and body.stream_options.include_usage)
         self._head = {
-            "id": f"{self.prefix}-{request_id(http)}",
+            "id": f"{self.prefix}-{read_request_id(http)}",
             "object": self.kind,
             "created": int(time.time()),
             "model": body.model,
         }
 
-    def opening(self) -> bytes:
-        """Before the first piece."""
-        return self._event(self._choice({"role": "assistant", "content": ""}, None))
+    def write_opening(self) -> bytes:
+        """Write the event before the first piece of text."""
+        return self._write_event(self._build_choices({"role": "assistant", "content": ""}, None))
 
-    def event(self, piece: str | Generation) -> bytes:
-        """A piece of text, or the end of the answer."""
+    def write_piece(self, piece: str | Generation) -> bytes:
+        """Write the event of a piece of text, or the events that end the answer."""
         if isinstance(piece, str):
-            return self._event(self._choice({"content": piece}, None))
-        end = self._event(self._choice({}, finish_reason(piece)))
-        if self._usage:
-            end += self._event([], usage=usage_of(piece).model_dump())
+            return self._write_event(self._build_choices({"content": piece}, None))
+        end = self._write_event(self._build_choices({}, find_finish_reason(piece)))
+        if self._include_usage:
+            end += self._write_event([], usage=build_usage(piece).model_dump())
         return end
 
-    def _choice(self, delta: dict[str, str], finish: str | None) -> list[dict[str, Any]]:
+    def _build_choices(self, delta: dict[str, str], finish: str | None) -> list[dict[str, Any]]:
         return [{"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}]
 
-    def _event(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
-        whole = self._head | {"choices": choices} | more
-        return b"data: " + json.dumps(whole, ensure_ascii=False).encode() + b"\n\n"
+    def _write_event(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
+        event = self._head | {"choices": choices} | more
+        return b"data: " + json.dumps(event, ensure_ascii=False).encode() + b"\n\n"
 
 
 class TextStream(ChatStream):
-    """Events of a text completion."""
+    """Writes the server-sent events of a text completion."""
 
     kind, prefix = "text_completion", "cmpl"
 
-    def opening(self) -> bytes:
-        """Nothing: the text begins at once."""
+    def write_opening(self) -> bytes:
+        """Write nothing: a text completion has no opening event."""
         return b""
 
-    def _choice(self, delta: dict[str, str], finish: str | None) -> list[dict[str, Any]]:
+    def _build_choices(self, delta: dict[str, str], finish: str | None) -> list[dict[str, Any]]:
         text = delta.get("content", "")
         return [{"index": 0, "text": text, "finish_reason": finish, "logprobs": None}]

@@ -1,4 +1,4 @@
-"""What FastAPI cannot read off the routes for the OpenAPI document, so that it is true."""
+"""The parts of the OpenAPI document that FastAPI cannot derive from the routes."""
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -10,79 +10,82 @@ from pydantic import BaseModel
 from serve.api.schemas import BatchLine, CaptionOptions, CaptionRequest
 
 
-def _schema(body: type[BaseModel]) -> dict[str, Any]:
-    """Its own; what it refers to is a component of the document through other routes."""
-    found = body.model_json_schema(ref_template="#/components/schemas/{model}")
-    found.pop("$defs", None)
-    return found
+def _build_schema(body: type[BaseModel]) -> dict[str, Any]:
+    """Build the JSON schema of a body, without the schemas that it refers to: other routes already
+    put those into the document's components."""
+    schema = body.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema.pop("$defs", None)
+    return schema
 
 
-def _form() -> dict[str, Any]:
-    found = _schema(CaptionOptions)
-    # A form has no null.
-    fields = {name: {"type": "string"} for name in found["properties"]}
-    image = {"image": {"type": "string", "format": "binary"}}
-    return found | {"properties": image | fields, "required": ["image"]}
+def _describe_option(name: str) -> dict[str, str]:
+    return {"description": CaptionOptions.model_fields[name].description or ""}
 
 
-BYTES = {"schema": {"type": "string", "format": "binary"}}
+def _build_form_schema() -> dict[str, Any]:
+    schema = _build_schema(CaptionOptions)
+    # The fields of a form cannot be null.
+    fields = {name: {"type": "string"} | _describe_option(name) for name in schema["properties"]}
+    image = {"type": "string", "format": "binary", "description": "The image file."}
+    return schema | {"properties": {"image": image} | fields, "required": ["image"]}
+
+
+_BYTES = {"schema": {"type": "string", "format": "binary"}}
 CAPTION_REQUEST = {
     "parameters": [
         {"name": name, "in": "query", "required": False, "schema": {"type": "string"}}
+        | _describe_option(name)
         for name in CaptionOptions.model_fields
     ],
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": _schema(CaptionRequest)},
-            "multipart/form-data": {"schema": _form()},
-            "image/*": BYTES,
-            "application/octet-stream": BYTES,
+            "application/json": {"schema": _build_schema(CaptionRequest)},
+            "multipart/form-data": {"schema": _build_form_schema()},
+            "image/*": _BYTES,
+            "application/octet-stream": _BYTES,
         },
     },
 }
-"""Of /v1/caption, which reads its body itself."""
+"""Parameters and body of /v1/caption, which reads its body itself."""
 
-BATCH_LINES = {"application/x-ndjson": {"schema": _schema(BatchLine)}}
-"""Of /v1/captions: each line of the answer."""
+BATCH_LINES = {"application/x-ndjson": {"schema": _build_schema(BatchLine)}}
+"""Each line of the answer of /v1/captions."""
 
+_EVENT_DATA = {"type": "string", "description": "OpenAI's chunk as JSON, or [DONE] at the end."}
 EVENTS = {
     "text/event-stream": {
-        "schema": {
-            "type": "object",
-            "required": ["data"],
-            "properties": {"data": {"type": "string", "description": "OpenAI's chunk, or [DONE]"}},
-        }
+        "schema": {"type": "object", "required": ["data"], "properties": {"data": _EVENT_DATA}}
     }
 }
-"""Of a streamed answer: each event."""
+"""Each event of a streamed answer."""
 
 
-def name_models(app: FastAPI, names: Sequence[str]) -> None:
-    """Let the document list the models that are served wherever a request names one."""
-    made: Callable[[], dict[str, Any]] = app.openapi
+def add_model_names(app: FastAPI, names: Sequence[str]) -> None:
+    """Make the document list the served models wherever a request names one."""
+    build_document: Callable[[], dict[str, Any]] = app.openapi
 
-    def with_names() -> dict[str, Any]:
+    def build_with_names() -> dict[str, Any]:
         if app.openapi_schema is None:
-            found = deepcopy(made())
-            for schema in _objects(found):
+            document = deepcopy(build_document())
+            for schema in _list_objects(document):
                 model = schema.get("properties", {}).get("model")
                 if isinstance(model, dict) and "Answer" not in schema.get("title", ""):
-                    _name(model, names)
-            app.openapi_schema = found
+                    _restrict_to_names(model, names)
+            app.openapi_schema = document
         return app.openapi_schema
 
-    app.openapi = with_names  # type: ignore[method-assign]
+    app.openapi = build_with_names  # type: ignore[method-assign]
 
 
-def _name(model: dict[str, Any], names: Sequence[str]) -> None:
-    for text in [model, *model.get("anyOf", [])]:
-        if text.get("type") == "string":
-            text["enum"] = list(names)
+def _restrict_to_names(model: dict[str, Any], names: Sequence[str]) -> None:
+    for schema in [model, *model.get("anyOf", [])]:
+        if schema.get("type") == "string":
+            schema["enum"] = list(names)
 
 
-def _objects(node: Any) -> list[dict[str, Any]]:
-    """Every JSON object within, itself included."""
-    inner = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
-    found = [one for child in inner for one in _objects(child)]
+def _list_objects(node: Any) -> list[dict[str, Any]]:
+    """List every JSON object in `node`, including `node` itself."""
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    found = [inner for child in children for inner in _list_objects(child)]
     return [node, *found] if isinstance(node, dict) else found

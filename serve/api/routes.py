@@ -1,4 +1,4 @@
-"""Paths, documents and errors of the HTTP interface; what they do is in the ingress."""
+"""Paths, documentation and error answers of the HTTP interface. The ingress does the work."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
-from serve.api.document import BATCH_LINES, CAPTION_REQUEST, EVENTS, name_models
+from serve.api.document import BATCH_LINES, CAPTION_REQUEST, EVENTS, add_model_names
 from serve.api.schemas import (
     CaptionAnswer,
     ChatAnswer,
@@ -19,87 +19,88 @@ from serve.api.schemas import (
 )
 from serve.front.guard import Guard
 from serve.front.metrics import count_request
-from serve.front.refusals import Refusal, invalid
+from serve.front.refusals import Refusal, make_invalid_body_refusal
 from serve.keys import Keyring
 from serve.page.files import add_page
 from serve.settings import ServeConfig
 
-Route = Callable[[FastAPI], Callable[[Any], Any]]
+_Route = Callable[[FastAPI], Callable[[Any], Any]]
 
 
-def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def _describe_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorAnswer} for status in (400, 401, 405, 429, 431, *statuses)}
 
 
-GENERATING = _errors(404, 408, 413, 415, 422, 503, 504)
-STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": EVENTS}}
-"""What is answered where a request says `stream`."""
+_GENERATING = _describe_errors(404, 408, 413, 415, 422, 503, 504)
+_STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": EVENTS}}
+"""The answer to a request with `stream`."""
 
-ROUTES: dict[str, Route] = {
+ROUTES: dict[str, _Route] = {
     "healthz": lambda app: app.get("/healthz", response_class=PlainTextResponse),
     "readyz": lambda app: app.get(
         "/readyz",
         response_class=PlainTextResponse,
-        responses={503: {"description": "Engines are starting"}},
+        responses={503: {"description": "Engines are starting."}},
     ),
-    "models": lambda app: app.get("/v1/models", response_model=ModelList, responses=_errors()),
+    "models": lambda app: app.get(
+        "/v1/models", response_model=ModelList, responses=_describe_errors()
+    ),
     "model": lambda app: app.get(
-        "/v1/models/{model}", response_model=ModelCard, responses=_errors(404)
+        "/v1/models/{model}", response_model=ModelCard, responses=_describe_errors(404)
     ),
     "chat": lambda app: app.post(
-        "/v1/chat/completions", response_model=ChatAnswer, responses=GENERATING | STREAMED
+        "/v1/chat/completions", response_model=ChatAnswer, responses=_GENERATING | _STREAMED
     ),
     "completions": lambda app: app.post(
-        "/v1/completions", response_model=CompletionAnswer, responses=GENERATING | STREAMED
+        "/v1/completions", response_model=CompletionAnswer, responses=_GENERATING | _STREAMED
     ),
     "caption": lambda app: app.post(
         "/v1/caption",
         response_model=CaptionAnswer,
-        responses=GENERATING,
+        responses=_GENERATING,
         openapi_extra=CAPTION_REQUEST,
     ),
     "captions": lambda app: app.post(
         "/v1/captions",
         response_class=StreamingResponse,
-        responses=GENERATING | {200: {"content": BATCH_LINES}},
+        responses=_GENERATING | {200: {"content": BATCH_LINES}},
     ),
 }
-"""By the ingress's method."""
+"""Method of the ingress -> the decorator that makes it a route."""
 
 
 def make_app(config: ServeConfig, keyring: Keyring) -> FastAPI:
-    """The app that the routes are put on, inside its guard."""
+    """Make the app with its guard, error answers and page. The routes are added to it later."""
     app = FastAPI(
         title="s4v",
         description="Captions and conversations about images.",
         docs_url=None,
         redoc_url=None,
     )
-    app.add_exception_handler(RequestValidationError, _not_valid)
-    app.add_exception_handler(HTTPException, _not_found)
-    app.add_middleware(Guard, config=config.guard, keyring=keyring, told=count_request)
+    app.add_exception_handler(RequestValidationError, _answer_invalid_body)
+    app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_middleware(Guard, config=config.guard, keyring=keyring, on_end=count_request)
     if config.guard.page:
         add_page(app)
-    name_models(app, [model.id for model in config.models])
+    add_model_names(app, [model.id for model in config.models])
     return app
 
 
-async def _not_valid(_: Request, error: Exception) -> Response:
+async def _answer_invalid_body(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return _answer(invalid(error.errors()), {})
+    return _build_response(make_invalid_body_refusal(error.errors()), {})
 
 
-async def _not_found(_: Request, error: Exception) -> Response:
+async def _answer_http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    known = {
+    refusals = {
         404: Refusal(404, "not_found", "There is nothing here."),
         405: Refusal(405, "method_not_allowed", "This path does not take this method."),
     }
-    found = known.get(
-        error.status_code, Refusal(error.status_code, "bad_request", "The request cannot be read.")
-    )
-    return _answer(found, dict(error.headers or {}))
+    other = Refusal(error.status_code, "bad_request", "The request cannot be read.")
+    refusal = refusals.get(error.status_code, other)
+    return _build_response(refusal, dict(error.headers or {}))
 
 
-def _answer(refusal: Refusal, more: Mapping[str, str]) -> Response:
-    return Response(refusal.body(), refusal.status, {**more, **refusal.headers()})
+def _build_response(refusal: Refusal, headers: Mapping[str, str]) -> Response:
+    return Response(refusal.body(), refusal.status, {**headers, **refusal.headers()})

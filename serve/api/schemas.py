@@ -1,4 +1,4 @@
-"""Bodies of requests and answers: OpenAI's where OpenAI has one. What is not listed is refused."""
+"""Bodies of requests and answers, in OpenAI's form if it has one. Unknown fields are refused."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -10,34 +10,38 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
-def _whole(value: Any) -> Any:
-    """In JSON 1.0 is an integer."""
+class _Answer(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+def _read_integer(value: Any) -> Any:
+    """Turn a float such as 1.0 into an integer: JSON does not distinguish the two."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Count = Annotated[int, Field(ge=1, lt=2**31), BeforeValidator(_whole)]
-Seed = Annotated[int, Field(ge=0, lt=2**53), BeforeValidator(_whole)]
-"""Up to what every reader of JSON takes for the same number."""
+Count = Annotated[int, Field(ge=1, lt=2**31), BeforeValidator(_read_integer)]
+Seed = Annotated[int, Field(ge=0, lt=2**53), BeforeValidator(_read_integer)]
+"""Below 2**53, so that every reader of JSON reads the same number."""
 
 
 class ImageUrl(_Body):
-    """An image of a message."""
+    """The address or the content of an image."""
 
     url: str
-    """data:image/...;base64,... or, where the operator allows it, https://..."""
+    """A data: URL with base64 content or, if the operator allows it, an https URL."""
     detail: Literal["auto", "low", "high"] | None = None
-    """Taken and ignored: the model sees one size."""
+    """Accepted and ignored: the model sees every image at the same size."""
 
 
 class TextPart(_Body):
-    """Words of a message."""
+    """Text in a message."""
 
     type: Literal["text"]
     text: str
 
 
 class ImagePart(_Body):
-    """An image of a message. A conversation has one at most."""
+    """An image in a message. A conversation contains at most one."""
 
     type: Literal["image_url"]
     image_url: ImageUrl
@@ -47,72 +51,76 @@ Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 
 class Message(_Body):
-    """One turn."""
+    """One message of a conversation."""
 
     role: Literal["system", "user", "assistant"]
     content: str | list[Part]
     name: str | None = None
-    """Taken and ignored."""
+    """Accepted and ignored."""
 
 
 class StreamOptions(_Body):
-    """How an answer is streamed."""
+    """Options of a streamed answer."""
 
     include_usage: bool = False
-    """One more chunk at the end, with the numbers of tokens."""
+    """Send one more chunk at the end, with the token counts."""
 
 
 class _Sampled(_Body):
     model: str
+    """Name of the model."""
     max_tokens: Count | None = None
-    """Longest answer."""
+    """Maximum number of tokens in the answer. Unset: the model's own setting."""
     temperature: float | None = Field(None, ge=0.0, le=2.0)
-    """Unset: the model's own setting."""
+    """Sampling temperature. Unset: the model's own setting."""
     top_p: float | None = Field(None, gt=0.0, le=1.0)
-    """Unset: the model's own setting."""
+    """Share of probability that tokens are drawn from. Unset: the model's own setting."""
     seed: Seed | None = None
-    """The same seed draws the same answer; unset: another one each time."""
-    n: Annotated[Literal[1], BeforeValidator(_whole)] | None = None
-    """Answers; one."""
+    """Random seed: the same seed draws the same answer. Unset: a new seed for each request."""
+    n: Annotated[Literal[1], BeforeValidator(_read_integer)] | None = None
+    """Number of answers. Only 1 is supported."""
     stream: bool = False
-    """Pieces as server-sent events."""
+    """Send the answer in pieces, as server-sent events."""
     stream_options: StreamOptions | None = None
+    """Options of a streamed answer."""
     user: str | None = None
-    """Taken and ignored."""
+    """Accepted and ignored."""
 
 
 class ChatRequest(_Sampled):
-    """POST /v1/chat/completions."""
+    """Body of POST /v1/chat/completions."""
 
     messages: list[Message] = Field(min_length=1)
-    """system at most once and first, then user and assistant by turns, user last."""
+    """Messages in order: at most one system message, which is first; then user and assistant in
+    turns, with user last."""
     max_completion_tokens: Count | None = None
-    """The newer name of max_tokens."""
+    """Newer name of max_tokens; it takes precedence."""
 
 
 class CompletionRequest(_Sampled):
-    """POST /v1/completions: the text goes to the model as it is."""
+    """Body of POST /v1/completions."""
 
     prompt: str = Field(min_length=1)
+    """Text to continue. It is passed to the model without a conversation template."""
 
 
-class Usage(BaseModel):
-    """Tokens."""
+class Usage(_Answer):
+    """Token counts of a request."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
 
 
-class AnswerMessage(BaseModel):
-    """What the model said."""
+class AnswerMessage(_Answer):
+    """The model's message."""
 
     role: Literal["assistant"] = "assistant"
     content: str
 
 
-class ChatChoice(BaseModel):
-    """The one answer."""
+class ChatChoice(_Answer):
+    """The only answer of a chat completion."""
 
     index: Literal[0] = 0
     message: AnswerMessage
@@ -120,19 +128,20 @@ class ChatChoice(BaseModel):
     logprobs: None = None
 
 
-class ChatAnswer(BaseModel):
+class ChatAnswer(_Answer):
     """OpenAI's chat completion."""
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"
     created: int
+    """Unix time in seconds."""
     model: str
     choices: list[ChatChoice]
     usage: Usage
 
 
-class CompletionChoice(BaseModel):
-    """The one answer."""
+class CompletionChoice(_Answer):
+    """The only answer of a text completion."""
 
     index: Literal[0] = 0
     text: str
@@ -140,101 +149,108 @@ class CompletionChoice(BaseModel):
     logprobs: None = None
 
 
-class CompletionAnswer(BaseModel):
+class CompletionAnswer(_Answer):
     """OpenAI's text completion."""
 
     id: str
     object: Literal["text_completion"] = "text_completion"
     created: int
+    """Unix time in seconds."""
     model: str
     choices: list[CompletionChoice]
     usage: Usage
 
 
-class ModelCard(BaseModel):
+class ModelCard(_Answer):
     """One model."""
 
     id: str
+    """Name of the model in requests."""
     object: Literal["model"] = "model"
     created: int = 0
     owned_by: str = "s4v"
 
 
-class ModelList(BaseModel):
-    """GET /v1/models."""
+class ModelList(_Answer):
+    """All models that are served."""
 
     object: Literal["list"] = "list"
     data: list[ModelCard]
 
 
 class CaptionOptions(_Body):
-    """What is said beside an image: query of a raw body, fields of a form."""
+    """Options of a caption: query parameters beside a raw image, or fields of a form."""
 
     prompt: str | None = None
-    """Unset: the model's own."""
+    """Prompt for the image. Unset: the model's own."""
     source: str | None = None
-    """Given back, for the caller's books."""
+    """Label of the image for the caller's own use. The answer repeats it."""
     model: str | None = None
-    """Unset: the first one."""
+    """Name of the model. Unset: the first model."""
 
 
-def _given(name: str) -> dict[str, Any]:
+def _require_string(name: str) -> dict[str, Any]:
     return {"required": [name], "properties": {name: {"type": "string"}}}
 
 
 class CaptionRequest(CaptionOptions):
-    """POST /v1/caption as JSON: `image` or `url`."""
+    """An image to caption, given as either `image` or `url`."""
 
-    model_config = ConfigDict(json_schema_extra={"oneOf": [_given("image"), _given("url")]})
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [_require_string("image"), _require_string("url")]}
+    )
 
     image: str | None = None
-    """Base64, with or without a data: head."""
+    """Base64 text, with or without the head of a data: URL."""
     url: str | None = None
-    """https://..., where the operator allows it."""
+    """An https URL of the image, if the operator allows it."""
 
     @model_validator(mode="after")
-    def _has_one_image(self) -> Self:
+    def _check_one_image(self) -> Self:
         if (self.image is None) == (self.url is None):
             raise PydanticCustomError("one_image", "Send one image: `image` or `url`")
         return self
 
 
 class BatchRequest(_Body):
-    """POST /v1/captions: one line of NDJSON per image, as they are done."""
+    """Body of POST /v1/captions. The answer has one line of NDJSON per image."""
 
     images: list[CaptionRequest] = Field(min_length=1)
+    """Images to caption."""
     prompt: str | None = None
-    """Of images that bring none."""
+    """Prompt for images that have none."""
     model: str | None = None
-    """Of images that name none."""
+    """Model for images that name none."""
 
 
-class Tokens(BaseModel):
-    """Of the attempt that is given back."""
+class Tokens(_Answer):
+    """Token counts of the returned attempt."""
 
     prompt: int | None
     output: int | None
 
 
-class Timings(BaseModel):
-    """Milliseconds."""
+class Timings(_Answer):
+    """Durations in milliseconds."""
 
     decode_ms: float
     generate_ms: float
 
 
-class CaptionAnswer(BaseModel):
-    """One image's caption, in the words of a batch pass's rows."""
+class CaptionAnswer(_Answer):
+    """The caption of one image, with the fields of a batch pass's rows."""
 
     id: str
     model: str
     status: Literal["ok", "rejected", "error"]
+    """Whether the gate accepted the caption (ok) or rejected it, or there is none (error)."""
     reason: str | None
-    """Why the gate turned it down (rejected), or why there is no text (error)."""
+    """Why the gate rejected the caption (rejected), or why there is no text (error)."""
     caption: str | None
     source: str | None
     prompt: str
     attempts: int
+    """Number of captions that were tried."""
     finish_reason: str | None
     tokens: Tokens
     timings: Timings
@@ -245,17 +261,17 @@ class CaptionAnswer(BaseModel):
     image_flags: str
 
 
-class BatchLine(BaseModel):
-    """One line of /v1/captions: an answer or an error."""
+class BatchLine(_Answer):
+    """One line of the answer of /v1/captions: an answer or an error."""
 
     index: int
-    """Which of the images, from 0."""
+    """Position of the image in the request, from 0."""
     answer: CaptionAnswer | None = None
     error: dict[str, Any] | None = None
 
 
-class ErrorDetail(BaseModel):
-    """OpenAI's error."""
+class ErrorDetail(_Answer):
+    """OpenAI's error object."""
 
     message: str
     type: str
@@ -263,7 +279,7 @@ class ErrorDetail(BaseModel):
     code: str | None
 
 
-class ErrorAnswer(BaseModel):
-    """Of every status of 400 and above."""
+class ErrorAnswer(_Answer):
+    """Body of every answer with a status of 400 or above."""
 
     error: ErrorDetail

@@ -1,4 +1,4 @@
-"""The three ways in which an image comes to /v1/caption: a form, JSON, or the bytes themselves."""
+"""Reads the body of /v1/caption: a form, JSON, or the bytes of the image."""
 
 from fastapi import Request as HttpRequest
 from pydantic import ValidationError
@@ -7,14 +7,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from serve.api.schemas import CaptionOptions, CaptionRequest
-from serve.front.refusals import Refusal, invalid
+from serve.front.refusals import Refusal, make_invalid_body_refusal
 
 
 async def read_caption_request(http: HttpRequest) -> tuple[bytes | None, CaptionOptions]:
-    """An image's bytes where the body holds them, and what is asked about it.
+    """Read an image's bytes (None if the body is JSON) and the options of its caption.
 
     Raises:
-        Refusal: Another content type, or a body that is not well formed.
+        Refusal: 400, the body is not well formed; 415, its content type is not supported.
     """
     kind = http.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
@@ -25,7 +25,7 @@ async def read_caption_request(http: HttpRequest) -> tuple[bytes | None, Caption
         if kind.startswith("image/") or kind == "application/octet-stream":
             return await http.body(), CaptionOptions.model_validate(dict(http.query_params))
     except ValidationError as error:
-        raise invalid(error.errors()) from None
+        raise make_invalid_body_refusal(error.errors()) from None
     except ClientDisconnect:
         raise Refusal(400, "disconnected", "The body ended too early.") from None
     raise Refusal(

@@ -1,4 +1,4 @@
-"""Asking a model's replicas: queues that are full and replicas that die, in fixed answers."""
+"""Client of one model's replicas. Turns full queues and dead replicas into fixed refusals."""
 
 import asyncio
 import time
@@ -15,27 +15,30 @@ from ray.serve.exceptions import (
 from ray.serve.handle import DeploymentHandle
 
 from s4v_core.captioning.ladder import Ending
-from s4v_core.engines.requests import Generation, Request, SamplingConfig
+from s4v_core.engines.requests import Generation, Request
+from s4v_core.engines.sampling import SamplingConfig
 from serve.engines.models import Model
-from serve.front.refusals import RETRY_AFTER_S, Refusal, overloaded
+from serve.front.refusals import RETRY_AFTER_S, Refusal, make_overload_refusal
 
-TRIES = 3
-"""Of a request whose replica dies: it asks the same of another one."""
+_MAX_TRIES = 3
+"""How often a request is sent if its replica dies each time. Every try goes to another replica."""
 
-LOOK_S = 2.0
+_HEALTH_TIMEOUT_S = 2.0
+"""Seconds to wait for the answer of a health check."""
 
-FULL_S = 0.25
-"""A full queue is believed to be full for so long, unless an answer comes before."""
+_FULL_QUEUE_S = 0.25
+"""Seconds for which a full queue is assumed to stay full, unless an answer arrives earlier."""
 
-SENTENCES = {
+_SENTENCES = {
     "engine_died": "No engine survives this request.",
     "hang": "The engine never came back from this request.",
 }
-"""By the reason of an answer without text; every other one is the engine's refusal."""
+"""Reason of an answer without text -> sentence. With any other reason, the engine refused the
+request."""
 
 
-class Asked:
-    """One model's replicas behind their handle."""
+class ReplicaClient:
+    """Sends requests to the replicas of one model, through their deployment handle."""
 
     def __init__(self, model: Model, handle: DeploymentHandle) -> None:
         self.model = model
@@ -43,26 +46,26 @@ class Asked:
         self._streaming = handle.options(stream=True)
         scaling = model.config.scaling
         self._was_up = scaling.min_replicas == 0
-        self._places = scaling.max_ongoing_requests * scaling.max_replicas
-        self._places += scaling.max_queued_requests
+        self._slots = scaling.max_ongoing_requests * scaling.max_replicas
+        self._slots += scaling.max_queued_requests
         self._taken = 0
         self._full_until = 0.0
 
     def is_full(self) -> bool:
-        """Whether `place` would refuse now."""
-        return self._taken >= self._places or time.monotonic() < self._full_until
+        """Whether `reserve_slot` would refuse now."""
+        return self._taken >= self._slots or time.monotonic() < self._full_until
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """To be held before an image is decoded: who cannot be served is told at once, and costs
-        those who can nothing.
+    async def reserve_slot(self) -> AsyncIterator[None]:
+        """Reserve a slot before an image is decoded, so that an overloaded endpoint refuses early
+        and spends no work on requests that it cannot serve.
 
         Raises:
-            Refusal: More are on their way than all engines and their queue can take, or the queue
-                was full a moment ago and nobody has been answered since.
+            Refusal: 429; more requests are under way than all engines and their queue can take, or
+                the queue was full a moment ago and no request has been answered since.
         """
         if self.is_full():
-            raise overloaded()
+            raise make_overload_refusal()
         self._taken += 1
         try:
             yield
@@ -70,64 +73,82 @@ class Asked:
             self._taken -= 1
 
     async def is_up(self) -> bool:
-        """Whether one of its engines has ever answered, or none is kept up. Later a busy engine
-        must not look like a missing one."""
+        """Whether an engine has ever answered, or none has to run permanently. Once true, it stays
+        true, because a busy engine must not look like a missing one."""
         if not self._was_up:
             try:
-                await asyncio.wait_for(self._handle.check_health.remote(), LOOK_S)
+                await asyncio.wait_for(self._handle.check_health.remote(), _HEALTH_TIMEOUT_S)
                 self._was_up = True
             except (TimeoutError, RayActorError, RayTaskError, RayServeException):
                 pass
         return self._was_up
 
     async def caption(self, request: Request) -> Ending:
-        """Raises Refusal: Nobody can answer now."""
+        """Caption an image, with gate and retries.
+
+        Raises:
+            Refusal: 429 or 503, no engine can answer now.
+        """
         model = self.model
-        found: Ending = await self._retried("caption", request, model.samplings, model.config.gate)
-        return found
+        end: Ending = await self._call("caption", request, model.samplings, model.config.gate)
+        return end
 
     async def complete(self, request: Request, sampling: SamplingConfig) -> Generation:
-        """Raises Refusal: Nobody can answer now, or ever."""
-        found: Generation = await self._retried("complete", request, sampling)
-        return checked(found)
+        """Generate one whole answer.
+
+        Raises:
+            Refusal: 429 or 503, no engine can answer now; 400 or 422, no engine can ever answer.
+        """
+        answer: Generation = await self._call("complete", request, sampling)
+        return _require_text(answer)
 
     async def stream(
         self, request: Request, sampling: SamplingConfig
     ) -> AsyncIterator[str | Generation]:
-        """Pieces of text, then the answer. Raises Refusal: Nobody can answer now, or ever."""
-        async with self._in_fixed_words():
-            async for piece in self._streaming.stream.remote(request, sampling):
-                yield checked(piece) if isinstance(piece, Generation) else piece
+        """Generate one answer in pieces of text, followed by the whole answer.
 
-    async def _retried(self, method: str, *args: Any) -> Any:
-        for attempt in range(1, TRIES + 1):
-            async with self._in_fixed_words():
+        Raises:
+            Refusal: 429 or 503, no engine can answer now; 400 or 422, no engine can ever answer.
+        """
+        async with self._translate_errors():
+            async for piece in self._streaming.stream.remote(request, sampling):
+                yield _require_text(piece) if isinstance(piece, Generation) else piece
+
+    async def _call(self, method: str, *args: Any) -> Any:
+        """Call a method of a replica, and again on another one if the replica dies."""
+        for attempt in range(1, _MAX_TRIES + 1):
+            async with self._translate_errors():
                 try:
                     return await getattr(self._handle, method).remote(*args)
                 except RayActorError:
-                    if attempt == TRIES:
+                    if attempt == _MAX_TRIES:
                         raise
             await asyncio.sleep(0.1 * attempt)
 
     @asynccontextmanager
-    async def _in_fixed_words(self) -> AsyncIterator[None]:
+    async def _translate_errors(self) -> AsyncIterator[None]:
+        """Turn Ray's errors into refusals, and note whether the queue is full."""
         try:
             yield
-            self._full_until = 0.0  # a place is free
+            self._full_until = 0.0  # an answer frees a place in the queue
         except BackPressureError:
-            self._full_until = time.monotonic() + FULL_S
-            raise overloaded() from None
+            self._full_until = time.monotonic() + _FULL_QUEUE_S
+            raise make_overload_refusal() from None
         except (RayActorError, DeploymentUnavailableError, RayTaskError):
             raise Refusal(
                 503, "engine_unavailable", "No engine can answer now.", RETRY_AFTER_S
             ) from None
 
 
-def checked(answer: Generation) -> Generation:
-    """Raises Refusal: It holds no text."""
+def _require_text(answer: Generation) -> Generation:
+    """Return the answer if it has text.
+
+    Raises:
+        Refusal: 400 or 422, it has none.
+    """
     if answer.text is not None:
         return answer
-    if answer.reason in SENTENCES:
-        raise Refusal(422, answer.reason, SENTENCES[answer.reason])
-    told = "The engine does not take this request; it may be too long."
-    raise Refusal(400, "engine_refused", told)
+    if answer.reason in _SENTENCES:
+        raise Refusal(422, answer.reason, _SENTENCES[answer.reason])
+    message = "The engine does not take this request; it may be too long."
+    raise Refusal(400, "engine_refused", message)

@@ -1,7 +1,7 @@
-"""One request and its answer: what came in, what goes out, and that it goes out once.
+"""One request and its answer, as the server sees them. Makes sure that one answer is sent, once.
 
-Decides how an answer looks from outside (ids, security headers, a body that is refused half-way),
-and refuses to know who asks and whether they may.
+Decides how an answer looks from outside (request id, security headers, a body that is refused while
+it is read), and knows nothing of keys and permissions.
 """
 
 import re
@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from serve.front.limits import Body, values
+from serve.front.limits import Body, find_header_values
 from serve.front.refusals import Refusal
 
 Scope = dict[str, Any]
@@ -19,54 +19,55 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-GONE = 499
-"""Status in the log of a request whose client left before the answer began."""
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_CLIENT_LEFT = 499
+"""Status in the log for a request whose client disconnected before the answer began."""
 
-NOTHING = b"default-src 'none'; frame-ancestors 'none'"
-PAGE_ONLY = (
+_CLOSED_POLICY = b"default-src 'none'; frame-ancestors 'none'"
+_PAGE_POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
     b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 
 class Exchange:
-    """What the app gets in place of the server's own `scope`, `receive` and `send`.
+    """Gives the app its `scope`, `receive` and `send` in place of the server's own.
 
     Attributes:
-        key: Name of the key; empty without one.
-        code: Of the refusal; empty if the app answered.
-        status: That went out, or GONE.
-        body: Set once the request is admitted; it cannot be read before.
-        leave: Gives the request's slot back.
+        key: Name of the API key; empty without one.
+        code: Code of the refusal; empty if the app answered.
+        status: HTTP status that was sent; 499 if the client left before the answer began.
+        body: The request's body. It is None, and cannot be read, until the request is admitted.
+        release: Frees the place that the request takes within the key's limits.
     """
 
     def __init__(self, scope: Scope, send: Send, is_page: bool) -> None:
-        given = values(scope["headers"], b"x-request-id")
-        is_given = len(given) == 1 and REQUEST_ID.fullmatch(given[0])
+        given = find_header_values(scope["headers"], b"x-request-id")
+        is_given = len(given) == 1 and _REQUEST_ID.fullmatch(given[0])
         self.request_id = given[0].decode() if is_given else uuid.uuid4().hex
         state = {**(scope.get("state") or {}), "request_id": self.request_id}
         self.scope = {**scope, "state": state}
-        self.key, self.code, self.status = "", "", GONE
+        self.key, self.code, self.status = "", "", _CLIENT_LEFT
         self.body: Body | None = None
-        self.leave: Callable[[], None] = lambda: None
+        self.release: Callable[[], None] = lambda: None
         self._send, self._is_page, self._since = send, is_page, time.monotonic()
         self._refused: Refusal | None = None
         self._is_started = self._is_over = self._is_gone = False
 
     def has_ended(self) -> bool:
-        """Whether nothing is left to say: all was said, or nobody listens."""
-        return self._is_over or self.is_cut()
+        """Whether nothing is left to send: the answer is complete, or nobody waits for it."""
+        return self._is_over or self.is_aborted()
 
-    def is_cut(self) -> bool:
-        """Whether the body was refused or the client left: the app cannot but stumble."""
+    def is_aborted(self) -> bool:
+        """Whether the body was refused or the client left, so that an error of the app is to be
+        expected."""
         return self._refused is not None or self._is_gone
 
     async def receive(self) -> Message:
-        """The app's next message; a body that is refused is answered here and now.
+        """Receive the app's next message. If the body must be refused, send that answer at once.
 
         Raises:
-            Refusal: 400, 408 or 413; answered already.
+            Refusal: 400, 408 or 413; it has already been sent to the client.
         """
         if self._refused is not None:
             raise self._refused
@@ -74,37 +75,39 @@ class Exchange:
         try:
             message = await self.body.read()
         except Refusal as refusal:
-            # Not left to the app: FastAPI turns what is raised here into a 400 of its own.
+            # The app is not left to answer: FastAPI turns what is raised here into its own 400.
             self._refused, self.code = refusal, refusal.code
             await self.refuse(refusal)
             raise
         if message["type"] == "http.disconnect":
             self._is_gone = not self._is_over
-            self.leave()
+            self.release()
         return message
 
     async def send(self, message: Message) -> None:
-        """The app's words, with our headers; after its body was refused it has none.
+        """Send a message of the app, with this module's headers added.
 
         Raises:
-            Refusal: that of the body, which has been answered already.
+            Refusal: The body was refused earlier and the client has that answer already.
         """
         if self._refused is not None:
             raise self._refused
         if message["type"] == "http.response.start":
             self._is_started, self.status = True, message["status"]
-            message = {**message, "headers": self._with_ours(message.get("headers", ()))}
+            message = {**message, "headers": self._add_headers(message.get("headers", ()))}
         else:
             self._is_over = not message.get("more_body", False)
         await self._send(message)
         if self._is_over:
-            self.leave()
+            self.release()
 
-    async def refuse(self, refusal: Refusal, keeps: bool = False) -> None:
-        """Answers in place of the app, unless it has begun; the server cuts a begun answer off.
+    async def refuse(self, refusal: Refusal, keep_open: bool = False) -> None:
+        """Answer in place of the app. Does nothing if an answer has begun: the server then cuts the
+        connection, so that the answer does not look complete.
 
         Args:
-            keeps: The connection, though its body was not read: the server will, and forget it.
+            keep_open: Leave the connection open although the body was not read; the server drains
+                the unread body.
         """
         if self._is_started or self._is_gone:
             return
@@ -113,25 +116,28 @@ class Exchange:
         body = refusal.body()
         headers = [(name.encode(), value.encode()) for name, value in refusal.headers().items()]
         headers.append((b"content-length", str(len(body)).encode()))
-        if self._is_unread() and not keeps:
-            headers.append((b"connection", b"close"))  # else the server reads the rest, and waits
-        headers = self._with_ours(headers)
+        if self._has_unread_body() and not keep_open:
+            # Otherwise the server waits for the rest of the body.
+            headers.append((b"connection", b"close"))
+        headers = self._add_headers(headers)
         start = {"type": "http.response.start", "status": refusal.status, "headers": headers}
         await self._send(start)
-        said = b"" if self.scope["method"] == "HEAD" else body
-        await self._send({"type": "http.response.body", "body": said})
+        sent_body = b"" if self.scope["method"] == "HEAD" else body
+        await self._send({"type": "http.response.body", "body": sent_body})
 
-    def _is_unread(self) -> bool:
+    def _has_unread_body(self) -> bool:
         headers = self.scope["headers"]
-        has_body = values(headers, b"content-length") + values(headers, b"transfer-encoding")
-        return bool(has_body) and not (self.body is not None and self.body.is_whole)
+        has_body = any(
+            find_header_values(headers, name) for name in (b"content-length", b"transfer-encoding")
+        )
+        return has_body and not (self.body is not None and self.body.is_whole)
 
-    def _with_ours(self, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    def _add_headers(self, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         ours = {
             b"x-request-id": self.request_id.encode(),
             b"x-content-type-options": b"nosniff",
             b"referrer-policy": b"no-referrer",
-            b"content-security-policy": PAGE_ONLY if self._is_page else NOTHING,
+            b"content-security-policy": _PAGE_POLICY if self._is_page else _CLOSED_POLICY,
         }
         if not self._is_page:
             ours[b"cache-control"] = b"no-store"
@@ -140,19 +146,19 @@ class Exchange:
         closed = [pair for pair in theirs if not pair[0].lower().startswith(b"access-control-")]
         return [*closed, *ours.items()]
 
-    def report(self) -> dict[str, str | int]:
-        """A line of the access log: neither headers nor bodies nor query."""
+    def build_report(self) -> dict[str, str | int]:
+        """Build the request's line of the access log, without headers, bodies or query."""
         return {
             "request_id": self.request_id,
-            "method": _printable(self.scope.get("method", "WEBSOCKET")),
-            "path": _printable(self.scope["path"]),
+            "method": _make_printable(self.scope.get("method", "WEBSOCKET")),
+            "path": _make_printable(self.scope["path"]),
             "status": self.status,
             "code": self.code,
             "key": self.key,
-            "bytes_in": self.body.seen if self.body else 0,
+            "bytes_in": self.body.received_bytes if self.body else 0,
             "ms": round(1000 * (time.monotonic() - self._since)),
         }
 
 
-def _printable(text: str) -> str:
+def _make_printable(text: str) -> str:
     return "".join(c if " " <= c <= "~" else "?" for c in text[:100])

@@ -1,7 +1,7 @@
-"""The outermost layer of the endpoints: who may come in, how much they may send, what is said.
+"""The outermost layer of the endpoints: API keys, limits on sizes and rates, and the access log.
 
-Pure ASGI and closed by default. It looks at `scope["path"]` as it was given and never at an
-address put together from the Host header, and knows nothing of the routes behind it.
+Pure ASGI and closed by default. It reads `scope["path"]` as given, never a URL built from the Host
+header, and knows nothing of the routes behind it.
 """
 
 import json
@@ -14,52 +14,59 @@ from pydantic import Field
 
 from s4v_core.config import Config
 from serve.front.exchange import App, Exchange, Receive, Scope, Send
-from serve.front.limits import Body, Turnstile, declared_length, refuse_long_head, values
+from serve.front.limits import (
+    Body,
+    KeyLimiter,
+    find_header_values,
+    read_declared_length,
+    refuse_long_head,
+)
 from serve.front.refusals import Refusal
 from serve.keys import Key, Keyring
 
 logger = logging.getLogger(__name__)
-access = logging.getLogger("s4v.access")
+_access_log = logging.getLogger("s4v.access")
 
-HEALTH = frozenset({"/healthz", "/readyz"})
-PAGE_FILE = re.compile(r"/page/(?:[A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*")
-ANYONE = Key("anyone", b"")
-"""Whose limits count where no keys are asked for."""
+_HEALTH_PATHS = frozenset({"/healthz", "/readyz"})
+_PAGE_FILE = re.compile(r"/page/(?:[A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*")
+_ANYONE = Key("anyone", b"")
+"""The key whose limits apply to every request when no key is needed."""
 
 
 class GuardConfig(Config):
-    """Who may ask the endpoints, and how much."""
+    """API keys, request rates and request sizes."""
 
     keys_file: str = ""
-    """File of API keys (`python -m serve.keys` makes one); empty: no key is known, and everything
-    but health and page is refused."""
+    """File of API keys (`python -m serve.keys` makes one). Empty: no key is known, and everything
+    except the health checks and the page is refused."""
     open_to_all: bool = False
-    """Ask for no key: only behind another gateway."""
+    """Accept requests without a key. Use it only behind another gateway that checks access."""
     max_body_mib: int = Field(25, ge=1)
-    """Size of a request's body."""
+    """Largest body of a request, in MiB."""
     max_header_kib: int = Field(32, ge=1)
-    """Size of a request's line and headers together."""
+    """Largest request line and headers together, in KiB."""
     body_limit_s: float = Field(15.0, gt=0, allow_inf_nan=False)
-    """Seconds that may be spent waiting for a request's body, all of it."""
+    """Seconds that may be spent in total waiting for the body of a request."""
     requests_per_minute: int = Field(600, ge=1)
-    """Of a key that says nothing else; per ingress replica."""
+    """Requests per minute for keys without a limit of their own; counted per ingress replica."""
     concurrent: int = Field(64, ge=1)
-    """Requests at a time of a key that says nothing else; per ingress replica."""
+    """Requests at a time for keys without a limit of their own; counted per ingress replica."""
     page: bool = True
-    """Whether the static page at "/" and its files under "/page/" are open."""
+    """Serve the static page at "/" and its files under "/page/" without a key."""
 
 
-def _untold(report: Mapping[str, Any]) -> None:
-    """Nobody counts."""
+def _ignore_report(report: Mapping[str, Any]) -> None:
+    pass
 
 
 class Guard:
-    """ASGI middleware.
+    """ASGI middleware that admits or refuses every request.
 
     Args:
-        app: What is behind it; sees `key` and `request_id` in `scope["state"]`.
-        keyring: The keys that are known.
-        told: Hears of every request when it has ended (`Exchange.report`).
+        app: The app behind it; it finds `key` and `request_id` in `scope["state"]`.
+        config: Limits, and what is open without a key.
+        keyring: The known keys.
+        on_end: Called with the report (`Exchange.build_report`) of every request that has ended.
     """
 
     def __init__(
@@ -67,29 +74,29 @@ class Guard:
         app: App,
         config: GuardConfig,
         keyring: Keyring,
-        told: Callable[[Mapping[str, Any]], None] = _untold,
+        on_end: Callable[[Mapping[str, Any]], None] = _ignore_report,
     ) -> None:
-        self._app, self._config, self._keyring, self._told = app, config, keyring, told
-        self._turnstile = Turnstile()
+        self._app, self._config, self._keyring, self._on_end = app, config, keyring, on_end
+        self._limiter = KeyLimiter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
-            await self._close(scope, send)
+            await self._refuse_websocket(scope, send)
         elif scope["type"] == "http":
             await self._serve(scope, receive, send)
 
-    async def _close(self, scope: Scope, send: Send) -> None:
+    async def _refuse_websocket(self, scope: Scope, send: Send) -> None:
         exchange = Exchange(scope, send, is_page=False)
         exchange.code, exchange.status = "no_websockets", 403
         try:
             await send({"type": "websocket.close", "code": 1008, "reason": ""})
         finally:
-            self._tell(exchange)
+            self._report_end(exchange)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(scope, send, self._config.page and is_page(scope))
+        exchange = Exchange(scope, send, self._config.page and _is_page_path(scope))
         try:
             self._admit(exchange, receive)
             await self._app(exchange.scope, exchange.receive, exchange.send)
@@ -97,64 +104,65 @@ class Guard:
                 raise RuntimeError("the app returned before its answer was whole")
         except Refusal as refusal:
             await exchange.refuse(refusal)
-        except Exception as error:  # noqa: BLE001 - the border: whatever it is, no word of it is said
-            if not exchange.is_cut():
-                # Its text may quote the request, so neither text nor traceback.
+        except Exception as error:  # noqa: BLE001 - the border: no text of any error gets out
+            if not exchange.is_aborted():
+                # The error's text may quote the request, so neither text nor traceback is logged.
                 name = type(error).__name__
                 logger.error("request %s: internal error (%s)", exchange.request_id, name)
             await exchange.refuse(Refusal(500, "internal_error", "Something went wrong here."))
         finally:
-            exchange.leave()
-            self._tell(exchange)
+            exchange.release()
+            self._report_end(exchange)
 
     def _admit(self, exchange: Exchange, receive: Receive) -> None:
         config, scope = self._config, exchange.scope
-        key = None if is_open(scope, config.page) else self._known(scope["headers"])
+        key = None if _is_open(scope, config.page) else self._find_key(scope["headers"])
         exchange.scope["state"]["key"] = exchange.key = key.name if key else ""
         refuse_long_head(scope, config.max_header_kib << 10)
         max_bytes = config.max_body_mib << 20
-        declared = declared_length(scope["headers"], max_bytes)
+        declared = read_declared_length(scope["headers"], max_bytes)
         exchange.body = Body(receive, declared, max_bytes, config.body_limit_s)
         if key:
-            exchange.leave = self._turnstile.enter(
+            exchange.release = self._limiter.admit(
                 key.name,
                 key.requests_per_minute or config.requests_per_minute,
                 key.concurrent or config.concurrent,
             )
 
-    def _known(self, headers: Iterable[tuple[bytes, bytes]]) -> Key:
+    def _find_key(self, headers: Iterable[tuple[bytes, bytes]]) -> Key:
         if self._config.open_to_all:
-            return ANYONE
-        key = self._keyring.find(_bearer(values(headers, b"authorization")))
+            return _ANYONE
+        key = self._keyring.find(_read_secret(find_header_values(headers, b"authorization")))
         if key is None:
-            told = "Send an API key that is known here: Authorization: Bearer KEY."
-            raise Refusal(401, "invalid_api_key", told)
+            message = "Send an API key that is known here: Authorization: Bearer KEY."
+            raise Refusal(401, "invalid_api_key", message)
         return key
 
-    def _tell(self, exchange: Exchange) -> None:
-        report = exchange.report()
-        self._told(report)
-        access.info(json.dumps(report))
+    def _report_end(self, exchange: Exchange) -> None:
+        report = exchange.build_report()
+        self._on_end(report)
+        _access_log.info(json.dumps(report))
 
 
-def is_page(scope: Scope) -> bool:
-    """Whether the path is the static page's or one of its files'."""
+def _is_page_path(scope: Scope) -> bool:
+    """Whether the path is the static page or one of its files."""
     path = scope["path"]
-    return path == "/" or (PAGE_FILE.fullmatch(path) is not None and ".." not in path)
+    return path == "/" or (_PAGE_FILE.fullmatch(path) is not None and ".." not in path)
 
 
-def is_open(scope: Scope, page: bool) -> bool:
-    """Whether no key is asked for: only what is listed, spelt as it is listed."""
+def _is_open(scope: Scope, page: bool) -> bool:
+    """Whether the request needs no key. Only listed paths are open, in exactly this spelling."""
     path = scope["path"]
     if scope["method"] not in ("GET", "HEAD") or scope.get("root_path"):
-        return False  # a router cuts root_path off: it would see another path than we do
+        return False  # a router removes root_path, and would see another path than this check
     if scope.get("raw_path") not in (None, path.encode("utf-8", "surrogatepass")):
         return False  # something was percent-encoded
-    return path in HEALTH or (page and is_page(scope))
+    return path in _HEALTH_PATHS or (page and _is_page_path(scope))
 
 
-def _bearer(authorizations: list[bytes]) -> str:
-    """The secret of the only Authorization header; empty for any other scheme or number."""
+def _read_secret(authorizations: list[bytes]) -> str:
+    """Read the secret from the Authorization headers. Empty unless there is exactly one, of scheme
+    Bearer."""
     if len(authorizations) != 1:
         return ""
     scheme, _, secret = authorizations[0].partition(b" ")

@@ -1,13 +1,13 @@
-"""Requests that are not answered: fixed codes and sentences, in the shape of OpenAI's errors.
+"""Refused requests: fixed codes and sentences, in the shape of OpenAI's errors.
 
-No exception's text, address, path or host name ever goes into one.
+They never contain the text of an exception, an address, a path or a host name.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-TYPES = {
+_TYPES = {
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
@@ -19,23 +19,24 @@ TYPES = {
     500: "server_error",
     503: "overloaded_error",
 }
-"""OpenAI's `type` by status; every other one is an invalid_request_error."""
+"""OpenAI's `type` of an error by status; every other status is an invalid_request_error."""
 
 
-OVERLOADED = "overloaded"
-BUSY = "x-overloaded"
-"""Header of an answer that engines have no room for: not the key's own limit."""
+_OVERLOADED = "overloaded"
+OVERLOADED_HEADER = "x-overloaded"
+"""Header that marks a 429 as caused by busy engines. A 429 without it means that the key has
+reached its own limit."""
 RETRY_AFTER_S = 2.0
 
 
 class Refusal(Exception):
-    """Ends a request with an HTTP status.
+    """Ends a request with an HTTP error status.
 
     Attributes:
         status: HTTP status, 4xx or 5xx.
-        code: One word for programs, snake_case; fixed.
-        message: One sentence for people; fixed but for numbers and names that the client sent.
-        retry_after_s: Seconds after which the same request may work (429, 503).
+        code: One fixed word in snake_case, for programs.
+        message: One sentence for people; fixed, except for numbers and names that the client sent.
+        retry_after_s: Seconds after which the same request may succeed (429, 503).
     """
 
     def __init__(
@@ -46,30 +47,30 @@ class Refusal(Exception):
         self.retry_after_s = retry_after_s
 
     def body(self) -> bytes:
-        """OpenAI's error object as JSON."""
-        kind = TYPES.get(self.status, "invalid_request_error")
+        """Write the body of the answer: OpenAI's error object as JSON."""
+        kind = _TYPES.get(self.status, "invalid_request_error")
         error = {"message": self.message, "type": kind, "param": None, "code": self.code}
         return json.dumps({"error": error}).encode()
 
     def headers(self) -> dict[str, str]:
-        """Those that belong to it, names in lower case."""
-        found = {"content-type": "application/json"}
+        """Build the headers of the answer, with names in lower case."""
+        headers = {"content-type": "application/json"}
         if self.status == 401:
-            found["www-authenticate"] = "Bearer"
+            headers["www-authenticate"] = "Bearer"
         if self.retry_after_s is not None:
-            found["retry-after"] = str(max(1, round(self.retry_after_s)))
-        if self.code == OVERLOADED:
-            found[BUSY] = "1"
-        return found
+            headers["retry-after"] = str(max(1, round(self.retry_after_s)))
+        if self.code == _OVERLOADED:
+            headers[OVERLOADED_HEADER] = "1"
+        return headers
 
 
-def overloaded() -> Refusal:
-    """What is told to whom no engine can serve now."""
-    told = "All engines are busy and their queue is full."
-    return Refusal(429, OVERLOADED, told, RETRY_AFTER_S)
+def make_overload_refusal() -> Refusal:
+    """Make the refusal of a request that no engine has room for now."""
+    message = "All engines are busy and their queue is full."
+    return Refusal(429, _OVERLOADED, message, RETRY_AFTER_S)
 
 
-def invalid(errors: Sequence[Mapping[str, Any]]) -> Refusal:
-    """The first of pydantic's errors about a body, without the value that it found."""
+def make_invalid_body_refusal(errors: Sequence[Mapping[str, Any]]) -> Refusal:
+    """Make a refusal from the first of pydantic's errors, without the value that was found."""
     place = ".".join(str(part) for part in errors[0]["loc"] if part != "body")[:80]
     return Refusal(400, "bad_request", f"{place or 'body'}: {errors[0]['msg'][:120]}.")

@@ -1,14 +1,15 @@
-"""What Ray Serve's proxy refuses by itself while engines are busy.
+"""Load shedding in Ray Serve's proxy: refuses requests early while the engines are busy.
 
-An ingress that refuses has cost the proxy, Ray and itself several milliseconds of CPU, and its
-answer stands in line with all others: at ten times the capacity those who could be served wait for
-seconds. Here a request that cannot be served is refused where it arrives. How many may be inside is
-learnt from the answers, as TCP learns it: an ingress that refuses for want of room lowers the
-limit by one, an answer at the limit raises it by a quarter.
+When an ingress replica refuses a request, this has already cost the proxy, Ray and the replica
+several milliseconds of CPU, and the answer waits in line with all others: at ten times the
+capacity, requests that could be served wait for seconds. This middleware refuses where a request
+arrives. How many requests may run at a time is learnt from the answers, as TCP learns its window:
+when the ingress refuses because the engines are busy, the limit falls by one; each answer at the
+limit raises it by a quarter.
 
-Runs in the proxies: the environment of Ray's nodes sets
-RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve.front.shedding:middlewares. Without it endpoints
-answer the same, later.
+It runs in the proxies if the environment of Ray's nodes sets
+RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve.front.shedding:middlewares. Without it the endpoints
+answer the same, but later.
 """
 
 import math
@@ -17,67 +18,69 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from serve.front.exchange import App, Exchange, Message, Receive, Scope, Send
-from serve.front.limits import values
+from serve.front.limits import find_header_values
 from serve.front.metrics import ROUTES, count_request
-from serve.front.refusals import BUSY, overloaded
+from serve.front.refusals import OVERLOADED_HEADER, make_overload_refusal
 
 VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
-"""Of the nodes' environment; holds CALLBACK."""
+"""Environment variable of Ray's nodes that must be set to CALLBACK."""
 CALLBACK = "serve.front.shedding:middlewares"
 
-PROBE = 0.25
-"""What an answer adds to the limit: of five that come in at the limit, four are answered and one is
-refused."""
+LIMIT_STEP = 0.25
+"""How much an answer raises the limit. With a quarter, out of five requests that arrive at the
+limit, four are answered and one is refused."""
 
-BELIEVED_S = 5.0
-"""Without a refusal from behind for so long, there is no limit any more."""
+LIMIT_LIFETIME_S = 5.0
+"""Seconds without a refusal from the ingress after which the limit is dropped."""
 
-READ_BYTES = 32 << 20
-"""A body of declared length up to this is read to its end, for who is still sending would find the
-connection broken and never see the answer."""
+_DRAIN_BYTES = 32 << 20
+"""Bodies of declared length up to this are drained, so that a client that is still sending receives
+the refusal instead of a broken connection."""
 
 
-class Limit:
-    """How many requests may be inside at a time.
+class ConcurrencyLimit:
+    """How many requests may run at a time, learnt from their answers.
 
     Attributes:
-        inside: That are.
+        running: Number of requests that are running now.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self.inside = 0
-        self._most, self._until = math.inf, 0.0
+        self.running = 0
+        self._limit, self._expires = math.inf, 0.0
 
     def has_room(self) -> bool:
-        """Whether another one may come in."""
-        if self._clock() >= self._until:
-            self._most = math.inf
-        return self.inside + 1 <= self._most
+        """Whether another request may start."""
+        if self._clock() >= self._expires:
+            self._limit = math.inf
+        return self.running + 1 <= self._limit
 
     def narrow(self) -> None:
-        """One of those inside was refused for want of room."""
-        self._most = max(min(self._most - 1, self.inside), 1)
-        self._until = self._clock() + BELIEVED_S
+        """Lower the limit, because a running request was refused by busy engines."""
+        self._limit = max(min(self._limit - 1, self.running), 1)
+        self._expires = self._clock() + LIMIT_LIFETIME_S
 
     def widen(self) -> None:
-        """One of those inside was answered. Counts where the limit is felt: many idle minutes must
-        not make it meaningless."""
-        if self.inside + 1 > self._most:
-            self._most += PROBE
+        """Raise the limit, because a running request was answered. Has no effect below the limit,
+        so that it does not grow without bound in idle times."""
+        if self.running + 1 > self._limit:
+            self._limit += LIMIT_STEP
 
 
 class Shedding:
-    """ASGI middleware. Each route has a limit of its own, for often it is another model's.
+    """ASGI middleware that sheds load. Each route has its own limit, because routes often lead to
+    different models.
 
     Args:
-        app: What is behind it.
-        told: Hears of every request that is refused here (`Exchange.report`).
+        app: The app behind it.
+        on_refusal: Called with the report (`Exchange.build_report`) of every request that is
+            refused here.
     """
 
-    def __init__(self, app: App, told: Callable[[Mapping[str, Any]], None]) -> None:
-        self._app, self._told = app, told
-        self._limits = {path: Limit() for path in ROUTES}
+    def __init__(self, app: App, on_refusal: Callable[[Mapping[str, Any]], None]) -> None:
+        self._app, self._on_refusal = app, on_refusal
+        self._limits = {path: ConcurrencyLimit() for path in ROUTES}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         limit = self._limits.get(scope.get("path", ""))
@@ -87,43 +90,47 @@ class Shedding:
         if not limit.has_room():
             await self._refuse(scope, send)
             return
-        limit.inside += 1
+        limit.running += 1
         try:
-            await self._app(scope, receive, _learning(limit, send))
+            await self._app(scope, receive, _adjust_on_answer(limit, send))
         finally:
-            limit.inside -= 1
+            limit.running -= 1
 
     async def _refuse(self, scope: Scope, send: Send) -> None:
         exchange = Exchange(scope, send, is_page=False)
-        lengths = values(scope["headers"], b"content-length")
-        is_short = len(lengths) == 1 and lengths[0].isdigit() and int(lengths[0]) <= READ_BYTES
-        await exchange.refuse(overloaded(), keeps=is_short)
-        self._told(exchange.report())
+        lengths = find_header_values(scope["headers"], b"content-length")
+        is_short = len(lengths) == 1 and lengths[0].isdigit() and int(lengths[0]) <= _DRAIN_BYTES
+        await exchange.refuse(make_overload_refusal(), keep_open=is_short)
+        self._on_refusal(exchange.build_report())
 
 
-def _learning(limit: Limit, send: Send) -> Send:
-    async def learning(message: Message) -> None:
+def _adjust_on_answer(limit: ConcurrencyLimit, send: Send) -> Send:
+    """Wrap `send` so that the status of the answer adjusts the limit."""
+
+    async def send_and_adjust(message: Message) -> None:
         if message["type"] == "http.response.start":
             if message["status"] == 200:
                 limit.widen()
-            elif _wants_room(message):
+            elif _is_overload(message):
                 limit.narrow()
         await send(message)
 
-    return learning
+    return send_and_adjust
 
 
-def _wants_room(answer: Message) -> bool:
-    """Whether engines are busy; Ray's own word for it is plain text. A key's limits are not."""
+def _is_overload(answer: Message) -> bool:
+    """Whether the answer is a 429 because the engines are busy: one with this package's header, or
+    Ray Serve's own, which is plain text. A 429 for a key's own limit is neither."""
     if answer["status"] != 429:
         return False
     headers = answer["headers"]
-    is_ours = bool(values(headers, BUSY.encode()))
-    return is_ours or any(v.startswith(b"text/") for v in values(headers, b"content-type"))
+    is_ours = bool(find_header_values(headers, OVERLOADED_HEADER.encode()))
+    types = find_header_values(headers, b"content-type")
+    return is_ours or any(value.startswith(b"text/") for value in types)
 
 
 def middlewares() -> list[Any]:
-    """For Ray Serve's proxy: instances of starlette's Middleware."""
+    """Build the middlewares for Ray Serve's proxy: instances of starlette's Middleware."""
     from starlette.middleware import Middleware
 
-    return [Middleware(Shedding, told=count_request)]
+    return [Middleware(Shedding, on_refusal=count_request)]

@@ -1,37 +1,37 @@
-// Asks the endpoints and shows what they say; a model's words only ever become textContent.
+// Calls the endpoints and shows their answers; model output is set as textContent only.
 
-const at = (id) => document.getElementById(id);
+const $ = (id) => document.getElementById(id);
 const NO_KEY = "Type an API key first.";
 const NO_ANSWER = "No answer came: the service cannot be reached, or it cut the upload off.";
 const BROKEN = "The connection broke before the answer was whole.";
 
-let key = ""; // here and nowhere else
+let key = ""; // kept in memory only
 let image = null; // {file, name, type, url}
-let captioned = null; // {sent, answer}: the caption that is shown and what was asked for it
-let turns = []; // {question, answer, shown}: what is shown is what is sent again
-let trying = null; // the promise of models for a key
+let captioned = null; // {sent, answer}: the shown caption and its request
+let turns = []; // {question, answer, shown}: all shown turns are sent again
+let keyCheck = null; // promise of the last key's check
 let running = null; // AbortController of the request
 
-class Failure extends Error {} // its message is a sentence for people
+class Failure extends Error {} // a sentence for people
 
-function tell(sentence, kind = "") {
-  at("told").textContent = sentence;
-  at("told").className = kind;
-  if (kind) at("told").scrollIntoView({ block: "nearest" });
+function notify(sentence, kind = "") {
+  $("status").textContent = sentence;
+  $("status").className = kind;
+  if (kind) $("status").scrollIntoView({ block: "nearest" });
 }
 
-function made(tag, className = "", text = "") {
+function make(tag, className = "", text = "") {
   return Object.assign(document.createElement(tag), { className, textContent: text });
 }
 
-async function ask(path, { headers = {}, ...options } = {}) {
+async function request(path, { headers = {}, ...options } = {}) {
   if (key) headers = { ...headers, authorization: `Bearer ${key}` };
-  const response = await whole(fetch(path, { ...options, headers }), NO_ANSWER);
-  if (!response.ok) throw new Failure(await sentenceOf(response));
+  const response = await rethrow(fetch(path, { ...options, headers }), NO_ANSWER);
+  if (!response.ok) throw new Failure(await describeError(response));
   return response;
 }
 
-async function sentenceOf(response) {
+async function describeError(response) {
   const { status, headers } = response;
   const found = (await response.json().catch(() => null))?.error;
   const words = (found?.message ?? `The service answers ${status}`).replace(/\.$/, "");
@@ -43,18 +43,18 @@ async function sentenceOf(response) {
   return `${words}${found?.code ? ` (${found.code})` : ""}${again}.`;
 }
 
-function whole(reading, sentence = BROKEN) {
+function rethrow(reading, sentence = BROKEN) {
   return reading.catch((error) => {
     throw error.name === "AbortError" ? error : new Failure(sentence);
   });
 }
 
-async function* events(response) {
+async function* readEvents(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   try {
     for (;;) {
-      const { value, done } = await whole(reader.read());
+      const { value, done } = await rethrow(reader.read());
       if (done) throw new Failure(BROKEN);
       const blocks = (rest + value).split(/\r?\n\r?\n/);
       rest = blocks.pop();
@@ -71,13 +71,13 @@ async function* events(response) {
 }
 
 function setBusy(busy) {
-  const { activeElement } = document; // a button that is disabled would lose the focus to nowhere
-  at("stop").disabled = !busy;
-  if (activeElement === at("send") && busy) at("stop").focus();
-  at("send").disabled = busy;
-  if (activeElement === at("stop") && !busy) at("send").focus();
-  at("modes").disabled = busy;
-  for (const id of ["caption", "chat"]) at(id).setAttribute("aria-busy", busy);
+  const { activeElement } = document; // disabling a button drops its focus
+  $("stop").disabled = !busy;
+  if (activeElement === $("send") && busy) $("stop").focus();
+  $("send").disabled = busy;
+  if (activeElement === $("stop") && !busy) $("send").focus();
+  $("modes").disabled = busy;
+  for (const id of ["caption", "chat"]) $(id).setAttribute("aria-busy", busy);
   offerCopies();
 }
 
@@ -85,13 +85,14 @@ async function run(work) {
   if (running) return;
   running = new AbortController();
   setBusy(true);
-  tell("Waiting for the answer\u2026");
+  notify("Waiting for the answer\u2026");
   try {
-    tell(await work(running.signal));
+    notify(await work(running.signal));
   } catch (error) {
-    if (error.name === "AbortError") return tell("Stopped.");
-    tell(error instanceof Failure ? error.message : "Something went wrong in this page.", "error");
-    if (!(error instanceof Failure)) throw error;
+    if (error.name === "AbortError") return notify("Stopped.");
+    const isKnown = error instanceof Failure;
+    notify(isKnown ? error.message : "Something went wrong in this page.", "error");
+    if (!isKnown) throw error;
   } finally {
     running = null;
     setBusy(false);
@@ -99,47 +100,47 @@ async function run(work) {
 }
 
 function useKey() {
-  const typed = at("key").value.trim();
-  at("key").value = "";
-  if (typed || !key) trying = tryKey(typed);
+  const typed = $("key").value.trim();
+  $("key").value = "";
+  if (typed || !key) keyCheck = tryKey(typed);
 }
 
 async function tryKey(typed) {
   try {
     if (/[^\x21-\x7e]/.test(typed)) throw new Failure("This is no API key: it has strange signs.");
     key = typed;
-    const models = (await whole((await ask("v1/models")).json())).data;
-    at("model").replaceChildren(...models.map(({ id }) => new Option(id)));
-    at("model").disabled = false;
-    at("key").placeholder = "in use; type another";
-    tell("The key is accepted.");
+    const models = (await rethrow((await request("v1/models")).json())).data;
+    $("model").replaceChildren(...models.map(({ id }) => new Option(id)));
+    $("model").disabled = false;
+    $("key").placeholder = "in use; type another";
+    notify("The key is accepted.");
   } catch (error) {
-    key = at("key").placeholder = "";
-    tell(error.message, "error");
+    key = $("key").placeholder = "";
+    notify(error.message, "error");
   }
 }
 
-function choose(file) {
+function chooseImage(file) {
   if (image) URL.revokeObjectURL(image.url);
   const type = file?.type.startsWith("image/") ? file.type : "application/octet-stream";
   image = file && { file, name: file.name || "image", type, url: URL.createObjectURL(file) };
-  at("about").textContent = image
+  $("about").textContent = image
     ? `${image.name}, ${Math.ceil(file.size / 1024)} KiB`
     : "Drop, paste or choose an image.";
-  at("preview").src = image?.url ?? "";
-  at("preview").alt = image ? `The image: ${image.name}` : "";
-  if (!image && document.activeElement === at("remove")) at("file").focus();
-  at("preview").hidden = at("remove").hidden = !image;
-  if (turns.length) startAnew("Another image, a new conversation.");
+  $("preview").src = image?.url ?? "";
+  $("preview").alt = image ? `The image: ${image.name}` : "";
+  if (!image && document.activeElement === $("remove")) $("file").focus();
+  $("preview").hidden = $("remove").hidden = !image;
+  if (turns.length) restart("Another image, a new conversation.");
 }
 
-function take(files) {
+function takeImage(files) {
   const found = [...files].find((file) => file.type.startsWith("image/")) ?? files[0];
-  if (found) choose(found);
+  if (found) chooseImage(found);
   return Boolean(found);
 }
 
-function dataUrl(file, type) {
+function readDataUrl(file, type) {
   return new Promise((resolve, reject) => {
     const reader = new FileReader();
     reader.onload = () => resolve(`data:${type};base64,${reader.result.split(",")[1] ?? ""}`);
@@ -148,22 +149,22 @@ function dataUrl(file, type) {
   });
 }
 
-function captionPath({ model, prompt }) {
+function buildPath({ model, prompt }) {
   return `v1/caption?${new URLSearchParams({ model, ...(prompt && { prompt }) })}`;
 }
 
 async function caption(signal) {
   if (!image) {
-    at("file").focus();
+    $("file").focus();
     throw new Failure("Choose an image first.");
   }
-  captioned = null; // the old one would stand beside the new image
-  at("caption").replaceChildren();
-  const sent = { image, model: at("model").value, prompt: at("prompt").value.trim() };
+  captioned = null; // not to be shown beside a new image
+  $("caption").replaceChildren();
+  const sent = { image, model: $("model").value, prompt: $("prompt").value.trim() };
   const headers = { "content-type": image.type };
-  const asked = { method: "POST", body: image.file, headers, signal };
-  const response = await ask(captionPath(sent), asked);
-  captioned = { sent, answer: await whole(response.json()) };
+  const options = { method: "POST", body: image.file, headers, signal };
+  const response = await request(buildPath(sent), options);
+  captioned = { sent, answer: await rethrow(response.json()) };
   showCaption(captioned);
   return `${sent.image.name} is done.`;
 }
@@ -183,70 +184,70 @@ function showCaption({ sent, answer }) {
     Decoding: `${Math.round(timings.decode_ms)} ms`,
     Generating: `${Math.round(timings.generate_ms)} ms`,
   };
-  const list = made("dl");
+  const list = make("dl");
   for (const [name, value] of Object.entries(facts)) {
-    list.appendChild(made("div")).append(made("dt", "", name), made("dd", "", value));
+    list.appendChild(make("div")).append(make("dt", "", name), make("dd", "", value));
   }
-  const card = at("caption").appendChild(made("article"));
-  const said = made("p", "said", answer.caption ?? "");
-  card.append(made("p", `status ${answer.status}`, status), said, list);
+  const card = $("caption").appendChild(make("article"));
+  const text = make("p", "text", answer.caption ?? "");
+  card.append(make("p", `status ${answer.status}`, status), text, list);
   card.scrollIntoView({ block: "nearest" });
 }
 
-function messages(url) {
+function buildMessages(url) {
   return turns.flatMap(({ question, answer }, number) => {
     const parts = [{ type: "image_url", image_url: { url } }, { type: "text", text: question }];
-    const asked = { role: "user", content: number === 0 && url !== null ? parts : question };
-    return answer ? [asked, { role: "assistant", content: answer }] : [asked];
+    const message = { role: "user", content: number === 0 && url !== null ? parts : question };
+    return answer ? [message, { role: "assistant", content: answer }] : [message];
   });
 }
 
 function addTurn(question, model) {
-  const shown = [made("article", "question"), made("article")];
-  shown[0].append(made("p", "who", "You"), made("p", "said", question));
-  shown[1].append(made("p", "who", model), made("p", "said"), made("p", "meta"));
-  at("chat").append(...shown);
+  const shown = [make("article", "question"), make("article")];
+  shown[0].append(make("p", "who", "You"), make("p", "text", question));
+  shown[1].append(make("p", "who", model), make("p", "text"), make("p", "meta"));
+  $("chat").append(...shown);
   const turn = { question, answer: "", shown };
   turns.push(turn);
   return turn;
 }
 
 async function chat(signal) {
-  const question = at("prompt").value.trim();
+  const question = $("prompt").value.trim();
   if (!question) throw new Failure("Type a message first.");
-  const model = at("model").value;
+  const model = $("model").value;
   const turn = addTurn(question, model);
-  at("prompt").value = "";
+  $("prompt").value = "";
   try {
-    return await answered(turn, model, signal);
+    return await streamAnswer(turn, model, signal);
   } finally {
     if (!turn.answer) {
       turns = turns.filter((other) => other !== turn);
       turn.shown.forEach((element) => element.remove());
-      at("prompt").value ||= question;
+      $("prompt").value ||= question;
     }
   }
 }
 
-async function answered(turn, model, signal) {
-  const url = image && await dataUrl(image.file, image.type);
+async function streamAnswer(turn, model, signal) {
+  const url = image && await readDataUrl(image.file, image.type);
   const streaming = { stream: true, stream_options: { include_usage: true } };
-  const body = JSON.stringify({ model, messages: messages(url), ...streaming });
+  const body = JSON.stringify({ model, messages: buildMessages(url), ...streaming });
   const headers = { "content-type": "application/json" };
   const started = performance.now();
-  const since = () => ((performance.now() - started) / 1000).toFixed(1);
-  const response = await ask("v1/chat/completions", { method: "POST", body, headers, signal });
-  const [, said, meta] = turn.shown[1].children;
+  const elapsed = () => ((performance.now() - started) / 1000).toFixed(1);
+  const response = await request("v1/chat/completions", { method: "POST", body, headers, signal });
+  const [, text, meta] = turn.shown[1].children;
   let first = "", tokens = null, finish = "";
-  for await (const event of events(response)) {
+  for await (const event of readEvents(response)) {
     if (event.error) throw new Failure(event.error.message);
     const choice = event.choices?.[0];
     if (choice?.delta?.content) {
-      first ||= since();
-      const follow = at("told").getBoundingClientRect().top < innerHeight; // else one reads above
-      said.textContent = turn.answer += choice.delta.content;
+      first ||= elapsed();
+      const follow = $("status").getBoundingClientRect().top < innerHeight; // unless scrolled up
+      text.textContent = turn.answer += choice.delta.content;
       meta.textContent = "not complete";
-      if (follow) at("told").scrollIntoView({ block: "nearest" });
+      if (follow) $("status").scrollIntoView({ block: "nearest" });
     }
     finish = choice?.finish_reason ?? finish;
     tokens = event.usage ?? tokens;
@@ -254,51 +255,51 @@ async function answered(turn, model, signal) {
   if (!turn.answer) throw new Failure("The model said nothing.");
   meta.textContent = [
     tokens && `${tokens.prompt_tokens} tokens in, ${tokens.completion_tokens} out`,
-    `first words after ${first} s, all after ${since()} s`,
+    `first words after ${first} s, all after ${elapsed()} s`,
     finish === "length" && "cut at the token limit",
   ].filter(Boolean).join("; ");
   return "The answer is complete.";
 }
 
-function startAnew(sentence) {
+function restart(sentence) {
   stop();
   turns = [];
-  at("chat").replaceChildren();
-  tell(sentence);
+  $("chat").replaceChildren();
+  notify(sentence);
   offerCopies();
 }
 
 const isChat = () => document.querySelector("[name=mode]:checked").value === "chat";
-const quoted = (text) => `'${text.replace(/'/g, "'\\''")}'`;
+const quote = (text) => `'${text.replace(/'/g, "'\\''")}'`;
 
 function offerCopies() {
   const nothing = Boolean(running) || (isChat() ? !turns.length : !captioned);
-  at("copy-json").disabled = at("copy-curl").disabled = nothing;
+  $("copy-json").disabled = $("copy-curl").disabled = nothing;
 }
 
-function asJson() {
+function formatJson() {
   if (!isChat()) return JSON.stringify(captioned.answer, null, 2);
-  const said = messages(image && image.name);
-  return JSON.stringify({ model: at("model").value, messages: said }, null, 2);
+  const sent = buildMessages(image && image.name);
+  return JSON.stringify({ model: $("model").value, messages: sent }, null, 2);
 }
 
-function asCurl() {
+function formatCurl() {
   const head = (path, type) => [
-    `curl ${quoted(new URL(path, location).href)}`,
+    `curl ${quote(new URL(path, location).href)}`,
     '-H "Authorization: Bearer $S4V_KEY"',
-    `-H ${quoted(`Content-Type: ${type}`)}`,
+    `-H ${quote(`Content-Type: ${type}`)}`,
     "--data-binary ",
   ].join(" \\\n  ");
-  // A terminal obeys control characters in what is pasted, also in the name of a file.
-  const file = (name) => quoted(name.replace(/[\x00-\x1f\x7f-\x9f]/g, "_"));
+  // A terminal obeys pasted control characters, also in a file name.
+  const file = (name) => quote(name.replace(/[\x00-\x1f\x7f-\x9f]/g, "_"));
   if (!isChat()) {
     const { sent } = captioned;
-    return `${head(captionPath(sent), sent.image.type)}${file(`@${sent.image.name}`)}\n`;
+    return `${head(buildPath(sent), sent.image.type)}${file(`@${sent.image.name}`)}\n`;
   }
-  const said = messages(image && "").slice(0, -1);
-  // The image is too long for an argument, so the shell puts it into a document; what people and
-  // models said must stay words there.
-  const body = JSON.stringify({ model: at("model").value, messages: said })
+  const sent = buildMessages(image && "").slice(0, -1);
+  // An image is too long for an argument, so it goes into a here-document, in which the shell
+  // expands nothing else.
+  const body = JSON.stringify({ model: $("model").value, messages: sent })
     .replace(/[\x7f-\uffff]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`)
     .replace(/[\\$`]/g, "\\$&");
   const bytes = image && `$(base64 < ${file(image.name)} | tr -d '\\n')`;
@@ -309,36 +310,36 @@ function asCurl() {
 async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
-  } catch { // it is there only with https, or on this machine
+  } catch { // missing without https, except on localhost
     const { activeElement } = document;
-    const field = document.body.appendChild(made("textarea"));
+    const field = document.body.appendChild(make("textarea"));
     field.value = text;
     field.select();
     const done = document.execCommand("copy");
     field.remove();
     activeElement.focus();
-    if (!done) return tell("The browser does not let this page copy.", "error");
+    if (!done) return notify("The browser does not let this page copy.", "error");
   }
-  tell("Copied.");
+  notify("Copied.");
 }
 
 async function send() {
   if (running) return;
-  if (at("key").value) useKey();
-  await trying;
-  if (!at("model").value) {
-    at("key").focus();
-    return tell(NO_KEY, "error");
+  if ($("key").value) useKey();
+  await keyCheck;
+  if (!$("model").value) {
+    $("key").focus();
+    return notify(NO_KEY, "error");
   }
   return run(isChat() ? chat : caption);
 }
 
 function showMode() {
   const chatting = isChat();
-  at("caption").hidden = chatting;
-  at("chat").hidden = at("anew").hidden = !chatting;
-  at("prompt-label").textContent = chatting ? "Message" : "Prompt (empty: the model\u2019s own)";
-  tell("");
+  $("caption").hidden = chatting;
+  $("chat").hidden = $("anew").hidden = !chatting;
+  $("prompt-label").textContent = chatting ? "Message" : "Prompt (empty: the model\u2019s own)";
+  notify("");
   offerCopies();
 }
 
@@ -347,35 +348,35 @@ const stop = () => running?.abort();
 
 on(document, "submit", (event) => {
   event.preventDefault();
-  event.target === at("ask") ? send() : useKey();
+  event.target === $("ask") ? send() : useKey();
 });
-on(at("key"), "blur", () => at("key").value && useKey());
-on(at("prompt"), "keydown", (event) => {
+on($("key"), "blur", () => $("key").value && useKey());
+on($("prompt"), "keydown", (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
   send();
 });
 on(document, "keydown", (event) => event.key === "Escape" && stop());
-on(at("stop"), "click", stop);
-on(at("anew"), "click", () => startAnew("A new conversation."));
-on(at("modes"), "change", showMode);
-on(at("file"), "change", () => {
-  take(at("file").files);
-  at("file").value = ""; // so that the same file can be chosen again
+on($("stop"), "click", stop);
+on($("anew"), "click", () => restart("A new conversation."));
+on($("modes"), "change", showMode);
+on($("file"), "change", () => {
+  takeImage($("file").files);
+  $("file").value = ""; // so that the same file can be chosen again
 });
-on(at("remove"), "click", () => choose(null));
-on(at("preview"), "error", () => { at("preview").hidden = true; });
-on(document, "paste", (event) => take(event.clipboardData.files) && event.preventDefault());
+on($("remove"), "click", () => chooseImage(null));
+on($("preview"), "error", () => { $("preview").hidden = true; });
+on(document, "paste", (event) => takeImage(event.clipboardData.files) && event.preventDefault());
 for (const type of ["dragover", "dragleave", "drop"]) {
   on(document, type, (event) => {
     event.preventDefault();
-    at("drop").classList.toggle("over", type === "dragover");
+    $("drop").classList.toggle("over", type === "dragover");
   });
 }
 on(document, "drop", (event) => {
-  if (!take(event.dataTransfer.files)) tell("Drop an image file.", "error");
+  if (!takeImage(event.dataTransfer.files)) notify("Drop an image file.", "error");
 });
-on(at("copy-json"), "click", () => copy(asJson()));
-on(at("copy-curl"), "click", () => copy(asCurl()));
-choose(null);
+on($("copy-json"), "click", () => copy(formatJson()));
+on($("copy-curl"), "click", () => copy(formatCurl()));
+chooseImage(null);
 showMode();

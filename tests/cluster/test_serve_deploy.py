@@ -12,7 +12,7 @@ import yaml
 
 from s4v_core.flow import prometheus as generation_metrics
 from serve.front.metrics import NAMES
-from serve.keys import new_key
+from serve.keys import make_key
 from tests.cluster.dashboard import USED
 from tests.cluster.head import BIN, ROOT, head_node
 from tests.conftest import photo
@@ -33,7 +33,7 @@ class Deployed(NamedTuple):
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     folder = tmp_path_factory.mktemp("deployed")
-    secret, line = new_key("tests")
+    secret, line = make_key("tests")
     (folder / "keys").write_text(f"{line}\n")
     config = _config(folder, port := free_port())
     with head_node() as variables:

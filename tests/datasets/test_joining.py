@@ -59,7 +59,7 @@ def _write_caption_run(output: str, captions: dict[str, str | None]) -> None:
     """A run with one unit; an image without a caption was rejected."""
     place = dict.fromkeys(INDEX_SCHEMA.names) | {"uri": "u", "container": "tar", "source": "s"}
     index = table_of([place | {"image_id": name} for name in captions], INDEX_SCHEMA, "test")
-    head, table = plan.build_plan([index], [], {}, "listing")
+    head, table = plan.build_plan([index], [], {}, "listing", kind="captions", key="image_id")
     plan.write_plan(output, head, table)
     row: dict[str, Any] = dict.fromkeys(RESULT_SCHEMA.names) | {
         **dict.fromkeys(("uri", "source", "model", "model_revision", "engine", "run_id"), "x"),

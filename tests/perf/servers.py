@@ -15,7 +15,7 @@ import httpx
 import psutil
 import yaml
 
-from serve.keys import new_key
+from serve.keys import make_key
 
 START_LIMIT_S = 400
 
@@ -46,7 +46,7 @@ def running(command: list[str], log: Path, ready: str, **variables: str) -> Iter
 def application(folder: Path, **settings: Any) -> Iterator[tuple[str, str]]:
     """`python -m serve` with these settings (ServeConfig's fields); its address and a key."""
     port = free_port()
-    secret, line = new_key("benchmark")
+    secret, line = make_key("benchmark")
     (folder / "keys").write_text(f"{line}\n")
     guard = {"keys_file": str(folder / "keys")}
     guard |= {"requests_per_minute": 10_000_000, "concurrent": 10_000}

@@ -1,4 +1,4 @@
-"""What a fetch must not reach, and servers for what it may: all on addresses of this machine."""
+"""Listeners that a fetch must not reach and servers that it may, on addresses of this machine."""
 
 import asyncio
 import contextlib
@@ -14,14 +14,14 @@ T = TypeVar("T")
 Reply = bytes | Callable[[asyncio.StreamWriter, str], Awaitable[None]]
 
 SERVER = "127.0.0.9"
-"""Where the servers of a test listen; no canary does."""
+"""Address on which the servers of a test listen; canaries use all others."""
 
 
 class Canary:
-    """Listens on one port of every address of this machine but `SERVER`, and answers nobody.
+    """Listens on one port of every address of this machine except `SERVER`, and never answers.
 
-    A connection is counted by taking it from the kernel's queue, where it is as soon as the
-    client's `connect` is done: none can be missed, and no thread runs.
+    Connections are counted by taking them from the kernel's queue. They are there as soon as the
+    client's `connect` returns, so none can be missed and no thread is needed.
     """
 
     def __init__(self, port: int = 0) -> None:
@@ -29,7 +29,7 @@ class Canary:
         self.addresses: list[str] = []
         self.port = port
         for address in ("127.0.0.1", *_local_addresses()):
-            with contextlib.suppress(OSError):  # an address that came or went meanwhile
+            with contextlib.suppress(OSError):  # the address has disappeared meanwhile
                 self._listen(address)
 
     def _listen(self, address: str) -> None:
@@ -47,15 +47,15 @@ class Canary:
         self.addresses.append(address)
 
     def connections(self) -> int:
-        """How many came since the last call."""
-        return sum(1 for listener in self._sockets for _ in _accepted(listener))
+        """Count the connections since the last call."""
+        return sum(1 for listener in self._sockets for _ in _accept_all(listener))
 
     def close(self) -> None:
         for listener in self._sockets:
             listener.close()
 
 
-def _accepted(listener: socket.socket) -> Iterator[None]:
+def _accept_all(listener: socket.socket) -> Iterator[None]:
     with contextlib.suppress(BlockingIOError):
         while True:
             listener.accept()[0].close()
@@ -63,7 +63,7 @@ def _accepted(listener: socket.socket) -> Iterator[None]:
 
 
 def _local_addresses() -> list[str]:
-    """Those of all interfaces, without zones: link-local ones cannot be named in a URL."""
+    """List the addresses of all interfaces, without those with a zone: a URL cannot name them."""
     found = {entry.address for card in psutil.net_if_addrs().values() for entry in card}
     chosen = {text for text in found if "%" not in text and _is_ip(text)}
     return sorted(chosen - {"127.0.0.1", SERVER})
@@ -77,7 +77,7 @@ def _is_ip(text: str) -> bool:
 
 
 class WatchedLoop(asyncio.SelectorEventLoop):
-    """Writes down every address that anything in the loop tries to connect to, and look-ups."""
+    """Records every address that anything in the loop tries to connect to, and every DNS query."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class WatchedLoop(asyncio.SelectorEventLoop):
 
 
 def run_watched(work: Coroutine[Any, Any, T]) -> tuple[T, list[str]]:
-    """What the work returns, and the addresses that were tried."""
+    """Run the work. Returns its result and the addresses that were tried."""
     with asyncio.Runner(loop_factory=WatchedLoop) as runner:
         found = runner.run(work)
         loop = runner.get_loop()
@@ -103,18 +103,21 @@ def run_watched(work: Coroutine[Any, Any, T]) -> tuple[T, list[str]]:
 
 @dataclass
 class Server:
-    """A scripted web server: what it got, and where it is."""
+    """A scripted web server.
+
+    Attributes:
+        heads: Request line and headers of every request that it received.
+    """
 
     port: int
     heads: list[str] = field(default_factory=list)
-    """Request line and headers of every request."""
 
 
 @contextlib.asynccontextmanager
 async def serving(
     reply: Reply, tls: ssl.SSLContext | None = None, port: int = 0
 ) -> AsyncIterator[Server]:
-    """Answers every request with `reply`: the bytes, or what a function of the path writes."""
+    """Run a server that answers every request with `reply`: bytes, or a function that writes."""
     running: set[asyncio.Task[Any]] = set()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -146,7 +149,7 @@ async def serving(
 
 
 def response(body: bytes, *headers: str, status: str = "200 OK", length: bool = True) -> bytes:
-    """A whole answer; without `length` its end is the end of the connection."""
+    """Build a whole answer; without `length` it ends where the connection ends."""
     lines = [f"HTTP/1.1 {status}", *headers, "Connection: close"]
     if length:
         lines.append(f"Content-Length: {len(body)}")

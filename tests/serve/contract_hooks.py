@@ -1,4 +1,4 @@
-"""What schemathesis must know of this interface; loaded by it, not by the tests."""
+"""Hooks of schemathesis for this interface; schemathesis loads them, not the tests."""
 
 import json
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import schemathesis
 
 MALFORMED = "bad_request"
-"""The code of what breaks the document. Any other one is of what no document can say: an image that
-is none, turns out of order, a text that is too long."""
+"""Error code of requests that violate the OpenAPI document. Other codes stand for errors that the
+document cannot express: bytes that are no image, turns out of order, a text that is too long."""
 
 
 @schemathesis.check

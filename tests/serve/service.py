@@ -1,4 +1,4 @@
-"""The application on the tests' own Ray, with the engine whose caption is made of the pixels."""
+"""Runs the application on the tests' own Ray, with the fake engine."""
 
 import base64
 import socket
@@ -13,7 +13,7 @@ import httpx
 import openai
 
 from serve.app import build
-from serve.keys import new_key
+from serve.keys import make_key
 
 ALONE = {"min_replicas": 1, "max_replicas": 1}
 FAKE = {
@@ -27,7 +27,7 @@ FAKE = {
 
 @dataclass(frozen=True)
 class Service:
-    """Where it is, and a key for it."""
+    """Address of a running application, and a key for it."""
 
     address: str
     key: str
@@ -47,18 +47,18 @@ class Service:
 
 @contextmanager
 def served(folder: Path, *models: dict[str, Any], **settings: Any) -> Iterator[Service]:
-    """Deploys an application on a running Ray, and takes it down again.
+    """Deploy an application on a running Ray, and delete it at the end.
 
-    Its key may ask as often as a fast machine can, but where `guard` says otherwise.
+    The rate of its key is unlimited in practice, unless `guard` sets another one.
     """
     from ray import serve
 
-    secret, line = new_key("tests")
+    secret, line = make_key("tests")
     (folder / "keys").write_text(f"{line}\n")
     settings = {"models": list(models), "ingress": ALONE} | settings
     guard = {"keys_file": str(folder / "keys"), "requests_per_minute": 10_000_000}
     settings["guard"] = guard | settings.get("guard", {})
-    address = _proxy()
+    address = _start_proxy()
     try:
         serve.run(build(settings), name="s4v")
         yield Service(address, secret)
@@ -67,8 +67,8 @@ def served(folder: Path, *models: dict[str, Any], **settings: Any) -> Iterator[S
 
 
 @lru_cache(maxsize=1)
-def _proxy() -> str:
-    """Starts Serve once: it goes with its Ray, and one that is going must not be met."""
+def _start_proxy() -> str:
+    """Start Serve once per process; it ends with its Ray. Returns its address."""
     from ray import serve
 
     with socket.socket() as probe:
@@ -83,7 +83,7 @@ def data_url(image: bytes) -> str:
 
 
 def about(image: bytes, text: str = "What is it?") -> list[dict[str, Any]]:
-    """Messages with one question about one image."""
+    """Build messages with one question about one image."""
     parts = [
         {"type": "image_url", "image_url": {"url": data_url(image)}},
         {"type": "text", "text": text},

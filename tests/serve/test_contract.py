@@ -1,4 +1,4 @@
-"""The OpenAPI document is true: generated requests, right and wrong, find no answer beside it."""
+"""The OpenAPI document is true: no answer to generated requests, valid or not, violates it."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def test_no_generated_request_finds_a_violation(tmp_path: Path, examples: int) -
                 *(str(Path(sys.executable).parent / "st"), "run"),
                 *(f"{service.address}/openapi.json", "--header"),
                 f"authorization: {service.headers['authorization']}",
-                # Not every well-formed request can be answered; which ones, a hook looks at.
+                # Not every well-formed request can be answered; a hook checks the refusals.
                 *("--checks", "all", "--exclude-checks", "positive_data_acceptance"),
                 *("--max-examples", str(examples), "--continue-on-failure", "--seed", "1"),
                 *("--report", "json", "--report-json-path", str(report)),

@@ -1,4 +1,4 @@
-"""Both endpoints over HTTP, asked with the clients that people have."""
+"""Both endpoints over HTTP, with the clients that people use."""
 
 import base64
 import json
@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import SHARED_DATA, photo
 from tests.flow.oracle import fake_caption_of
-from tests.images.corpus import corpus
+from tests.images.corpus import build_corpus
 from tests.serve.service import FAKE, Service, about, data_url, served
 
 MODEL = "share-captioner"
@@ -84,7 +84,7 @@ def test_a_conversation_goes_on_and_needs_no_image(service: Service) -> None:
     assert "".join(c.choices[0].text for c in pieces) == "A fake answer to 'Once'."
 
 
-def test_what_cannot_be_answered_is_an_exception_of_its_kind(service: Service) -> None:
+def test_a_request_that_cannot_be_answered_raises_the_matching_exception(service: Service) -> None:
     client = service.openai()
     create = client.chat.completions.create
     with pytest.raises(openai.AuthenticationError):
@@ -112,7 +112,7 @@ def test_what_cannot_be_answered_is_an_exception_of_its_kind(service: Service) -
 
 
 @pytest.mark.parametrize("form", ["raw", "multipart", "base64", "data url"])
-def test_a_caption_is_the_batch_passs_whatever_way_the_image_comes(
+def test_a_caption_equals_the_batch_passs_however_the_image_is_sent(
     service: Service, form: str
 ) -> None:
     text = base64.b64encode(IMAGE).decode()
@@ -162,7 +162,7 @@ def test_every_kind_of_image_is_captioned_or_refused_with_the_passs_reason(
     service: Service,
 ) -> None:
     with service.http() as client:
-        for name, data, ends in corpus():
+        for name, data, ends in build_corpus():
             answer = client.post(
                 "/v1/caption", content=data, headers={"content-type": "image/jpeg"}
             )
@@ -212,13 +212,13 @@ def test_a_thousand_connections_that_say_nothing_slow_nobody_down(service: Servi
         before = _slowest_s(client)
         for number in range(1000):
             plug = stack.enter_context(socket.create_connection((host, int(port))))
-            if number % 2:  # nor finish what they began to say
+            if number % 2:  # half of them send an unfinished request
                 plug.sendall(b"POST /v1/caption HTTP/1.1\r\nHost: a\r\n")
         assert _slowest_s(client) <= 2 * before + 0.1
 
 
 def _slowest_s(client: httpx.Client) -> float:
-    """Of a hundred captions, but for the slowest."""
+    """Seconds of the second slowest of a hundred captions."""
     took = []
     for _ in range(100):
         started = time.monotonic()
@@ -229,7 +229,7 @@ def _slowest_s(client: httpx.Client) -> float:
 
 
 def _memory_mib() -> float:
-    """Resident, of the replicas and the processes that they started."""
+    """Resident memory of the replicas and the processes that they started."""
     replicas = [
         process
         for process in psutil.process_iter(["cmdline"])
@@ -240,7 +240,7 @@ def _memory_mib() -> float:
     return sum(process.memory_info().rss for process in family) / 2**20
 
 
-def test_paths_that_are_not_there_say_so_in_the_same_words(service: Service) -> None:
+def test_unknown_paths_and_methods_are_refused_in_openais_form(service: Service) -> None:
     with service.http() as client:
         assert client.get("/healthz").text == "ok"
         missing, wrong = client.get("/nothing"), client.get("/v1/caption")

@@ -1,7 +1,7 @@
-"""Images by URL: tricks reach no inner address, and an honest server's image arrives.
+"""Images by URL: tricks reach no internal address, and an honest server's image arrives.
 
 Refusals are proved twice: canaries on every address of this machine count connections, and the
-event loop writes down every address that is tried, reachable or not.
+event loop records every address that is tried, reachable or not.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from s4v_core.errors import ConfigError
-from serve.front.fetching import PORTS, FetchConfig, Fetcher, is_public, system_resolver
+from serve.front.fetching import PORTS, FetchConfig, Fetcher, is_public, resolve_host
 from serve.front.refusals import Refusal
 from tests.conftest import photo
 from tests.serve.canary import (
@@ -85,7 +85,7 @@ NAMES = {
     "127.0.0.1.nip.io": ["127.0.0.1"],
     "xn--bcher-kva.example": ["127.0.0.1"],
 }
-"""What the injected resolver knows; every other name is one of 127.0.0.1, so that a gap shows."""
+"""Names of the injected resolver. Every other name resolves to 127.0.0.1, so that a gap shows."""
 
 INNER = [
     # Loopback, also in digits and full stops of other scripts
@@ -174,7 +174,7 @@ MALFORMED = [
     "http://#", "://127.0.0.1/", "http://http://127.0.0.1/", "?",
     "http://public.example.org/" + "a" * 5000,
 ]  # fmt: skip
-"""Refused as they stand, before anybody is asked for an address."""
+"""Refused before any name is resolved."""
 
 BAD_URLS = INNER + MALFORMED
 
@@ -195,10 +195,12 @@ def only_server(address: str) -> bool:
 
 
 def refusal_of(fetcher: Fetcher, url: str) -> tuple[Refusal, list[str]]:
-    """The refusal, and which addresses were tried; within a second, and without any in words.
+    """Fetch, and return the refusal and the addresses that were tried. Checks that it takes less
+    than a second and that its text contains no address.
 
-    It waits for nothing, so a second of the clock with little work in it is a busy machine's; and
-    what is slow once and quick the next time was somebody else's work, as a garbage collection is.
+    A refusal waits for nothing. A second of wall time with little CPU time is due to a busy
+    machine, and a try that is slow once and fast the next time is due to other work, such as a
+    garbage collection; so only two slow tries in a row fail.
     """
 
     async def attempt() -> Refusal:
@@ -226,14 +228,14 @@ def assert_says_nothing(refusal: Refusal) -> None:
 
 @pytest.fixture(scope="module")
 def fetchers(canary: Canary) -> list[Fetcher]:
-    """With the true ports, and with the canary's in their place."""
+    """Two fetchers: one with the real ports, one with the canary's port in their place."""
     inner = {"https": canary.port, "http": canary.port}
     return [Fetcher(OPEN, resolve, ports=ports) for ports in (PORTS, inner)]
 
 
 @pytest.fixture(scope="module")
 def redirected(canary: Canary) -> Fetcher:
-    """May reach a server on `SERVER`, whose port the canaries have on all other addresses."""
+    """A fetcher that may reach `SERVER`, on the port that canaries have on all other addresses."""
     ports = {"https": canary.port, "http": canary.port}
     return Fetcher(OPEN, resolve, only_server, ports)
 
@@ -257,7 +259,7 @@ async def never(host: str, port: int) -> list[str]:
 
 @pytest.fixture(scope="module")
 def gullible(canary: Canary) -> Fetcher:
-    """Takes every address for a public one."""
+    """A fetcher that takes every address for public."""
     return Fetcher(OPEN, never, lambda _: True, {"https": canary.port, "http": canary.port})
 
 
@@ -285,14 +287,14 @@ def test_a_redirect_to_a_trick_reaches_nothing(
 
     (refusal, requests), attempts = run_watched(attempt())
     assert_says_nothing(refusal)
-    # What hardly is a URL is a path of the same server; that is followed until it is too often.
+    # A target without scheme and host is a path of the same server, followed up to the limit.
     assert (refusal.code, requests) in {("url_not_allowed", 1), ("url_failed", 4)}
     assert set(attempts) == {SERVER}
     assert canary.connections() == 0
 
 
-def test_the_canaries_would_have_sung(canary: Canary) -> None:
-    """Without the check of addresses, every local one is reached."""
+def test_without_the_address_check_every_canary_is_reached(canary: Canary) -> None:
+    """This proves that the canaries notice connections."""
     ports = {"https": canary.port, "http": canary.port}
     config = OPEN.replace(limit_s=0.1)
     for address in canary.addresses:
@@ -392,7 +394,7 @@ def test_by_default_no_url_is_fetched(canary: Canary) -> None:
     ],
     ids=str,
 )
-def test_a_configuration_that_cannot_be_meant_is_refused(values: dict[str, Any]) -> None:
+def test_a_configuration_that_makes_no_sense_is_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         FetchConfig(**values)
 
@@ -454,7 +456,7 @@ def fetched(
     resolve: Callable[[str, int], Awaitable[list[str]]] = to_server,
     **changes: Any,
 ) -> tuple[bytes | Refusal, Server]:
-    """What fetching from a plain server gives; only the server's address is ever tried."""
+    """Fetch from a plain server and check that only its address is ever tried."""
 
     async def attempt() -> tuple[bytes | Refusal, Server]:
         async with serving(reply) as server:
@@ -521,7 +523,7 @@ def test_an_image_in_chunks_is_fetched() -> None:
 
 
 def test_an_address_in_numbers_is_fetched_from_if_it_is_public() -> None:
-    """`only_server` stands for public here."""
+    """Here `only_server` decides what is public."""
     assert fetched(response(PNG), f"http://{SERVER}./a.png")[0] == PNG
 
 
@@ -574,7 +576,7 @@ def test_a_redirect_off_the_list_of_hosts_is_refused() -> None:
     assert (code(found), len(server.heads)) == ((400, "url_not_allowed"), 1)
 
 
-def test_a_name_is_asked_once_whatever_it_means_later(canary: Canary) -> None:
+def test_a_name_is_resolved_once_whatever_it_resolves_to_later(canary: Canary) -> None:
     answers = iter([[SERVER], ["127.0.0.1"], ["127.0.0.1"]])
     asked: list[tuple[str, int]] = []
 
@@ -597,7 +599,7 @@ def test_a_name_that_turns_inwards_between_redirects_is_refused() -> None:
     assert (code(found), len(server.heads)) == ((400, "url_not_allowed"), 1)
 
 
-# Size, time and answers that are none
+# Size, time and malformed answers
 
 
 def _endless(piece: bytes, pause_s: float = 0.0, head: bytes = b"") -> Reply:
@@ -642,7 +644,7 @@ def test_an_endless_body_is_cut_at_the_limit() -> None:
             sent += 65536
 
     assert code(fetched(reply, max_mib=1)[0]) == (413, "image_too_big")
-    assert sent < 16 << 20  # what the kernel held of it included
+    assert sent < 16 << 20  # including what the kernel buffered
 
 
 async def _silent(writer: asyncio.StreamWriter, path: str) -> None:
@@ -729,7 +731,7 @@ def test_only_status_200_carries_an_image(status: str) -> None:
     ],
     ids=lambda reply: ascii(reply[:60]),
 )
-def test_an_answer_that_is_none_is_a_refusal_without_its_words(reply: bytes) -> None:
+def test_a_malformed_answer_is_a_refusal_that_does_not_quote_it(reply: bytes) -> None:
     found, _ = fetched(reply)
     assert code(found)[0] in (400, 413)
     assert "OpenSSH" not in str(found)
@@ -745,8 +747,8 @@ def test_a_server_that_is_not_there_is_a_refusal() -> None:
     assert (refusal.code, attempts) == ("url_failed", [SERVER])
 
 
-def test_a_name_that_nobody_knows_looks_like_an_inner_one() -> None:
-    """Or a client could map the names inside."""
+def test_an_unknown_name_looks_like_an_internal_one() -> None:
+    """Otherwise a client could map the internal names."""
 
     async def unknown(host: str, port: int) -> list[str]:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -757,7 +759,7 @@ def test_a_name_that_nobody_knows_looks_like_an_inner_one() -> None:
 
 
 def test_the_resolver_of_the_system_gives_plain_addresses() -> None:
-    found = asyncio.run(system_resolver("localhost", 443))
+    found = asyncio.run(resolve_host("localhost", 443))
     assert found
     assert len(set(found)) == len(found)
     assert all(ipaddress.ip_address(address).is_loopback for address in found)
@@ -768,7 +770,7 @@ def test_the_resolver_of_the_system_gives_plain_addresses() -> None:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of images.example.org, signed by itself; the key in the same file."""
+    """A self-signed certificate of images.example.org, with its key in the same file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
     now = datetime.datetime.now(datetime.UTC)
@@ -793,7 +795,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fetched_by_tls(certificate: Path, url: str) -> tuple[bytes | Refusal, Server, list[str | None]]:
-    """What a TLS server gives, and the names that clients greeted it with."""
+    """Fetch from a TLS server. Returns also the names that clients asked for (SNI)."""
     names: list[str | None] = []
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)

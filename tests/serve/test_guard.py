@@ -1,4 +1,4 @@
-"""The guard in process, before an app that answers everything, and over sockets with uvicorn."""
+"""The guard in process, in front of an app that answers everything, and over sockets."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ import uvicorn
 
 from serve.front.exchange import App, Message, Receive, Scope, Send
 from serve.front.guard import Guard, GuardConfig
-from serve.front.limits import Turnstile
+from serve.front.limits import KeyLimiter
 from serve.front.refusals import Refusal
 from serve.keys import Key, Keyring
 
@@ -51,7 +51,7 @@ TRICKS = (
     *("/page/%2e%2e/v1/models", "/page/a/../../v1/models", "/page/.git/config", "/page/x..js"),
     *("/page/a%2fb", "/page/\\..\\x", "/page/a.js%00", "/page/a.js/", "//page/a.js", "/%2fpage/a"),
 )
-"""Paths that are no open one, however a router may read them."""
+"""Paths that are not open, however a router may interpret them."""
 CREDENTIALS: dict[str, list[tuple[str, str]]] = {
     "none": [],
     "wrong": [("authorization", "Bearer s4v-wrong")],
@@ -83,7 +83,7 @@ def bearer(secret: str = SECRET) -> tuple[str, str]:
 
 
 async def scripted(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers everything with 200 and the length of the body, but for a few paths."""
+    """Answer everything with 200 and the length of the body, except for a few paths."""
     path, size, more = scope["path"], 0, True
     if path == "/v1/refuse":
         raise Refusal(404, "no_such_model", "There is no such model.")
@@ -110,7 +110,7 @@ async def scripted(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def swallowing(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers 400 to whatever goes wrong while it reads, as FastAPI does, and reads on."""
+    """Answer 400 to any error while reading, as FastAPI does, and read on."""
     for _ in range(100):
         with contextlib.suppress(Exception):
             if not (await receive())["more_body"]:
@@ -131,7 +131,7 @@ class Answer:
         return str(json.loads(self.body)["error"]["code"])
 
 
-async def _asked(app: App, scope: Scope, coming: Iterable[Message]) -> Answer:
+async def _send_request(app: App, scope: Scope, coming: Iterable[Message]) -> Answer:
     sent: list[Message] = []
     queue = iter(coming)
 
@@ -181,14 +181,14 @@ def ask(
     **more: Any,
 ) -> Answer:
     coming = pieces() if body is None else body
-    return asyncio.run(_asked(guard, a_scope(method, path, headers, **more), coming))
+    return asyncio.run(_send_request(guard, a_scope(method, path, headers, **more), coming))
 
 
 def guarded(app: App = scripted, **config: Any) -> Guard:
     return Guard(app, GuardConfig(**config), ring())
 
 
-# Who may come in
+# Access
 
 
 @pytest.mark.parametrize("credential", CREDENTIALS)
@@ -197,7 +197,9 @@ def test_nothing_answers_without_a_key(credential: str) -> None:
 
     async def run() -> dict[tuple[str, str], int]:
         return {
-            (path, method): (await _asked(guard, a_scope(method, path, given), pieces())).status
+            (path, method): (
+                await _send_request(guard, a_scope(method, path, given), pieces())
+            ).status
             for path, method in itertools.product((*ROUTES, *TRICKS), METHODS)
         }
 
@@ -235,7 +237,7 @@ def test_a_known_key_is_let_in_and_its_name_handed_on(scheme: str) -> None:
     assert json.loads(answer.body)["state"]["key"] == "right"
 
 
-def test_a_401_says_how_to_ask() -> None:
+def test_a_401_says_how_to_authenticate() -> None:
     answer = ask(guarded())
     assert answer.headers["www-authenticate"] == "Bearer"
     assert answer.code() == "invalid_api_key"
@@ -263,7 +265,7 @@ def test_a_websocket_is_closed_before_it_opens(
     scope = a_scope("GET", path, headers) | {"type": "websocket"}
     del scope["method"]
     coming = [{"type": "websocket.connect"}]
-    answer = asyncio.run(_asked(guarded(), scope, coming))
+    answer = asyncio.run(_send_request(guarded(), scope, coming))
     assert answer.messages == [{"type": "websocket.close", "code": 1008, "reason": ""}]
 
 
@@ -274,11 +276,11 @@ def test_lifespan_passes_and_an_unknown_scope_does_not() -> None:
         seen.append(scope["type"])
 
     for kind in ("lifespan", "http.something"):
-        asyncio.run(_asked(guarded(app), {"type": kind}, []))
+        asyncio.run(_send_request(guarded(app), {"type": kind}, []))
     assert seen == ["lifespan"]
 
 
-# How much they may send
+# Sizes
 
 
 @pytest.mark.parametrize(
@@ -351,7 +353,7 @@ def test_a_body_is_as_long_as_it_says_and_as_it_may(
         assert len([m for m in answer.messages if not m.get("more_body")]) == 2
 
 
-def test_what_is_too_much_never_reaches_the_app() -> None:
+def test_a_body_above_the_limit_never_reaches_the_app() -> None:
     seen: list[int] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -407,7 +409,7 @@ def test_after_the_whole_body_an_app_may_wait_for_the_end_without_limit() -> Non
 
     async def run() -> int:
         task = asyncio.ensure_future(
-            _asked(guard, a_scope("GET", "/v1/wait", [bearer()]), pieces())
+            _send_request(guard, a_scope("GET", "/v1/wait", [bearer()]), pieces())
         )
         done, _ = await asyncio.wait([task], timeout=0.5)
         task.cancel()
@@ -438,44 +440,44 @@ def test_fastapi_does_not_turn_a_refused_body_into_its_own() -> None:
     assert seen == ["x"]
 
 
-# How many at a time
+# Rates
 
 
 def test_a_bucket_empties_and_fills_again() -> None:
     now = [0.0]
-    turnstile = Turnstile(lambda: now[0])
+    limiter = KeyLimiter(lambda: now[0])
     for _ in range(50):
-        turnstile.enter("a", 50, 999)
+        limiter.admit("a", 50, 999)
     with pytest.raises(Refusal) as refusal:
-        turnstile.enter("a", 50, 999)
+        limiter.admit("a", 50, 999)
     assert refusal.value.headers()["retry-after"] == "2"
-    turnstile.enter("b", 50, 999)
+    limiter.admit("b", 50, 999)
     now[0] = 1.19
     with pytest.raises(Refusal) as refusal:
-        turnstile.enter("a", 50, 999)
+        limiter.admit("a", 50, 999)
     assert refusal.value.headers()["retry-after"] == "1"
     now[0] = 1.21
-    turnstile.enter("a", 50, 999)
+    limiter.admit("a", 50, 999)
     now[0] = 10_000.0
     for _ in range(50):
-        turnstile.enter("a", 50, 999)
+        limiter.admit("a", 50, 999)
     with pytest.raises(Refusal, match="rate_limited"):
-        turnstile.enter("a", 50, 999)
+        limiter.admit("a", 50, 999)
 
 
 def test_a_slot_is_given_back_once() -> None:
-    turnstile = Turnstile()
-    first, second = (turnstile.enter("a", 600, 2) for _ in range(2))
+    limiter = KeyLimiter()
+    first, second = (limiter.admit("a", 600, 2) for _ in range(2))
     with pytest.raises(Refusal):
-        turnstile.enter("a", 600, 2)
+        limiter.admit("a", 600, 2)
     first()
     first()
-    assert turnstile.inside("a") == 1
+    assert limiter.count_running("a") == 1
     second()
-    assert turnstile.inside("a") == 0
+    assert limiter.count_running("a") == 0
 
 
-def test_a_key_has_its_own_rate_and_is_told_when_to_come_again() -> None:
+def test_a_key_has_its_own_rate_and_learns_when_to_try_again() -> None:
     guard = guarded()
     found = [ask(guard, "/v1/models", bearer(TIRED)) for _ in range(3)]
     assert [answer.status for answer in found] == [200, 200, 429]
@@ -492,7 +494,7 @@ def test_a_slot_is_free_again_however_a_request_ends(end: str) -> None:
         held = asyncio.ensure_future(_held(guard, gate, end))
         await asyncio.sleep(0)
         scope = a_scope("GET", "/v1/models", [bearer(NARROW)])
-        busy = await _asked(guard, scope, pieces())
+        busy = await _send_request(guard, scope, pieces())
         if end == "cancel":
             held.cancel()
         elif end == "disconnect":
@@ -500,7 +502,7 @@ def test_a_slot_is_free_again_however_a_request_ends(end: str) -> None:
         else:
             gate.put_nowait(pieces()[0])
         await asyncio.wait([held])
-        free = await _asked(guard, scope, pieces())
+        free = await _send_request(guard, scope, pieces())
         assert busy.headers["retry-after"] == "1"
         return [busy.status, free.status]
 
@@ -527,7 +529,7 @@ def test_what_follows_an_answer_holds_no_slot() -> None:
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await scripted(scope, receive, send)
-        inside.append(guard._turnstile.inside("narrow"))
+        inside.append(guard._limiter.count_running("narrow"))
 
     guard = guarded(app)
     assert ask(guard, "/v1/models", bearer(NARROW)).status == 200
@@ -539,16 +541,16 @@ def test_a_client_that_left_holds_no_slot_though_the_app_goes_on() -> None:
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         for _ in range(2):
-            inside.append(guard._turnstile.inside("narrow"))
+            inside.append(guard._limiter.count_running("narrow"))
             await receive()
-        inside.append(guard._turnstile.inside("narrow"))
+        inside.append(guard._limiter.count_running("narrow"))
 
     guard = guarded(app)
     ask(guard, "/v1", bearer(NARROW), body=[*pieces(), {"type": "http.disconnect"}])
     assert inside == [1, 1, 0]
 
 
-# What is said
+# Answers and logs
 
 
 @pytest.mark.parametrize(
@@ -624,12 +626,12 @@ def test_the_access_log_is_a_line_of_json_without_secrets(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "s4v.access")
-    told: list[tuple[str, str, int]] = []
+    ended: list[tuple[str, str, int]] = []
     guard = Guard(
         scripted,
         GuardConfig(),
         ring(),
-        lambda what: told.append((what["key"], what["code"], what["status"])),
+        lambda report: ended.append((report["key"], report["code"], report["status"])),
     )
     ask(
         guard,
@@ -654,7 +656,7 @@ def test_the_access_log_is_a_line_of_json_without_secrets(
         {"method": "POST", "path": "/v1/models", "status": 401, "key": "", "bytes_in": 0},
         {"method": "POST", "path": "/v1/wait", "status": 499, "key": "right", "bytes_in": 0},
     ]
-    assert told == [("right", "", 200), ("", "invalid_api_key", 401), ("right", "", 499)]
+    assert ended == [("right", "", 200), ("", "invalid_api_key", 401), ("right", "", 499)]
     assert not [word for word in ("s4v-", "data:", "hidden") if word in caplog.text]
 
 
@@ -665,7 +667,7 @@ def test_the_access_log_is_a_line_of_json_without_secrets(
 class Served:
     port: int
     guard: Guard
-    told: list[tuple[str, str, int]]
+    ended: list[tuple[str, str, int]]
 
     def connect(self) -> socket.socket:
         plug = socket.socket()
@@ -675,7 +677,7 @@ class Served:
         return plug
 
     def ask(self, request: bytes) -> list[Answer]:
-        """Every answer to what is sent, until the server hangs up or is quiet for a while."""
+        """Send bytes and return every answer, until the server closes or is quiet for a while."""
         with self.connect() as plug:
             plug.sendall(request)
             return answers(plug)
@@ -708,13 +710,13 @@ def head(method: str, target: str, *lines: str, host: str = "x", secret: str = "
 
 @pytest.fixture(scope="module", params=["httptools", "h11"])
 def served(request: pytest.FixtureRequest) -> Iterator[Served]:
-    """uvicorn as it comes, with either of its parsers; `?hasty` asks for a limit of a second."""
-    told: list[tuple[str, str, int]] = []
+    """Run uvicorn with either of its parsers; `?hasty` selects a body limit of one second."""
+    ended: list[tuple[str, str, int]] = []
     guard = Guard(
         scripted,
         GuardConfig(),
         ring(),
-        lambda what: told.append((what["key"], what["code"], what["status"])),
+        lambda report: ended.append((report["key"], report["code"], report["status"])),
     )
     hasty = guarded(body_limit_s=1.0)
 
@@ -729,7 +731,7 @@ def served(request: pytest.FixtureRequest) -> Iterator[Served]:
     plug.listen(128)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [plug]}, daemon=True)
     thread.start()
-    yield Served(plug.getsockname()[1], guard, told)
+    yield Served(plug.getsockname()[1], guard, ended)
     server.should_exit = True
     thread.join(20)
     plug.close()
@@ -831,7 +833,7 @@ def test_a_chunked_body_is_cut_before_26_mib_were_taken(served: Served) -> None:
         found = [a.status for a in answers(plug)]
     assert 24 * MIB < sent < 26 * MIB
     assert found in ([413], [])  # a reset may overtake the answer
-    assert _soon(lambda: served.told[-1] == ("right", "body_too_large", 413))
+    assert _soon(lambda: served.ended[-1] == ("right", "body_too_large", 413))
 
 
 def _soon(claim: Any) -> bool:
@@ -888,17 +890,17 @@ def test_a_client_that_stops_short_is_gone_and_holds_nothing(served: Served) -> 
         plug.sendall(head("POST", "/v1/a", "Content-Length: 10", secret=NARROW) + b"123")
         plug.shutdown(socket.SHUT_WR)
         assert [a.status for a in answers(plug)] in ([], [400])
-    assert _soon(lambda: served.guard._turnstile.inside("narrow") == 0)
+    assert _soon(lambda: served.guard._limiter.count_running("narrow") == 0)
 
 
 def test_a_disconnect_frees_the_slot_over_a_socket(served: Served) -> None:
     request = head("GET", "/v1/models", secret=NARROW)
     with served.connect() as plug:
         plug.sendall(head("GET", "/v1/wait", secret=NARROW))
-        assert _soon(lambda: served.guard._turnstile.inside("narrow") == 1)
+        assert _soon(lambda: served.guard._limiter.count_running("narrow") == 1)
         (answer,) = served.ask(request)
         assert (answer.status, answer.headers["retry-after"]) == (429, "1")
-    assert _soon(lambda: served.guard._turnstile.inside("narrow") == 0)
+    assert _soon(lambda: served.guard._limiter.count_running("narrow") == 0)
     (answer,) = served.ask(request)
     assert answer.status == 200
 

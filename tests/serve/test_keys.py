@@ -12,7 +12,7 @@ from scipy import stats
 
 from s4v_core.errors import ConfigError
 from serve import keys
-from serve.keys import LONGEST_SECRET, Key, Keyring, new_key, open_keyring, read_keys
+from serve.keys import LONGEST_SECRET, Key, Keyring, make_key, open_keyring, read_keys
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,7 +32,7 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_a_new_key_is_found_by_its_secret_and_by_nothing_else(tmp_path: Path) -> None:
-    secret, line = new_key("alice")
+    secret, line = make_key("alice")
     path = written(tmp_path, f"# ours\n\n{line} requests_per_minute=5 concurrent=2 # till May\n")
     ring = open_keyring(str(path))
     assert ring.find(secret) == Key("alice", digest(secret), 5, 2)
@@ -49,7 +49,7 @@ def test_a_new_key_is_found_by_its_secret_and_by_nothing_else(tmp_path: Path) ->
 
 
 def test_secrets_are_long_and_never_the_same() -> None:
-    made = {new_key("alice")[0] for _ in range(100)}
+    made = {make_key("alice")[0] for _ in range(100)}
     assert len(made) == 100
     assert all(secret.startswith("s4v-") and len(secret) == 47 for secret in made)
 
@@ -98,7 +98,7 @@ def test_a_wrong_line_is_named_by_its_number_and_not_shown(
     assert not [word for word in line.split() if len(word) > 12 and word in str(error.value)]
 
 
-def test_a_file_that_cannot_be_read_is_said_so(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         read_keys(tmp_path / "absent")
     (tmp_path / "keys.bin").write_bytes(b"\xff\xfe\x00")
@@ -113,34 +113,34 @@ def test_a_file_of_another_system_is_read(tmp_path: Path) -> None:
 
 
 class Counted(tuple[Key, ...]):
-    """Keys that count how many of them were looked at."""
+    """Keys that count how many of them were compared."""
 
-    looks = 0
+    compared = 0
 
     def __iter__(self) -> Iterator[Key]:
         for found in super().__iter__():
-            self.looks += 1
+            self.compared += 1
             yield found
 
 
 @pytest.mark.parametrize("place", [0, 9, None])
-def test_every_key_is_compared_wherever_the_right_one_stands(place: int | None) -> None:
+def test_every_key_is_compared_wherever_the_matching_one_is(place: int | None) -> None:
     known = Counted(key(f"k{n}", f"secret {n}") for n in range(10))
     found = Keyring(known).find("none of them" if place is None else f"secret {place}")
     assert (found.name if found else None) == (None if place is None else f"k{place}")
-    assert known.looks == 10
+    assert known.compared == 10
 
 
 def test_a_secret_that_is_too_long_is_refused_before_it_is_hashed() -> None:
     longest, longer = "x" * LONGEST_SECRET, "x" * (LONGEST_SECRET + 1)
     known = Counted((key("longest", longest), key("longer", longer)))
     assert Keyring(known).find(longest) == known[0]
-    known.looks = 0
+    known.compared = 0
     assert Keyring(known).find(longer) is None
-    assert known.looks == 0
+    assert known.compared == 0
 
 
-def test_the_time_of_a_refusal_does_not_tell_how_much_of_a_digest_matched() -> None:
+def test_the_time_of_a_refusal_does_not_reveal_how_much_of_a_digest_matched() -> None:
     near, far = "s4v-" + "n" * 43, "s4v-" + "f" * 43
     close = digest(near)[:31] + bytes([digest(near)[31] ^ 1])
     assert digest(far)[0] != close[0]
@@ -151,7 +151,7 @@ def test_the_time_of_a_refusal_does_not_tell_how_much_of_a_digest_matched() -> N
 
 
 def _p_value(ring: Keyring, near: str, far: str, seed: int) -> float:
-    """Welch's test on the shortest of each ten: 2 x 10,000 looks, taken in turns."""
+    """Welch's test on the shortest of each ten of 2 x 10,000 look-ups, taken in turns."""
     order = random.Random(seed)
     took: dict[str, list[int]] = {near: [], far: []}
     for _ in range(10_000):

@@ -33,7 +33,7 @@ FAULTY = FAKE | {"settings": FAKE["settings"] | {"fake_faults": True, "fake_late
 SLOW = FAKE | {"id": "slow", "settings": FAKE["settings"] | {"fake_latency_s": 30.0}}
 FILES = {"/": "text/html", "/page/page.css": "text/css", "/page/page.js": "text/javascript"}
 
-ANSWERS = "#chat article:not(.question) .said"
+ANSWERS = "#chat article:not(.question) .text"
 
 PAYLOADS = (
     "<script>window.hit=1</script>",
@@ -68,11 +68,11 @@ def service(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @contextmanager
 def opened(service: Service, **window: Any) -> Iterator[Visit]:
-    """The page after its key was typed."""
+    """Open the page and type its key."""
     with browser(**window) as visit:
         visit.page.goto(service.address)
         type_key(visit.page, service.key)
-        expect(told(visit.page)).to_have_text("The key is accepted.")
+        expect(status(visit.page)).to_have_text("The key is accepted.")
         yield visit
 
 
@@ -87,8 +87,8 @@ def page(visit: Visit) -> Page:
     return visit.page
 
 
-def told(page: Page) -> Locator:
-    return page.locator("#told")
+def status(page: Page) -> Locator:
+    return page.locator("#status")
 
 
 def type_key(page: Page, key: str) -> None:
@@ -102,7 +102,7 @@ def say(page: Page, text: str) -> None:
 
 
 def chat(page: Page, text: str) -> str | None:
-    """What is answered to a message."""
+    """Send a message and return the answer."""
     answers = page.locator(ANSWERS)
     count = answers.count()
     say(page, text)
@@ -112,17 +112,17 @@ def chat(page: Page, text: str) -> str | None:
 
 
 def caption(page: Page, path: Path, prompt: str = "") -> Locator:
-    """What is shown of an image."""
+    """Caption an image and return the place where the result is shown."""
     page.set_input_files("#file", path)
     expect(page.locator("#preview")).to_be_visible()
     say(page, prompt)
-    expect(told(page)).not_to_have_text(re.compile("^Waiting"))
+    expect(status(page)).not_to_have_text(re.compile("^Waiting"))
     expect(page.locator("#send")).to_be_enabled()
     return page.locator("#caption")
 
 
-def told_errors(visit: Visit) -> list[str]:
-    """What the console holds, but for answers that are no 2xx: the browser notes them itself."""
+def page_errors(visit: Visit) -> list[str]:
+    """Errors in the console, except for answers that are not 2xx: the browser logs those itself."""
     return [error for error in visit.errors if not error.startswith("Failed to load resource")]
 
 
@@ -171,7 +171,7 @@ def test_a_caption_comes_with_its_status_and_can_be_copied(
     page = visit.page
     expect(page.locator("#model option")).to_have_text(["share-captioner", "slow"])
     shown = caption(page, picture, "What's `this`?")
-    expect(shown.locator(".said")).to_have_text(SAID)
+    expect(shown.locator(".text")).to_have_text(SAID)
     for word in ("ok: it passed the gate", "640 \u00d7 480 JPEG", "Attempts", picture.name):
         expect(shown).to_contain_text(word)
     found = json.loads(copied(page, "#copy-json"))
@@ -183,14 +183,14 @@ def test_a_caption_comes_with_its_status_and_can_be_copied(
         "document.cookie + JSON.stringify({...localStorage})"
         " + [...document.querySelectorAll('input, textarea')].map(i => i.value).join()"
     )
-    assert told_errors(visit) == []
+    assert page_errors(visit) == []
 
 
 def copied(page: Page, button: str) -> str:
-    """What its button puts on the clipboard, as one finds out: by pasting it."""
-    page.evaluate("document.querySelector('#told').textContent = ''")
+    """Press a copy button and return what it put on the clipboard, by pasting it."""
+    page.evaluate("document.querySelector('#status').textContent = ''")
     page.press(button, "Enter")
-    expect(told(page)).to_have_text("Copied.")
+    expect(status(page)).to_have_text("Copied.")
     page.press("#prompt", "Control+A")
     page.press("#prompt", "Control+V")
     text = page.input_value("#prompt")
@@ -199,7 +199,7 @@ def copied(page: Page, button: str) -> str:
 
 
 def run_command(command: str, service: Service, folder: Path) -> dict:
-    """The answer to a copied command, run by a shell in the picture's folder."""
+    """Run a copied command in the picture's folder and return its answer."""
     environment = os.environ | {"S4V_KEY": service.key}
     done = subprocess.run(
         ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, timeout=60
@@ -218,37 +218,37 @@ def test_a_rejected_caption_says_why(page: Page, tmp_path: Path) -> None:
 
 
 @needs_chromium
-def test_what_goes_wrong_is_said_in_one_sentence(
+def test_every_error_is_shown_in_one_sentence(
     service: Service, visit: Visit, picture: Path, tmp_path: Path
 ) -> None:
     page = visit.page
     say(page, "")
-    expect(told(page)).to_have_text("Choose an image first.")
+    expect(status(page)).to_have_text("Choose an image first.")
     (tmp_path / "bad.jpg").write_bytes(b"<html>" * 9)
     page.set_input_files("#file", tmp_path / "bad.jpg")
     say(page, "")
-    expect(told(page)).to_have_text("The bytes are no image of a known format (not_an_image).")
+    expect(status(page)).to_have_text("The bytes are no image of a known format (not_an_image).")
     (tmp_path / "big.jpg").write_bytes(bytes(1_100_000))
     page.set_input_files("#file", tmp_path / "big.jpg")
     say(page, "")
-    expect(told(page)).to_have_text("The image is too large: The body may have 1 MiB.")
+    expect(status(page)).to_have_text("The image is too large: The body may have 1 MiB.")
     page.set_input_files("#file", picture)
     slow = {"model": "slow", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
     with service.http() as client, ExitStack() as both:
         for _ in range(2):
             both.enter_context(client.stream("POST", "/v1/chat/completions", json=slow))
         say(page, "")
-        expect(told(page)).to_have_text(
+        expect(status(page)).to_have_text(
             "Too many requests: This key may have 2 requests at a time; try again in 1 s."
         )
     page.context.set_offline(True)
     say(page, "")
-    expect(told(page)).to_have_text(re.compile("^No answer came"))
-    expect(told(page)).to_have_class("error")
+    expect(status(page)).to_have_text(re.compile("^No answer came"))
+    expect(status(page)).to_have_class("error")
     page.context.set_offline(False)
     type_key(page, "s4v-wrong")
-    expect(told(page)).to_have_text("This API key is not known: check it and try again.")
-    assert told_errors(visit) == []
+    expect(status(page)).to_have_text("This API key is not known: check it and try again.")
+    assert page_errors(visit) == []
 
 
 @needs_chromium
@@ -268,9 +268,9 @@ def test_a_conversation_about_a_pasted_image_goes_on(
     assert answer["choices"][0]["message"]["content"] == SAID
     assert sorted(path.name for path in picture.parent.iterdir()) == [picture.name]
     put_in(page, "DragEvent", "drop", "dataTransfer")
-    expect(told(page)).to_have_text("Another image, a new conversation.")
+    expect(status(page)).to_have_text("Another image, a new conversation.")
     expect(page.locator(ANSWERS)).to_have_count(0)
-    assert told_errors(visit) == []
+    assert page_errors(visit) == []
 
 
 @needs_chromium
@@ -278,12 +278,12 @@ def test_a_dropped_image_is_captioned(visit: Visit) -> None:
     put_in(visit.page, "DragEvent", "drop", "dataTransfer")
     expect(visit.page.locator("#preview")).to_have_js_property("naturalWidth", 640)
     say(visit.page, "")
-    expect(visit.page.locator("#caption .said")).to_have_text(SAID)
-    assert told_errors(visit) == []
+    expect(visit.page.locator("#caption .text")).to_have_text(SAID)
+    assert page_errors(visit) == []
 
 
 def put_in(page: Page, kind: str, event: str, data: str) -> None:
-    """Pastes or drops the picture."""
+    """Paste or drop the picture."""
     page.locator("#drop").evaluate(
         """(area, [text, kind, event, data]) => {
             const bytes = Uint8Array.from(atob(text), c => c.charCodeAt(0));
@@ -305,7 +305,7 @@ def test_a_long_answer_is_seen_as_it_comes_and_can_be_stopped(page: Page) -> Non
     expect(answer).to_have_text(re.compile(r"(\S+ ){3}"))
     expect(page.locator("#chat")).to_have_attribute("aria-busy", "true")
     page.keyboard.press("Escape")
-    expect(told(page)).to_have_text("Stopped.")
+    expect(status(page)).to_have_text("Stopped.")
     text, whole = answer.text_content(), f"A fake answer to {('word ' * 100).strip()!r}."
     assert text
     assert whole.startswith(text)
@@ -316,7 +316,7 @@ def test_a_long_answer_is_seen_as_it_comes_and_can_be_stopped(page: Page) -> Non
 
 
 @needs_chromium
-def test_what_a_model_says_stays_text(service: Service, visit: Visit, tmp_path: Path) -> None:
+def test_output_of_a_model_stays_text(service: Service, visit: Visit, tmp_path: Path) -> None:
     page = visit.page
     page.check("[value=chat]")
     for payload in PAYLOADS:
@@ -324,10 +324,10 @@ def test_what_a_model_says_stays_text(service: Service, visit: Visit, tmp_path: 
     page.check("[value=caption]")
     (tmp_path / "<img src=x onerror=window.hit=1>.jpg").write_bytes(IMAGE)
     shown = caption(page, tmp_path / "<img src=x onerror=window.hit=1>.jpg")
-    expect(shown.locator(".said")).to_have_text(SAID)
+    expect(shown.locator(".text")).to_have_text(SAID)
     assert page.evaluate("window.hit") is None
     assert page.title() == "s4v"
-    assert page.locator(".said *").count() == 0
+    assert page.locator(".text *").count() == 0
     assert page.evaluate("document.scripts.length") == 1
     own = (service.address, f"blob:{service.address}", "data:,")
     assert [url for url in visit.requests if not url.startswith(own)] == []

@@ -1,4 +1,4 @@
-"""An endpoint and a batch pass say the same of the same image, with the real engine."""
+"""An endpoint and a batch pass give the same caption for an image, with the real engine."""
 
 import tarfile
 from collections.abc import Iterator
@@ -51,7 +51,7 @@ def _images(shards: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(("model", "sampling"), [("greedy", {}), ("drawn", DRAWN)])
-def test_an_endpoint_says_what_a_pass_says(
+def test_an_endpoint_gives_the_caption_of_a_pass(
     service: Service, shards: Path, tmp_path: Path, model: str, sampling: dict[str, float]
 ) -> None:
     job = CaptionJob(
@@ -80,7 +80,7 @@ def test_an_endpoint_says_what_a_pass_says(
             assert found["tokens"]["output"] == row["output_tokens"]
 
 
-def test_a_chat_with_the_same_words_is_the_caption_and_its_stream_too(
+def test_a_chat_with_the_same_prompt_gives_the_caption_also_when_streamed(
     service: Service, shards: Path
 ) -> None:
     image = next(iter(_images(shards).values()))
@@ -95,7 +95,7 @@ def test_a_chat_with_the_same_words_is_the_caption_and_its_stream_too(
     assert "".join(c.choices[0].delta.content or "" for c in chunks) == found["caption"]
 
 
-def test_words_that_spell_special_tokens_break_nothing(service: Service, shards: Path) -> None:
+def test_texts_that_spell_special_tokens_break_nothing(service: Service, shards: Path) -> None:
     from transformers import AutoTokenizer
 
     image = next(iter(_images(shards).values()))

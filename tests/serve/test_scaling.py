@@ -1,4 +1,4 @@
-"""Load brings replicas and calm takes them; overload is refused; the killed are replaced."""
+"""Autoscaling, overload, killed replicas and rollouts of the running application."""
 
 import os
 import signal
@@ -62,7 +62,7 @@ def _ask(client: httpx.Client) -> httpx.Response:
 
 
 def _ask_until_answered(client: httpx.Client) -> tuple[httpx.Response, int]:
-    """As a polite client does: after Retry-After, once more. The answer, and the tries."""
+    """Ask again after Retry-After, as a polite client does. Returns the answer and the tries."""
     for tries in range(1, 200):
         answer = _ask(client)
         if answer.status_code not in (429, 503):
@@ -71,7 +71,9 @@ def _ask_until_answered(client: httpx.Client) -> tuple[httpx.Response, int]:
     raise AssertionError("never answered")
 
 
-def test_load_raises_replicas_from_one_to_three_and_calm_takes_them_back(busy: Service) -> None:
+def test_load_raises_replicas_from_one_to_three_and_idleness_lowers_them_again(
+    busy: Service,
+) -> None:
     assert _replicas() == 1
     with busy.http() as client, ThreadPoolExecutor(16) as pool:
         deadline = time.monotonic() + 150
@@ -176,7 +178,7 @@ def test_another_configuration_is_rolled_out_without_a_failed_request(tmp_path: 
         assert _ask(client).json()["prompt"] == "Now this."
 
 
-def test_who_stops_listening_frees_the_engine(tmp_path: Path) -> None:
+def test_a_client_that_stops_reading_frees_the_engine(tmp_path: Path) -> None:
     model = FAKE | {"settings": {"cpus": 1, "max_num_seqs": 1, "fake_latency_s": 20}}
     with served(tmp_path, model) as service, service.http() as client:
         body = {
@@ -188,7 +190,7 @@ def test_who_stops_listening_frees_the_engine(tmp_path: Path) -> None:
             with client.stream("POST", "/v1/chat/completions", json=body) as answer:
                 assert answer.status_code == 200
                 next(answer.iter_lines())
-        # The only place of the engine is free again: another first word comes long before 20 s.
+        # The engine's only slot is free again: the next first word comes long before 20 s.
         started = time.monotonic()
         with client.stream("POST", "/v1/chat/completions", json=body) as answer:
             next(line for line in answer.iter_lines() if '"content": "A"' in line)

@@ -1,4 +1,4 @@
-"""The configuration: the file that is shipped, what is refused, and what it says of itself."""
+"""The configuration: the shipped file, the settings that are refused, and the self-check."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import yaml
 
 from s4v_core.errors import ConfigError
 from serve.app import build
-from serve.protections import protections
+from serve.protections import list_protections
 from serve.settings import ServeConfig
 from tests.serve.service import FAKE
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "serve" / "config.yaml"
 
 
-def test_the_shipped_file_is_one_that_serve_takes_and_its_arguments_are_ours() -> None:
+def test_the_shipped_file_is_valid_for_serve_and_for_the_application() -> None:
     from ray.serve.schema import ServeDeploySchema
 
     found = yaml.safe_load(SHIPPED.read_text())
@@ -50,7 +50,7 @@ def test_the_shipped_file_is_one_that_serve_takes_and_its_arguments_are_ours() -
         ({"models": [FAKE], "fetch": {"enabled": True}}, "hosts: found none"),
     ],
 )
-def test_what_cannot_be_served_is_one_sentence_before_anything_is_started(
+def test_settings_that_cannot_be_served_are_refused_in_one_sentence(
     args: dict, sentence: str
 ) -> None:
     with pytest.raises(ConfigError, match=sentence) as error:
@@ -58,14 +58,16 @@ def test_what_cannot_be_served_is_one_sentence_before_anything_is_started(
     assert "\n" not in str(error.value)
 
 
-def test_what_stands_open_is_warned_of() -> None:
-    said = protections({"models": [FAKE]})
-    assert [line for line in said if line.startswith("WARNING")] == [
+def test_risky_settings_are_warned_about() -> None:
+    lines = list_protections({"models": [FAKE]})
+    assert [line for line in lines if line.startswith("WARNING")] == [
         "WARNING keys: no keys_file, so every request but health is refused"
     ]
     risky = {"guard": {"open_to_all": True}, "log_texts": True}
-    said = protections({"models": [FAKE], "fetch": {"enabled": True, "any_host": True}} | risky)
-    assert len([line for line in said if line.startswith("WARNING")]) == 3
+    lines = list_protections(
+        {"models": [FAKE], "fetch": {"enabled": True, "any_host": True}} | risky
+    )
+    assert len([line for line in lines if line.startswith("WARNING")]) == 3
 
 
 def test_a_wrong_configuration_ends_the_command_with_one_sentence(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The proxy's own refusals: before a model of what is behind it, and in a running proxy."""
+"""Load shedding in the proxy: in front of a simulated application, and in a running proxy."""
 
 import asyncio
 from collections import Counter
@@ -12,13 +12,19 @@ from ray.serve._private.utils import call_function_from_import_path
 from starlette.middleware import Middleware
 
 from serve.front.exchange import Message, Receive, Scope, Send
-from serve.front.refusals import Refusal, overloaded
-from serve.front.shedding import BELIEVED_S, CALLBACK, PROBE, Limit, Shedding
+from serve.front.refusals import Refusal, make_overload_refusal
+from serve.front.shedding import (
+    CALLBACK,
+    LIMIT_LIFETIME_S,
+    LIMIT_STEP,
+    ConcurrencyLimit,
+    Shedding,
+)
 from tests.conftest import photo
 from tests.serve.service import FAKE, served
 
 PLACES, ROUNDS, ARRIVING = 12, 60, 120
-"""Ten times as many as can be served come in each round."""
+"""In each round, ten times as many requests arrive as can be served."""
 CAPTION = "/v1/caption"
 HEADERS = [(b"content-length", b"10")]
 
@@ -32,17 +38,17 @@ class Clock:
 
 
 class Engines:
-    """An ASGI app with so many places, each taken until the round is over."""
+    """An ASGI app with a fixed number of places, each taken until the round is over."""
 
     def __init__(self) -> None:
         self.round_over = asyncio.Event()
-        self.asked: Counter[str] = Counter()
+        self.received: Counter[str] = Counter()
         self._taken = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.asked[scope["method"]] += 1
+        self.received[scope["method"]] += 1
         if self._taken >= PLACES:
-            await _say(send, overloaded())
+            await _say(send, make_overload_refusal())
             return
         self._taken += 1
         await self.round_over.wait()
@@ -62,7 +68,7 @@ def _ignore(report: Mapping[str, Any]) -> None:
 
 
 async def _ask(app: Any, path: str = CAPTION, headers: Any = HEADERS, method: str = "POST") -> Any:
-    """The first message of the answer."""
+    """Send a request and return the first message of the answer."""
     scope = {"type": "http", "method": method, "path": path, "headers": headers}
     said: list[Message] = []
 
@@ -77,23 +83,24 @@ async def _ask(app: Any, path: str = CAPTION, headers: Any = HEADERS, method: st
 
 
 async def _flood() -> tuple[Counter[int], Counter[str], list[str]]:
-    """Statuses of all answers, and what arrived at the engines, without the first ten rounds."""
+    """Count the statuses of answers and the requests that reached the engines, both without the
+    first ten rounds. Returns also the codes of the refusals."""
     engines, reports = Engines(), []
     app = Shedding(engines, lambda report: reports.append(report["code"]))
     statuses = Counter[int]()
     for number in range(ROUNDS):
         if number == 10:
-            statuses, engines.asked = Counter(), Counter()
+            statuses, engines.received = Counter(), Counter()
         engines.round_over.clear()
         tasks = [asyncio.create_task(_ask(app)) for _ in range(ARRIVING)]
         for _ in range(10):
             await asyncio.sleep(0)
         engines.round_over.set()
         statuses += Counter(answer["status"] for answer in await asyncio.gather(*tasks))
-    return statuses, engines.asked, reports
+    return statuses, engines.received, reports
 
 
-def test_under_ten_times_the_load_engines_stay_full_and_hear_of_little_more() -> None:
+def test_under_ten_times_the_load_engines_stay_full_and_receive_few_more_requests() -> None:
     statuses, asked, reports = asyncio.run(_flood())
     full = (ROUNDS - 10) * PLACES
     assert sum(statuses.values()) == (ROUNDS - 10) * ARRIVING
@@ -102,36 +109,36 @@ def test_under_ten_times_the_load_engines_stay_full_and_hear_of_little_more() ->
     assert set(reports) == {"overloaded"}
 
 
-def test_a_limit_is_learnt_moves_by_little_and_is_forgotten() -> None:
+def test_a_limit_is_learnt_moves_in_small_steps_and_expires() -> None:
     clock = Clock()
-    limit = Limit(clock)
-    limit.inside = 1000
+    limit = ConcurrencyLimit(clock)
+    limit.running = 1000
     assert limit.has_room()
-    limit.inside = 5
+    limit.running = 5
     limit.narrow()
     assert not limit.has_room()
-    limit.inside = 4
+    limit.running = 4
     assert limit.has_room()
-    limit.widen()  # nobody felt it
-    limit.inside = 5
-    for _ in range(round(1 / PROBE)):
+    limit.widen()  # no effect below the limit
+    limit.running = 5
+    for _ in range(round(1 / LIMIT_STEP)):
         assert not limit.has_room()
         limit.widen()
     assert limit.has_room()
-    limit.inside = 6
+    limit.running = 6
     assert not limit.has_room()
     for _ in range(10):
         limit.narrow()
-    limit.inside = 0
+    limit.running = 0
     assert limit.has_room(), "one may always come in"
-    limit.inside = 1
+    limit.running = 1
     assert not limit.has_room()
-    clock.now = BELIEVED_S
+    clock.now = LIMIT_LIFETIME_S
     assert limit.has_room()
 
 
 async def _after(refusal: Refusal, **asked: Any) -> Any:
-    """The answer to another request, asked while one is inside and after one was refused."""
+    """Answer to a request that is sent while another one runs and after one was refused."""
     answers, hold = [refusal], asyncio.Event()
 
     async def behind(scope: Scope, receive: Receive, send: Send) -> None:
@@ -159,15 +166,15 @@ KEYS_OWN = Refusal(429, "rate_limited", "This key may have 1 request a minute.",
 @pytest.mark.parametrize(
     ("refusal", "asked", "status"),
     [
-        (overloaded(), {}, 429),
-        (overloaded(), {"method": "GET"}, 204),
-        (overloaded(), {"path": "/v1/chat/completions"}, 204),
-        (overloaded(), {"path": "/healthz"}, 204),
+        (make_overload_refusal(), {}, 429),
+        (make_overload_refusal(), {"method": "GET"}, 204),
+        (make_overload_refusal(), {"path": "/v1/chat/completions"}, 204),
+        (make_overload_refusal(), {"path": "/healthz"}, 204),
         (KEYS_OWN, {}, 204),
         (Refusal(503, "engine_unavailable", "No engine can answer now.", 2), {}, 204),
     ],
 )
-def test_only_what_asks_for_busy_engines_is_refused(
+def test_only_requests_to_busy_engines_are_refused(
     refusal: Refusal, asked: dict[str, Any], status: int
 ) -> None:
     assert asyncio.run(_after(refusal, **asked))["status"] == status
@@ -183,10 +190,10 @@ def test_only_what_asks_for_busy_engines_is_refused(
         ([(b"transfer-encoding", b"chunked")], True),
     ],
 )
-def test_the_answer_is_the_ingress_s_own_and_reaches_who_is_still_sending(
+def test_the_refusal_looks_like_the_ingresss_and_reaches_a_client_that_is_still_sending(
     headers: list[tuple[bytes, bytes]], closes: bool
 ) -> None:
-    found = dict(asyncio.run(_after(overloaded(), headers=headers))["headers"])
+    found = dict(asyncio.run(_after(make_overload_refusal(), headers=headers))["headers"])
     assert found[b"retry-after"] == b"2"
     assert found[b"content-type"] == b"application/json"
     assert found[b"x-content-type-options"] == b"nosniff"
@@ -194,7 +201,7 @@ def test_the_answer_is_the_ingress_s_own_and_reaches_who_is_still_sending(
     assert (b"connection" in found) == closes
 
 
-def test_ray_finds_it_under_its_name() -> None:
+def test_ray_finds_the_middleware_by_its_name() -> None:
     (middleware,) = call_function_from_import_path(CALLBACK)
     assert isinstance(middleware, Middleware)
     assert middleware.cls is Shedding
@@ -222,7 +229,7 @@ def test_a_running_proxy_refuses_before_it_asks_for_a_key(tmp_path: Path) -> Non
         codes = set[str]()
         nobody.headers["authorization"] = "Bearer none"
         while "overloaded" not in codes:
-            ask(0)  # one more who has a key, and must hear that there is no room
+            ask(0)  # another request with a key, which must be refused as overloaded
             answer = nobody.post(CAPTION, content=photo(1), headers=headers)
             assert answer.status_code in (401, 429), answer.text
             codes.add(answer.json()["error"]["code"])

@@ -1,4 +1,4 @@
-"""`make serve` without its installation: both demo endpoints until Ctrl-C."""
+"""`python -m serve`: both demo endpoints until Ctrl-C."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Hours of requests, half of them given up: what the endpoints hold stays what it was."""
+"""Hours of requests, half of which are aborted: memory and open files must not grow."""
 
 import asyncio
 import os
@@ -17,9 +17,9 @@ from tests.serve.service import FAKE, Service, served
 
 MINUTES = float(os.environ.get("S4V_STEADY_MINUTES", "25"))
 PER_S, LEAVING = 8, 0.5
-LOOK_EVERY_S = 10
+SAMPLE_EVERY_S = 10
 WARM = 0.4
-"""Share of the time in which memory may still grow: allocators, caches, connections."""
+"""Share of the time in which memory may still grow, through allocators, caches, connections."""
 GROWTH_PER_H = 0.02
 HOLDERS = (":Ingress", ":CaptionServer", "ProxyActor", "s4v_core.images.guard")
 
@@ -43,7 +43,7 @@ def test_memory_and_open_files_stay_flat_under_a_steady_load(
     mib = {holder: np.array([mib[holder] for _, mib in late]) for holder in HOLDERS}
     growth = {holder: float(np.polyfit(at, mib[holder], 1)[0]) for holder in HOLDERS}
     middle = {holder: round(float(np.median(mib[holder]))) for holder in HOLDERS}
-    with capsys.disabled():  # Serve takes the log's handlers away
+    with capsys.disabled():  # Serve removes the log's handlers
         print(  # noqa: T201
             f"{dict(statuses)} in {MINUTES:g} min; MiB {middle}, per hour {growth}; "
             f"open files {min(files)} to {max(files)}"
@@ -54,7 +54,8 @@ def test_memory_and_open_files_stay_flat_under_a_steady_load(
 
 
 async def _steady(service: Service) -> tuple[Counter[int], list[tuple[float, Counter[str], int]]]:
-    """Answers by status, 499 where the client left; and what was held at which second."""
+    """Send requests. Returns answers by status, 499 for aborted ones, and samples of
+    (second, MiB by holder, open files)."""
     images = [photo(seed, (640, 480)) for seed in range(64)]
     began, chance = time.monotonic(), random.Random(0)
     statuses, held, tasks = Counter[int](), list[tuple[float, Counter[str], int]](), set()
@@ -81,14 +82,14 @@ async def _steady(service: Service) -> tuple[Counter[int], list[tuple[float, Cou
             task = asyncio.create_task(ask(number))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
-            if number % (LOOK_EVERY_S * PER_S) == 0:
-                held.append((time.monotonic() - began, *await asyncio.to_thread(_held)))
+            if number % (SAMPLE_EVERY_S * PER_S) == 0:
+                held.append((time.monotonic() - began, *await asyncio.to_thread(_measure)))
         await asyncio.gather(*tasks)
     return statuses, held
 
 
-def _held() -> tuple[Counter[str], int]:
-    """MiB of their own, by HOLDERS, and open files of all processes that serve."""
+def _measure() -> tuple[Counter[str], int]:
+    """Measure private MiB by HOLDERS and the open files of all serving processes."""
     mib, files = Counter[str](), 0
     for process in psutil.Process().children(recursive=True):
         try:
