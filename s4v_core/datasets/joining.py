@@ -28,7 +28,7 @@ class PlacedConversation:
     """A conversation, and where its image is stored.
 
     Attributes:
-        conversation: What was said.
+        conversation: The turns of the conversation.
         place: Where the image is stored; None for text alone.
     """
 

@@ -29,7 +29,7 @@ class Learning(Config):
     """Which parts of the model learn."""
 
     vision_from: int | None = Field(None, ge=0)
-    """First block of the vision tower that learns; by default none does. Blocks behind the one
+    """First block of the vision tower that learns; by default none does. Blocks after the one
     whose features are used never learn."""
     vision_stem: bool = False
     """Train what comes before the blocks, too: the patch and position embeddings. The paper never

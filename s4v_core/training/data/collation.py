@@ -100,14 +100,14 @@ class Collator:
         labels = np.full_like(ids, IGNORED)
         positions = np.zeros_like(ids)
         images = []
-        for row, places in enumerate(rows):
+        for row, members in enumerate(rows):
             start = 0
-            for place in places:
-                span = slice(start, start + lengths[place])
-                ids[row, span], labels[row, span] = expanded[place]
-                positions[row, span] = np.arange(lengths[place])
-                start += lengths[place]
-                if (pixels := samples[place].pixels) is not None:
+            for index in members:
+                span = slice(start, start + lengths[index])
+                ids[row, span], labels[row, span] = expanded[index]
+                positions[row, span] = np.arange(lengths[index])
+                start += lengths[index]
+                if (pixels := samples[index].pixels) is not None:
                     images.append(pixels)
             positions[row, start:] = np.arange(longest - start)
         empty = np.zeros((1, self.side_px, self.side_px, 3), np.uint8)

@@ -91,7 +91,7 @@ class StepReader(torch.utils.data.Dataset[list[MicroBatch]]):
     def _blank(self) -> NDArray[np.uint8]:
         return np.zeros((self.framing.size_px, self.framing.size_px, 3), np.uint8)
 
-    # Made in the process that reads, because none of these can be pickled.
+    # Made in the process that reads; none of these is pickled with the reader.
     @cached_property
     def _table(self) -> pa.Table:
         return pa.ipc.open_file(pa.memory_map(self.samples)).read_all()

@@ -81,14 +81,14 @@ def split_over_workers(
     longest_first = samples[order]
     share = workers * device_batch_size
     rounds = max(-(-len(samples) // share), 1)
-    dealt: list[list[Numbers]] = [[] for _ in range(workers)]
+    shares: list[list[Numbers]] = [[] for _ in range(workers)]
     for number in range(rounds):
         part = longest_first[number * share : (number + 1) * share]
         lanes = np.arange(len(part)) % (2 * workers)
         lanes = np.where(lanes < workers, lanes, 2 * workers - 1 - lanes)
         for worker in range(workers):
-            dealt[worker].append(part[lanes == worker])
-    return dealt
+            shares[worker].append(part[lanes == worker])
+    return shares
 
 
 def pack_rows(lengths: Sequence[int], capacity: int) -> list[list[int]]:

@@ -73,14 +73,13 @@ def estimate_memory(shape: Shape, weights: Weights, load: Load, workers: int) ->
     if not load.activation_checkpointing:
         kept, kept_vision = shape.layers * layer, learning_blocks * block
         layer = block = 0
+    one_part = weights.largest_parts // 2
     return {
         "weights (fp32, sharded)": (weights.learning + weights.frozen) * _FP32 // workers,
         "gradients (fp32, sharded)": weights.learning * _FP32 // workers,
         "moments (2 x fp32, sharded)": weights.learning * 2 * _FP32 // workers,
         "gathered weights (bf16, two parts)": weights.largest_parts * _BF16,
-        "gradients of one part before they are shared": weights.largest_parts
-        // 2
-        * (_BF16 + _FP32),
+        "gradients of one part before they are shared": one_part * (_BF16 + _FP32),
         "kept activations, language model": kept,
         "kept activations, vision tower": kept_vision,
         "activations of the layer that is computed": max(layer, block),
