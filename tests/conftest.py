@@ -12,6 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.lanes import mark_units
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    mark_units(items)
+
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 """Reference photographs beside the checkout; what needs them says so and skips without."""
 

@@ -10,6 +10,7 @@ from transformers import AutoTokenizer, LlavaConfig
 from s4v_core import storage
 from s4v_core.checkpoints import fingerprint, locate_checkpoint
 from s4v_core.errors import ConfigError
+from s4v_core.runs.identity import identify_job, refuse_other_settings
 from s4v_core.training.data import order
 from s4v_core.training.data.collation import Collator
 from s4v_core.training.data.tokens import Encoder
@@ -70,11 +71,11 @@ def check_stage(job: TrainStage) -> CheckedStage:
     folder, revision = locate_checkpoint(model)  # without the weights, which only the workers need
     config = _read_config(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    settings = job.model_dump(exclude={*FREE_TO_CHANGE, "output"})
-    settings |= {
+    resolved = {
         "model_revision": revision or fingerprint(folder),
         "order_version": order.VERSION,
     }
+    settings = identify_job(job, FREE_TO_CHANGE, resolved)
     model = storage.absolute(model) if Path(model).is_dir() else model
     _refuse_other_run(job.output, settings)
     return CheckedStage(job, model, config, tokenizer, settings)
@@ -111,9 +112,4 @@ def _refuse_other_run(output: str, settings: dict[str, Any]) -> None:
         return
     old = {"order_version": _FIRST_ORDER_VERSION}
     old |= json.loads(storage.read(uri)).get("settings", {})
-    for name, now in json.loads(json.dumps(settings)).items():
-        if old.get(name) != now:
-            raise ConfigError(
-                f"output: {output} holds a run with {name} {old.get(name)!r}, found {now!r}; "
-                "choose another --output, or the settings of that run"
-            )
+    refuse_other_settings(output, old, settings)

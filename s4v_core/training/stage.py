@@ -12,6 +12,7 @@ NEW_DEMO = "new:demo"
 
 FREE_TO_CHANGE = frozenset(
     (
+        "output",
         "accelerator",
         "workers",
         "loader_workers",

@@ -91,8 +91,8 @@ def test_the_verdict_names_what_the_engine_waited_for(
 ) -> None:
     total = Times()
     total.add(_unit(**times))
-    assert total.bound_by(wall_s=10.0, engines=1) == verdict
-    assert total.ms_per_image()["engine"] == times["generate_s"] * 100
+    assert total.find_bottleneck(wall_s=10.0, engines=1) == verdict
+    assert total.ms_per_row()["engine"] == times["generate_s"] * 100
 
 
 def test_the_demo_needs_nothing_but_the_checkout() -> None:

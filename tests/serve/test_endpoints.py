@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import SHARED_DATA, photo
 from tests.flow.oracle import fake_caption_of
-from tests.images.corpus import build_corpus
+from tests.images.corpus import corpus
 from tests.serve.service import FAKE, Service, about, data_url, served
 
 MODEL = "share-captioner"
@@ -162,7 +162,7 @@ def test_every_kind_of_image_is_captioned_or_refused_with_the_passs_reason(
     service: Service,
 ) -> None:
     with service.http() as client:
-        for name, data, ends in build_corpus():
+        for name, data, ends in corpus():
             answer = client.post(
                 "/v1/caption", content=data, headers={"content-type": "image/jpeg"}
             )

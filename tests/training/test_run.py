@@ -209,8 +209,8 @@ def test_weights_gradients_and_moments_are_fp32_under_bf16(checkpoint: Path) -> 
 @pytest.mark.parametrize(
     ("changes", "error", "sentence"),
     [
-        ({"seed": 1}, ConfigError, "holds a run with seed 0, found 1"),
-        ({"learning": Learning()}, ConfigError, "holds a run with learning"),
+        ({"seed": 1}, ConfigError, "was made with seed 0, found 1"),
+        ({"learning": Learning()}, ConfigError, "was made with learning"),
     ],
 )
 def test_an_output_belongs_to_one_run(
@@ -228,7 +228,7 @@ def test_a_run_is_resumed_only_in_the_order_it_began_with(
     _stopped_after(job(), 1)
     _, spec = prepare_run(check_stage(job()))
     monkeypatch.setattr(order, "VERSION", 2)
-    with pytest.raises(ConfigError, match="holds a run with order_version 1, found 2"):
+    with pytest.raises(ConfigError, match="was made with order_version 1, found 2"):
         run_stage(job())
     _, other = prepare_run(check_stage(job(output=job().output + "-2")))
     assert other.digest != spec.digest
@@ -244,7 +244,7 @@ def test_a_run_without_an_order_version_has_the_first_one(
     about.write_text(json.dumps(settings))
     check_stage(job())
     monkeypatch.setattr(order, "VERSION", 2)
-    with pytest.raises(ConfigError, match="holds a run with order_version 1, found 2"):
+    with pytest.raises(ConfigError, match="was made with order_version 1, found 2"):
         check_stage(job())
 
 
