@@ -14,6 +14,7 @@ from PIL import Image
 
 from tests.lanes import mark_units
 
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     mark_units(items)
 

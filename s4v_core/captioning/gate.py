@@ -1,4 +1,4 @@
-"""The gate: is this text a caption at all? Pure text rules, no engine.
+"""The quality gate: decides whether a text is a caption at all. Pure text rules, no engine.
 
 A rule names what it found. It judges form, never taste: good captions of any style must pass.
 """
@@ -15,30 +15,32 @@ from s4v_core.config import Config
 from s4v_core.errors import ConfigError
 
 SCRIPTS = ("LATIN", "CYRILLIC", "GREEK", "ARABIC", "HEBREW", "DEVANAGARI", "THAI", "HANGUL", "CJK")
-"""Writing systems by the first word of Unicode's character names; kana counts as CJK."""
+"""Writing systems, named as Unicode's character names begin; kana counts as CJK."""
 
 
 class Gate(Config):
-    """Which texts are captions. Part of what a run is identified by."""
+    """Rules about which texts are captions. They are part of a run's identity."""
 
     enabled: bool = True
-    """Whether captions are judged at all."""
+    """Judge captions at all."""
     min_words: int = Field(3, ge=0)
-    """Shorter ones are too_short. A word of a script without spaces is two characters."""
+    """Captions with fewer words are too_short. In a script without spaces, two characters count as
+    a word."""
     max_words: int | None = Field(None, ge=1)
-    """Longer ones are too_long; unset: only the token limit counts."""
+    """Captions with more words are too_long. Default: only the token limit counts."""
     allow_truncated: bool = False
-    """Take captions that end at the token limit, as they are."""
+    """Accept captions that were cut off at the token limit."""
     script: str | None = "LATIN"
-    """Writing system that captions are in, or None for any: LATIN, CYRILLIC, CJK, ..."""
+    """Writing system that captions must be in: LATIN, CYRILLIC, CJK, ...; None allows any."""
     max_other_script: float = Field(0.2, ge=0, le=1)
-    """Share of letters of other scripts above which a caption is wrong_script: signs in a picture
-    may be quoted."""
+    """Largest share of letters from other scripts; above it a caption is wrong_script. More than 0,
+    because captions may quote signs in the picture."""
     max_repeats: int = Field(3, ge=2)
-    """A phrase of two words or more that follows itself oftener is looping; also a sentence that
-    stands oftener in one caption."""
+    """A phrase of two or more words that is repeated back to back more than this many times is
+    looping; so is a caption that contains the same sentence more often than this."""
     min_compressed: float = Field(0.22, ge=0, le=1)
-    """zlib's size over the text's, below which a text of 400 bytes or more is looping."""
+    """Smallest ratio of a text's zlib-compressed size to its size; a text of 400 bytes or more
+    below it is looping."""
     refusals: tuple[str, ...] = (
         r"^(i'?m|i am|we'?re) (very |so |really |terribly )?(sorry|afraid|unable)\b",
         r"^(sorry|apologies|unfortunately)\b.{0,80}\b(can('?t|not)|unable|not able|no image)",
@@ -51,7 +53,8 @@ class Gate(Config):
         r"\bi (can('?t|not)|am unable to|'m unable to) (see|view|access|open) "
         r"(the|this|any|your) (image|picture|photo)",
     )
-    """Patterns of a model that talks of itself instead of the picture; case does not matter."""
+    """Regular expressions for a model that talks about itself instead of the picture; case is
+    ignored."""
     boilerplate: tuple[str, ...] = (
         r"does not (contain|include|have) any (imaginary|imagined|fictional) (content|elements?)",
         r"\b(the|this) (description|caption) (is|was) (based|generated|written|created)\b.{0,40}"
@@ -59,8 +62,8 @@ class Gate(Config):
         r"^(sure|certainly|of course|absolutely)\b[,!. ].{0,60}\b(here|description|caption)",
         r"^here('s| is| are)\b.{0,40}\b(description|caption)",
     )
-    """Patterns of talk about the caption (the original Share-Captioner's "does not contain any
-    imaginary content" among them); case does not matter."""
+    """Regular expressions for talk about the caption itself, such as the original Share-Captioner's
+    "does not contain any imaginary content"; case is ignored."""
 
     @model_validator(mode="after")
     def _is_known(self) -> Self:
@@ -75,30 +78,30 @@ class Gate(Config):
         return self
 
     def judge(self, text: str, finish_reason: str | None, prompt: str = "") -> str | None:
-        """Why a text is no caption, or None if it is one.
+        """The reason why a text is no caption, or None if it is one.
 
         Args:
-            finish_reason: What the engine ended with: stop, length, repetition.
-            prompt: What was asked, to recognise it in the answer.
+            finish_reason: Why the engine stopped: stop, length, repetition.
+            prompt: The question, to recognise it in the answer.
         """
         if not self.enabled:
             return None
         text = text.strip()
         if not text:
             return "empty"
-        if finish_reason == "repetition" or self._loops(text):
+        if finish_reason == "repetition" or self._is_looping(text):
             return "looping"
         return (
-            _leak(text)
-            or self._garbled(text)
-            or self._script(text)
-            or self._talks(text, prompt)
-            or self._length(text, finish_reason)
+            _find_leaked_markup(text)
+            or self._find_garbling(text)
+            or self._find_wrong_script(text)
+            or self._find_talk(text, prompt)
+            or self._find_wrong_length(text, finish_reason)
         )
 
-    def _loops(self, text: str) -> bool:
+    def _is_looping(self, text: str) -> bool:
         words = re.findall(r"\w+|[^\w\s]", text.lower())
-        if _repeated_run(words, self.max_repeats) or re.search(
+        if _has_repeated_run(words, self.max_repeats) or re.search(
             r"(\w)\1{7,}|([^\w\s])\2{11,}", text
         ):
             return True
@@ -109,7 +112,7 @@ class Gate(Config):
         data = text.encode()
         return len(data) >= 400 and len(zlib.compress(data, 9)) < self.min_compressed * len(data)
 
-    def _garbled(self, text: str) -> str | None:
+    def _find_garbling(self, text: str) -> str | None:
         letters = sum(char.isalpha() for char in text)
         visible = sum(not char.isspace() for char in text)
         bad = sum(char == "\ufffd" or unicodedata.category(char) in ("Cc", "Co", "Cn")
@@ -120,14 +123,14 @@ class Gate(Config):
             return "garbled"
         return None
 
-    def _script(self, text: str) -> str | None:
+    def _find_wrong_script(self, text: str) -> str | None:
         if self.script is None or (self.script == "LATIN" and text.isascii()):
             return None
-        found = Counter(_script_of(char) for char in text if char.isalpha())
+        found = Counter(_find_script(char) for char in text if char.isalpha())
         other = sum(found.values()) - found[self.script]
         return "wrong_script" if other > self.max_other_script * sum(found.values()) else None
 
-    def _talks(self, text: str, prompt: str) -> str | None:
+    def _find_talk(self, text: str, prompt: str) -> str | None:
         head = text[:300].replace("\u2019", "'")
         if any(re.search(pattern, head, re.IGNORECASE | re.DOTALL) for pattern in self.refusals):
             return "refusal"
@@ -139,7 +142,7 @@ class Gate(Config):
             return "prompt_echo"
         return None
 
-    def _length(self, text: str, finish_reason: str | None) -> str | None:
+    def _find_wrong_length(self, text: str, finish_reason: str | None) -> str | None:
         if finish_reason == "length" and not self.allow_truncated:
             return "truncated_caption"
         unspaced = sum(char >= "\u2e80" for char in text)
@@ -156,7 +159,7 @@ _MOJIBAKE = re.compile(
     r".*(?:\u00c3|\u00e2\u20ac|\u00c2)",
     re.DOTALL,
 )
-"""UTF-8 read as Latin-1, at two places or more."""
+"""UTF-8 that was decoded as Latin-1, in two or more places."""
 
 _LEAKS = re.compile(
     r"</?s>|<image>|<unk>|<pad>|<\|[a-z_]+\|>|\[/?INST\]|<<SYS>>"
@@ -164,14 +167,15 @@ _LEAKS = re.compile(
 )
 
 
-def _leak(text: str) -> str | None:
-    """Marks of a chat template, code or markup: the model did not stop at its turn's end."""
+def _find_leaked_markup(text: str) -> str | None:
+    """Find marks of a chat template, code or markup: the model did not stop at the end of its
+    turn."""
     return "leaked_markup" if _LEAKS.search(text) else None
 
 
-def _repeated_run(words: list[str], most: int) -> bool:
-    """Whether some phrase of two to 24 words follows itself more than `most` times, or one word
-    twice as often."""
+def _has_repeated_run(words: list[str], most: int) -> bool:
+    """Whether a phrase of two to 24 words is repeated back to back more than `most` times, or one
+    word more than twice as often."""
     for size in range(1, 25):
         allowed = 2 * most if size == 1 else most
         same = 0
@@ -182,6 +186,6 @@ def _repeated_run(words: list[str], most: int) -> bool:
     return False
 
 
-def _script_of(char: str) -> str:
+def _find_script(char: str) -> str:
     name = unicodedata.name(char, "").split(" ")[0].split("-")[0]
     return "CJK" if name in ("HIRAGANA", "KATAKANA", "IDEOGRAPHIC") else name

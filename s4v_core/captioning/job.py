@@ -77,9 +77,9 @@ class CaptionJob(Config):
     plan: bool = False
     """Caption a sample, and predict time, cost and size for the whole input. Writes no captions."""
     rate: float | None = Field(None, gt=0)
-    """For --plan: images per second of one engine, if it is known; then no engine is started."""
+    """Known rate of one engine in images per second, for --plan; then no engine is started."""
     price_per_hour: float | None = Field(None, ge=0)
-    """For --plan: price of one engine's machine per hour, in any currency."""
+    """Price of one engine's machine per hour, in any currency, for --plan."""
     sampling: SamplingConfig = SamplingConfig()
     """How captions are drawn."""
     captions_per_image: int = Field(1, ge=1)
@@ -89,13 +89,13 @@ class CaptionJob(Config):
     """Caption equal images once: exact compares bytes, perceptual compares a hash of what is
     visible."""
     gate: Gate = Gate()
-    """Quality gate: which texts count as captions. Others are drawn again."""
+    """Quality gate: rules about which texts count as captions. Others are drawn again."""
     ladder: Ladder = Ladder()
     """How rejected captions are drawn again."""
     settings: EngineSettings = EngineSettings()
     """How engines are started."""
     decode: DecodeConfig = DecodeConfig()
-    """Which images are accepted, and how they are decoded."""
+    """Rules about which images are accepted, and how they are decoded."""
     demo_scenes: int = Field(0, ge=0)
     """Draw this many scenes into the input folder first. The recipe demo uses it."""
 

@@ -17,7 +17,7 @@ class Ladder(Config):
     temperatures: tuple[float, ...] = (0.2, 0.5, 0.8)
     """Temperatures of the retry attempts, in turn. If empty, the first rejection is final."""
     top_p: float = Field(0.95, gt=0.0, le=1.0)
-    """top_p of the retry attempts."""
+    """Value of top_p for the retry attempts."""
     repetition_penalty: float = Field(1.05, gt=0.0)
     """Repetition penalty of the retry attempts."""
 

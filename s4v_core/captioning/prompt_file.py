@@ -7,7 +7,7 @@ from s4v_core import storage
 from s4v_core.captioning.prompts import Prompt
 from s4v_core.errors import ConfigError
 
-FIELDS = {"prompt": str, "weight": (int, float), "source": str}
+_FIELDS = {"prompt": str, "weight": (int, float), "source": str}
 
 
 def read_prompts(uri: str) -> tuple[Prompt, ...]:
@@ -48,9 +48,9 @@ def _prompt(uri: str, number: int, entry: Any) -> Prompt:
     if not isinstance(entry, dict) or not str(entry.get("prompt", "")).strip():
         raise ConfigError(f"{where}: found {entry!r}, needed an object with a prompt")
     for name, value in entry.items():
-        if name not in FIELDS:
-            raise ConfigError(f"{where}: found {name}, allowed {', '.join(FIELDS)}")
-        if not isinstance(value, FIELDS[name]):  # type: ignore[arg-type]
+        if name not in _FIELDS:
+            raise ConfigError(f"{where}: found {name}, allowed {', '.join(_FIELDS)}")
+        if not isinstance(value, _FIELDS[name]):  # type: ignore[arg-type]
             raise ConfigError(f"{where}: {name}: found {value!r}")
     weight = float(entry.get("weight", 1))
     if weight <= 0:

@@ -17,7 +17,8 @@ class EngineSettings(Config):
     """How engines are started. Nothing here changes an answer beyond rounding."""
 
     device: Literal["auto", "gpu", "cpu"] = "auto"
-    """auto takes the CPU if the CPU build of torch is installed, else a GPU."""
+    """Device of the engine; auto takes the CPU if the CPU build of torch is installed, else a
+    GPU."""
     dtype: str = "auto"
     """Number format of weights and activations; auto takes the checkpoint's (float32 on a CPU)."""
     max_model_len: int | None = Field(None, ge=1)

@@ -27,7 +27,7 @@ FREE_TO_CHANGE = frozenset(
 
 
 class Learning(Config):
-    """Which parts of the model learn."""
+    """Parts of the model that learn."""
 
     vision_from: int | None = Field(None, ge=0)
     """First block of the vision tower that learns; by default none does. Blocks after the one
@@ -86,7 +86,7 @@ class TrainStage(Config):
     """Train a LLaVA-1.5 model on conversations about images."""
 
     stage: Literal["captioner", "pretrain", "finetune"]
-    """Which of the paper's three training stages this is; the progress bar and the model card
+    """One of the paper's three training stages; the progress bar and the model card
     show it."""
     data: tuple[str, ...]
     """ShareGPT4V/LLaVA JSON, or the output folder of a caption run, on any fsspec URI. May be
@@ -107,7 +107,7 @@ class TrainStage(Config):
     image_mode: Literal["crop", "pad"]
     """How an image is made square: crop keeps its centre, pad keeps all of it and adds a border."""
     learning: Learning
-    """Which parts of the model learn."""
+    """Parts of the model that learn."""
     optimiser: Optimiser = Optimiser()
     """Settings of the optimiser."""
     batch_size: int = Field(ge=1)
