@@ -1,11 +1,15 @@
 """Rules of the house that no single room can check."""
 
+import importlib
 import re
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,7 +40,8 @@ FLAGS = {
         --settings.max-num-batched-tokens --settings.gpu-memory-utilization
         --settings.enforce-eager --settings.kv-cache-gib --settings.cpus
         --settings.units-in-flight --settings.batch-size --settings.url
-        --settings.max-concurrent-requests --settings.silence-limit-s
+        --settings.max-concurrent-requests --settings.request-timeout-s
+        --settings.endpoint-patience-s --settings.silence-limit-s
         --settings.max-engine-starts --settings.fake-latency-s --settings.fake-faults
         --decode.max-megapixels --decode.max-side-px --decode.min-side-px --decode.max-file-mib
         --decode.tiff --decode.exif-orientation --decode.reduced-jpeg --decode.deadline-s
@@ -90,6 +95,81 @@ def test_no_entry_point_hides_an_installed_package(folder: str) -> None:
 def test_no_module_has_a_name_that_says_nothing() -> None:
     banned = {"utils", "helpers", "common", "core", "base", "misc", "manager", "handler"}
     assert not banned & {path.stem for path in (ROOT / "s4v_core").rglob("*.py")}
+
+
+def _list_fields(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, str]]:
+    """Name and description of every field of a configuration, and of those inside it."""
+    for name, field in model.model_fields.items():
+        yield f"{path}{name}", field.description or ""
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _list_fields(kind, f"{path}{name}.")
+
+
+FRAGMENT = re.compile(r"^(Of|As|And|Or|But|For|With|Which|Who|Whose|Whoever|That|Than)\b")
+"""Beginnings of a clause whose subject or head is missing."""
+
+
+def _is_fragment(text: str) -> bool:
+    is_begun = re.match(r"[A-Z0-9]", text) and not FRAGMENT.match(text)
+    return not (is_begun and re.search(r"[.)]$", text.strip()) and len(text.split()) >= 2)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Of these attempts.", "how they are drawn", "Of its engines.", "Captions", "", "And others."],
+)
+def test_fragments_are_recognised(text: str) -> None:
+    assert _is_fragment(text)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "s4v_core.captioning.job.CaptionJob",
+        "s4v_core.training.stage.TrainStage",
+        "ray_jobs.status.StatusJob",
+        "ray_jobs.export.ExportJob",
+        "ray_jobs.convert.ConvertJob",
+        "serve.settings.ServeConfig",
+        "serve.settings.ModelConfig",
+    ],
+)
+def test_every_flag_and_setting_is_described_in_a_sentence(place: str) -> None:
+    module, _, name = place.rpartition(".")
+    fields = _list_fields(getattr(importlib.import_module(module), name))
+    assert [(field, text) for field, text in fields if _is_fragment(text)] == []
+
+
+def test_every_field_of_the_endpoints_is_described_in_a_sentence() -> None:
+    from serve.api import schemas
+
+    models = [kind for kind in vars(schemas).values() if isinstance(kind, type)]
+    models = [kind for kind in models if issubclass(kind, BaseModel) and kind is not BaseModel]
+    assert len(models) > 15
+    found = {field: text for kind in models for field, text in _list_fields(kind, kind.__name__)}
+    # Fields of OpenAI's own answers need no words of ours.
+    assert {field: text for field, text in found.items() if text and _is_fragment(text)} == {}
+
+
+def test_a_wheel_holds_no_package_that_could_hide_another(tmp_path: Path) -> None:
+    from setuptools import find_packages
+
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    packages = find_packages(str(ROOT), include=settings["packages"]["find"]["include"])
+    assert {name.partition(".")[0] for name in packages} == {"s4v_core", "ray_jobs"}
+
+
+def test_the_command_s4v_has_every_script() -> None:
+    from ray_jobs.console import COMMANDS
+
+    assert {f"{name}.py" for name in COMMANDS} == FLAGS.keys()
+
+
+def test_modules_stay_short() -> None:
+    for folder in ("s4v_core", "ray_jobs", "serve"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert len(path.read_text().splitlines()) <= 300, path
 
 
 def test_trust_remote_code_is_never_on() -> None:

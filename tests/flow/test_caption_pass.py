@@ -15,14 +15,17 @@ from s4v_core.captioning.caption_pass import run_pass
 from s4v_core.captioning.export import export_run
 from s4v_core.captioning.forecast import make_forecast
 from s4v_core.captioning.job import CaptionJob
+from s4v_core.captioning.row_checks import check_captions
 from s4v_core.engines.settings import EngineSettings
 from s4v_core.errors import ConfigError, InputError, StorageError
 from s4v_core.images.policy import DecodeConfig
 from s4v_core.records.captions import caption_units
 from s4v_core.runs.outcome import DONE, INCOMPLETE_INPUT
 from s4v_core.runs.status import read_status
+from s4v_core.runs.verification import verify_run
 from tests.conftest import SHARED_DATA, photo, write_tar
 from tests.flow.oracle import check_rows, fake_caption_of, rows_of
+from tests.records.old_plan import make_plan_old
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -149,6 +152,20 @@ def test_bad_images_are_rows_with_reasons_among_good_ones(
         assert (row["status"], row["reason"], row["caption"]) == ("error", reason, None)
         assert row["attempts"] == 0
     assert outcome.counts.reasons == {"not_an_image": 2, "truncated": 1, "format_denied": 1}
+
+
+def test_a_run_of_version_0_1_is_resumed_counted_and_verified(
+    shards: Path, tmp_path: Path, captions: dict[str, str]
+) -> None:
+    job, output = _job(shards, tmp_path / "out"), tmp_path / "out"
+    run_pass(job)
+    make_plan_old(output)
+    next((output / "captions").iterdir()).unlink()
+    outcome = run_pass(job)
+    assert (outcome.figures.made, outcome.found_done, outcome.exit_code) == (10, 30, DONE)
+    assert _by_key(check_rows(output)) == captions
+    assert verify_run(caption_units(str(output)), check_captions).is_sound
+    assert export_run(str(output), str(tmp_path / "captions.json")) == 40
 
 
 def test_a_damaged_shard_keeps_its_readable_images_and_is_named(

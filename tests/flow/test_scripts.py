@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import photo, write_tar
 from tests.flow.oracle import check_rows, rows_of
-from tests.flow.scripts import FAKE, run, start, wait_for_units
+from tests.flow.scripts import FAKE, kill, run, start, wait_for_units
 
 
 @pytest.fixture(scope="module")
@@ -173,3 +173,21 @@ def test_a_drain_that_takes_too_long_ends_by_itself(many: Path, tmp_path: Path) 
     assert process.returncode == 130, err
     assert "run the same command again to resume" in err
     assert "Traceback" not in err
+
+
+def test_a_run_does_not_join_the_private_ray_of_another_one(tmp_path: Path) -> None:
+    """Without RAY_ADDRESS each of two runs has a Ray of its own: killing one leaves the other."""
+    members = {f"{n:03d}.jpg": photo(n, (64, 48)) for n in range(240)}
+    shard = write_tar(tmp_path / "0.tar", members)
+    flags = [*FAKE, "--input", str(shard), "--unit-size", "8"]
+    flags += ["--settings.fake-latency-s", "0.3", "--settings.max-num-seqs", "8"]
+    free = {"RAY_ADDRESS": ""}
+    first = start("caption.py", *flags, "--output", str(tmp_path / "one"), cwd=tmp_path, **free)
+    wait_for_units(tmp_path / "one", 1, first)
+    second = start("caption.py", *flags, "--output", str(tmp_path / "two"), cwd=tmp_path, **free)
+    wait_for_units(tmp_path / "two", 1, second)
+    kill(first)
+    assert len(list((tmp_path / "one" / "captions").iterdir())) < 30
+    _, err = second.communicate(timeout=240)
+    assert second.returncode == 0, err
+    assert len(check_rows(tmp_path / "two")) == 240
