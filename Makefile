@@ -38,12 +38,15 @@ check: setup  ## what needs no engine: format, lint, types, storeys
 setup:
 	@cluster/install.sh cpu .venv
 
+# A pin moves only where pyproject.toml no longer allows it. To move others as well, name them: make lock UPGRADE="--upgrade-package pillow",
+# or move all: make lock UPGRADE=--upgrade
 RESOLVE = PIP_CONFIG_FILE=/dev/null .venv/bin/uv pip compile pyproject.toml --overrides .venv/overrides.txt \
-  --python-version 3.11 --python-platform x86_64-manylinux_2_31 --upgrade --no-header --no-annotate --generate-hashes
+  --python-version 3.11 --python-platform x86_64-manylinux_2_31 $(UPGRADE) --no-header --no-annotate --generate-hashes
 
 # For CPUs, torch and torchvision carry no hash: they come from one of two places (cluster/install.sh).
 lock: setup  ## resolve pyproject.toml again into cluster/cpu/lock.txt and cluster/gpu/lock.txt
 	printf 'torchaudio ; python_version < "0"\ntorchcodec ; python_version < "0"\n' > .venv/overrides.txt
+	cp cluster/cpu/lock.txt .venv/lock.txt  # uv prefers the pins that the output file has
 	$(RESOLVE) --extra cpu --extra dev $${PIP_FIND_LINKS:+--find-links $$PIP_FIND_LINKS} -o .venv/lock.txt
 	$(PY) cluster/cpu/drop_torch_hashes.py < .venv/lock.txt > cluster/cpu/lock.txt
 	$(RESOLVE) --extra gpu -o cluster/gpu/lock.txt

@@ -13,8 +13,9 @@ stamp="$venv/installed-$(cat "$lock" "$here/install.sh" "$here"/cpu/s4v_torchvis
 python=${PYTHON:-python3}
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$python is too old: Python 3.11 or newer is needed; name another with PYTHON=..." >&2; exit 2; }
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-# Both locks are resolved with the one uv that developers have.
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check "uv==$(sed -n 's/^uv==\([^ ]*\).*/\1/p' "$here/cpu/lock.txt")"
+# uv installs everything else, and is itself checked against its hashes. Only the CPU lock has it: developers resolve both locks with it.
+sed -n '/^uv==/,/[^\\]$/p' "$here/cpu/lock.txt" > "$venv/uv.txt"
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$venv/uv.txt"
 
 # The environment and pip's configuration files alike end up in this list.
 links=$("$venv/bin/python" -m pip config list | sed -n "s/.*find-links='\([^']*\)'.*/\1/p" | head -n 1)
