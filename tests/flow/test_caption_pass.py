@@ -377,7 +377,7 @@ def test_equal_images_are_captioned_once_and_say_whose_caption_they_have(
         _job(tmp_path / "shards", tmp_path / "out", dedupe=dedupe, unit_size=5, engines=2)
     )
     rows = {row["image_id"]: row for row in check_rows(tmp_path / "out")}
-    assert outcome.figures.attempted == captioned
+    assert outcome.figures.attempts == captioned
     firsts = [row for row in rows.values() if row["twin_of"] is None]
     assert len(firsts) == captioned
     for row in rows.values():
