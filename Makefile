@@ -29,11 +29,12 @@ bench: setup  ## figures into tests/perf/RESULTS.md; give it the machine for an 
 bench-serve: setup  ## the same of the endpoints, a quarter of an hour
 	$(PY) -m tests.perf serve_overhead serve_load
 
-check: setup  ## what needs no engine: format, lint, types, storeys
+check: setup  ## what needs no engine: format, lint, types, storeys, the locks' hashes
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	$(PY) cluster/check_locks.py
 
 setup:
 	@cluster/install.sh cpu .venv

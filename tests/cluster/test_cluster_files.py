@@ -8,6 +8,7 @@ import os
 import re
 import resource
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -308,6 +309,44 @@ def test_the_locks_are_complete_and_agree_on_what_they_share() -> None:
     for name in ("ray", "torch", "torchvision", "transformers", "fastapi", "pyarrow", "numpy"):
         assert gpu[name] == cpu[name], name
     assert "boto3" in gpu  # the head's autoscaler imports it
-    text = (ROOT / "cluster" / "gpu" / "lock.txt").read_text()
-    blocks = re.findall(r"(?m)^\S+==.*(?:\n +.*)*", text)
-    assert all("--hash=sha256:" in block for block in blocks)
+
+
+def _check_locks(folder: Path) -> tuple[int, list[str]]:
+    done = subprocess.run(
+        [sys.executable, folder / "check_locks.py"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert not done.stderr
+    return done.returncode, done.stdout.splitlines()
+
+
+def test_every_requirement_but_the_cpu_torch_pair_carries_a_hash() -> None:
+    assert _check_locks(ROOT / "cluster") == (0, [])
+
+
+def test_a_requirement_that_could_be_another_file_is_named(tmp_path: Path) -> None:
+    script = ROOT / "cluster" / "check_locks.py"
+    (tmp_path / script.name).write_text(script.read_text())
+    line = " \\\n    --hash=sha256:"
+    whole = f' ; python_version < "4"{line}{"0" * 64}{line}{"1" * 64}\n'
+    cut = f"{line}{'0' * 63}\n"
+    locks = {
+        "cpu": f"torch==2.13.0\ntorchvision==0.28.0\nuv==0.13.8\nyarl==1.25{whole}tqdm==4.70{cut}",
+        "gpu": f"torch==2.13.0\nyarl==1.25{whole}yarl>=1.20\n-e .\n",
+    }
+    for build, lock in locks.items():
+        (tmp_path / build).mkdir()
+        (tmp_path / build / "lock.txt").write_text(lock)
+    assert _check_locks(tmp_path) == (
+        1,
+        [
+            "cluster/cpu/lock.txt: uv==0.13.8 has no complete sha256 hash.",
+            "cluster/cpu/lock.txt: tqdm==4.70 has no complete sha256 hash.",
+            "cluster/gpu/lock.txt: torch==2.13.0 has no complete sha256 hash.",
+            "cluster/gpu/lock.txt: 'yarl>=1.20' is no exact version of a package.",
+            "cluster/gpu/lock.txt: '-e .' is no exact version of a package.",
+        ],
+    )
