@@ -69,7 +69,7 @@ def _unit(**times: float) -> UnitDone:
         "ok": 10,
         "rejected": 0,
         "error": 0,
-        "output_tokens": 1,
+        "sums": {},
     }
     return UnitDone(wrote=True, reasons=(), **counts, **(zero | times))
 
