@@ -92,7 +92,7 @@ def head_node(cpus: int = 8, flags: Sequence[str] = (), **more: str) -> Iterator
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def joining(variables: dict[str, str]) -> dict[str, str]:
+def driver_variables(variables: dict[str, str]) -> dict[str, str]:
     """Of what `head_node` gives, the environment of a driver that joins it."""
     names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
     return {name: variables[name] for name in names} | {"RAY_ADDRESS": variables["GCS"]}

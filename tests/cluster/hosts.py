@@ -51,7 +51,7 @@ UP_LIMIT_S = 900.0
 """Ten seconds on a machine that has nothing else to do."""
 
 
-def why_not() -> str | None:
+def find_obstacle() -> str | None:
     """What keeps hosts from being made here, if anything does."""
     if os.geteuid():
         return "needs root: network namespaces"

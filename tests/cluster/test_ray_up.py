@@ -22,7 +22,7 @@ from s4v_core.training.worker.checkpoints import list_checkpoints
 from s4v_core.training.worker.step_metrics import read_metrics
 from tests.atomic_s3 import make_creation_atomic
 from tests.cluster.head import BIN
-from tests.cluster.hosts import ROOT, Host, Network, wait_until, why_not
+from tests.cluster.hosts import ROOT, Host, Network, find_obstacle, wait_until
 from tests.faults.world import World, build_world
 from tests.flow.oracle import check_rows
 from tests.perf.servers import free_port
@@ -91,7 +91,7 @@ class Launched(NamedTuple):
 
 @pytest.fixture(scope="module")
 def network() -> Iterator[Network]:
-    reason = why_not() or next(
+    reason = find_obstacle() or next(
         (f"needs {tool}" for tool in ("sshd", "rsync") if shutil.which(tool) is None), None
     )
     if reason:
