@@ -304,7 +304,7 @@ class RayCluster:
 
     def engines(self) -> dict[int, Host]:
         """Where engine actors live, by process."""
-        named = "CaptionerActor"
+        named = "EngineActor"
         return {it.pid: host for host in self.workers for it in host.processes(named)}
 
     def nodes_alive(self) -> list[str]:

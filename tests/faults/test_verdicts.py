@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import s3fs
 
+from s4v_core.records.captions import caption_units
 from s4v_core.runs.figures import CHANGES
 from s4v_core.runs.status import read_status
 from tests.conftest import photo, write_tar
@@ -43,7 +44,7 @@ def test_a_slow_engine_is_named_also_while_the_pass_goes_on(tmp_path: Path) -> N
         assert process.poll() is None, "it ended before it wrote its figures"
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    status = read_status(str(output))
+    status = read_status(caption_units(str(output)))
     assert status.counts.missing
     assert "bound by engine (ms per image: read " in status.as_text()
     _, err = process.communicate(timeout=200)

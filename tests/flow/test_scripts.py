@@ -136,7 +136,7 @@ def test_an_engine_actor_killed_in_mid_run_costs_no_row(many: Path, tmp_path: Pa
     process = start("caption.py", *flags, cwd=tmp_path)
     wait_for_units(tmp_path / "out", 2, process)
     workers = psutil.Process(process.pid).children(recursive=True)
-    [actor] = [worker for worker in workers if "CaptionerActor" in worker.cmdline()[0]]
+    [actor] = [worker for worker in workers if "EngineActor" in worker.cmdline()[0]]
     actor.kill()
     _, err = process.communicate(timeout=240)
     assert process.returncode == 0, err

@@ -26,6 +26,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from s4v_core.inputs.digest import digest_listing
 from s4v_core.inputs.indexing import INDEX_SCHEMA
 from s4v_core.inputs.shards import Shard, find_shards
 from s4v_core.interrupts import TERMINATED
@@ -142,9 +143,11 @@ def _finish(template: Path, shards: list[Shard], output: Path) -> int:
         for unit in sorted(caption_units(str(template)).list_done())
     ]
     tables = [_of_shard(rows, shard).cast(INDEX_SCHEMA) for shard in shards]
-    accounts = [head.shards[0] | {"uri": shard.uri, "name": shard.name} for shard in shards]
-    listing = plan.digest_listing(shards)
-    new, table = plan.build_plan(tables, accounts, head.settings, listing)
+    accounts = [head.inputs[0] | {"uri": shard.uri, "name": shard.name} for shard in shards]
+    listing = digest_listing(shards)
+    new, table = plan.build_plan(
+        tables, accounts, head.settings, listing, kind=head.kind, key=head.key
+    )
     new = plan.write_plan(str(output), new, table)
 
     def commit(unit: int) -> None:
@@ -154,7 +157,7 @@ def _finish(template: Path, shards: list[Shard], output: Path) -> int:
 
     with ThreadPoolExecutor(WRITERS) as pool:  # each waits for the disk
         list(pool.map(commit, range(len(shards) * len(made))))
-    assert new.images == sum(new.unit_rows) == rows.num_rows * len(shards)
+    assert new.rows == rows.num_rows * len(shards)
     return max(u for u, rows in enumerate(new.unit_rows) if rows == UNIT_SIZE)
 
 

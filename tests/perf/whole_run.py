@@ -92,7 +92,7 @@ def _tenths(output: Path) -> list[tuple[float, int]]:
     rows = 0
     for unit in sorted(times, key=times.__getitem__):
         rows += head.unit_rows[unit]
-        if not ends or rows >= len(ends) * head.images / TENTHS:
+        if not ends or rows >= len(ends) * head.rows / TENTHS:
             ends.append((times[unit], rows))
     return ends
 
