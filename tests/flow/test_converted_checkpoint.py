@@ -1,4 +1,4 @@
-"""A converted checkpoint in vLLM: what only a load there shows."""
+"""vLLM loads a converted checkpoint and gives the same captions as transformers."""
 
 from pathlib import Path
 

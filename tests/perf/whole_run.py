@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 
 from s4v_core.records import plan
 from s4v_core.records.captions import caption_units
-from tests.flow.oracle import planned_and_found
+from tests.flow.oracle import compare_with_plan
 from tests.perf.measuring import Goal, record, recorded
 from tests.perf.passes import HOLDERS, SHARD, Cluster, Ran, caption, cluster, write_shards
 
@@ -68,7 +68,7 @@ def _run(folder: Path, images: int, ray: Cluster, planned: bool) -> dict[str, An
         "after": _after(ran, ends[-1][0]),
         "files": _files(output),
     }
-    return found | ({"forecast": planned_and_found(output)} if planned else {})
+    return found | ({"forecast": compare_with_plan(output)} if planned else {})
 
 
 def _prove(output: Path, images: int) -> None:
