@@ -70,8 +70,8 @@ def test_every_node_starts_with_the_token_and_no_port_is_open_to_the_world(
 
 def test_the_root_of_all_runs_is_set_once() -> None:
     for path in (AWS, LOCAL):
-        said = [line for line in path.read_text().splitlines() if "S4V_ROOT=" in line]
-        assert len(said) == 1, path
+        lines = [line for line in path.read_text().splitlines() if "S4V_ROOT=" in line]
+        assert len(lines) == 1, path
 
 
 def test_the_limits_of_node_types_add_up_and_the_head_runs_no_tasks() -> None:
@@ -285,18 +285,18 @@ def test_the_image_keeps_the_rules_that_matter() -> None:
     text = (ROOT / "cluster" / "Dockerfile").read_text()
     lines = re.sub(r"\\\n", " ", re.sub(r"(?m)^\s*#.*\n", "", text)).splitlines()
     steps = [line.split(maxsplit=1) for line in lines if line.strip()]
-    bases = [said.split() for word, said in steps if word == "FROM"]
+    bases = [rest.split() for word, rest in steps if word == "FROM"]
     stages = {base[-1] for base in bases}
     for image in {base[0] for base in bases} - stages:
         assert re.search(r":\d+\.\d+\.\d+", image) or "@sha256:" in image, image
-    for word, said in steps:
+    for word, rest in steps:
         assert word != "ADD"
-        if "apt-get install" in said:
-            assert "--no-install-recommends" in said
-            assert "rm -rf /var/lib/apt/lists/*" in said
+        if "apt-get install" in rest:
+            assert "--no-install-recommends" in rest
+            assert "rm -rf /var/lib/apt/lists/*" in rest
         if word in ("ENV", "ARG"):
-            assert not re.search(r"(?i)key|secret|token|passw", said)
-    users = [said for word, said in steps if word == "USER"]
+            assert not re.search(r"(?i)key|secret|token|passw", rest)
+    users = [rest for word, rest in steps if word == "USER"]
     assert len(users) == len(stages) - 1  # each stage that is built on the base sets a user
     assert all(user.isdigit() and int(user) for user in users)
 

@@ -124,13 +124,13 @@ def test_gpu_pods_ask_for_gpus_and_tolerate_their_nodes() -> None:
 
 
 def test_nodes_have_the_settings_of_other_clusters() -> None:
-    said = (ROOT / "cluster" / "node.sh").read_text()
+    script = (ROOT / "cluster" / "node.sh").read_text()
     for pod in _list_pods(_load_cluster("RayCluster")):
         given = {it["name"]: it.get("value") for it in pod["containers"][0]["env"]}
         for name in ("grpc_client_keepalive_time_ms", "grpc_client_keepalive_timeout_ms"):
-            assert f"RAY_{name}={given[f'RAY_{name}']}" in said
-        assert f"RAY_worker_niceness={given['RAY_worker_niceness']}" in said
-        assert f"{VARIABLE}={given[VARIABLE]}" in said
+            assert f"RAY_{name}={given[f'RAY_{name}']}" in script
+        assert f"RAY_worker_niceness={given['RAY_worker_niceness']}" in script
+        assert f"{VARIABLE}={given[VARIABLE]}" in script
 
 
 def test_fetched_checkpoints_lie_in_the_scratch_volume() -> None:

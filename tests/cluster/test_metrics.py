@@ -50,8 +50,8 @@ def test_every_promised_name_is_in_the_scrape_of_a_running_pass(tmp_path: Path) 
         while wanted - {n for n, value in found.items() if value > 0} and driver.poll() is None:
             time.sleep(0.5)
             found = _scrape(variables["METRICS"])
-        _, said = driver.communicate(timeout=300)
-        assert driver.returncode == 0, said[-3000:]
+        _, complaints = driver.communicate(timeout=300)
+        assert driver.returncode == 0, complaints[-3000:]
         assert not wanted - {name for name, value in found.items() if value > 0}
         assert found["ray_s4v_rows_planned"] == 960
         assert found["ray_s4v_rows_done_total"] >= 16

@@ -113,7 +113,7 @@ def test_an_endpoint_that_comes_back_answers_everyone() -> None:
     assert [answer.text for answer in found] == _compute_captions(requests)
 
 
-def test_an_answer_later_than_the_deadline_is_asked_for_again_until_patience_ends(
+def test_an_answer_later_than_the_deadline_is_requested_again_until_patience_ends(
     endpoint: WeatherEndpoint,
 ) -> None:
     endpoint.delay_s = 2.0
@@ -123,7 +123,7 @@ def test_an_answer_later_than_the_deadline_is_asked_for_again_until_patience_end
     assert len(endpoint.requests) >= 2
 
 
-def test_an_endpoint_that_is_gone_says_nothing_about_the_images() -> None:
+def test_an_unreachable_endpoint_blames_no_image() -> None:
     with pytest.raises(EngineError, match="Connection"):
         _ask("http://127.0.0.1:9/v1", _requests(1), endpoint_patience_s=1.0)
 

@@ -67,7 +67,7 @@ rgw frontends = beast endpoint={endpoint}
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """Where a radosgw listens, and the keys of its one user."""
+    """Address of a radosgw, and the keys of its only user."""
 
     address: str
     access_key: str
@@ -236,8 +236,8 @@ def _download_packages(folder: Path) -> list[Path]:
     except subprocess.TimeoutExpired:
         pytest.skip(f"Ceph's packages did not arrive within {DOWNLOAD_LIMIT_S} s")
     if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["no reason"])[0]
-        pytest.skip(f"Ceph's packages cannot be had (is `apt-get update` due?): {said}")
+        complaint = (done.stderr.strip().splitlines() or ["no reason"])[0]
+        pytest.skip(f"Ceph's packages cannot be had (is `apt-get update` due?): {complaint}")
     return sorted(folder.glob("*.deb"))
 
 

@@ -57,7 +57,7 @@ class FaultProxy:
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        """One request per connection: the answer carries `Connection: close`."""
+        """Serve one request per connection; the answer carries `Connection: close`."""
         with contextlib.suppress(OSError), client:
             client.settimeout(60)
             if self.down:

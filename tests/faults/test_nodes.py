@@ -159,23 +159,23 @@ class Run(NamedTuple):
         assert self.process.poll() is None, self.log.read_text()
 
     def check_finished(self) -> None:
-        code, said = self.process.wait(timeout=900), self.log.read_text()
-        log.info("%s", said)
-        assert code == 0, said
+        code, printed = self.process.wait(timeout=900), self.log.read_text()
+        log.info("%s", printed)
+        assert code == 0, printed
 
 
 def _start_caption(
     cluster: RayCluster, world: World, folder: Path, output: str, *flags: str
 ) -> Run:
-    said = folder / "caption.log"
+    log_file = folder / "caption.log"
     process = cluster.head.start(
         *(sys.executable, ROOT / "ray_jobs" / "caption.py", *FAKE),
         *("--input", world.shards, "--output", output, "--unit-size", str(UNIT)),
         *("--settings.max-num-seqs", "16", *flags),
-        log=said,
+        log=log_file,
         **cluster.variables_of(cluster.head),
     )
-    return Run(process, said)
+    return Run(process, log_file)
 
 
 @pytest.mark.parametrize("engines", [1, 2])
@@ -196,8 +196,8 @@ def test_a_raylet_killed_again_and_again_loses_nothing(
         seen = time.monotonic() - killed
         _wait_for_another_unit(output, driver)
         recoveries.append(time.monotonic() - killed)
-        told = "killed %s; its engine's process again after %.1f s, next unit after %.1f s; %s"
-        log.info(told, victim.name, seen, recoveries[-1], _describe_load())
+        message = "killed %s; its engine's process again after %.1f s, next unit after %.1f s; %s"
+        log.info(message, victim.name, seen, recoveries[-1], _describe_load())
         cluster.start_worker(victim)
     driver.check_finished()
     world.prove(output)

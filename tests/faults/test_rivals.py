@@ -72,10 +72,10 @@ def test_four_runs_on_one_output_lose_and_double_nothing(
     flags += ["--unit-size", str(LARGE_UNIT), "--settings.max-num-seqs", "16"]
     flags += ["--settings.fake-latency-s", "0.3"]
     runs = [start("caption.py", *flags, cwd=tmp_path) for _ in range(4)]
-    said = [run.communicate(timeout=800) for run in runs]
-    assert [run.returncode for run in runs] == [0, 0, 0, 0], said
+    outputs = [run.communicate(timeout=800) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0, 0, 0], outputs
     large.prove(output)
-    wasted = sum(int(n) for out, _ in said for n in re.findall(r"(\d+) captioned in vain", out))
+    wasted = sum(int(n) for out, _ in outputs for n in re.findall(r"(\d+) captioned in vain", out))
     log.info("images captioned in vain: %d", wasted)
     # Each run takes the units in random order. The chance that a started unit is already in
     # flight in another run grows as fewer are left. For the 4,871 units of 1.2 M images that is
@@ -95,11 +95,11 @@ def test_four_runs_on_a_store_that_overwrites_lose_and_double_nothing(
         flags = ["--input", str(world.shards), "--output", output, *FAKE, *NO_LATENCY]
         flags += ["--settings.fake-latency-s", "0.3"]
         runs = [start("caption.py", *flags, cwd=tmp_path) for _ in range(4)]
-        said = [run.communicate(timeout=600) for run in runs]
-        assert [run.returncode for run in runs] == [0, 0, 0, 0], said
+        outputs = [run.communicate(timeout=600) for run in runs]
+        assert [run.returncode for run in runs] == [0, 0, 0, 0], outputs
         # A run that starts when all units are done writes nothing, and so does not warn.
-        told = [err.count("this store overwrites") for _, err in said]
-        assert max(told) == 1, told
+        warnings = [err.count("this store overwrites") for _, err in outputs]
+        assert max(warnings) == 1, warnings
         copy = tmp_path / f"run-{number}"
         files.get(f"{output}/plan.parquet", f"{copy}/plan.parquet")
         files.get(f"{output}/captions/", f"{copy}/captions/", recursive=True)

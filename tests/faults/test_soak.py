@@ -62,14 +62,14 @@ class Soak:
         """Check that each image has one row, with the caption of its own picture."""
         numbers = [int(name[-7:]) for name in table["image_id"].to_pylist()]
         assert sorted(numbers) == list(range(IMAGES))
-        said = dict(enumerate(map(fake_caption_of, self.pictures[:PICTURES])))
+        captions = dict(enumerate(map(fake_caption_of, self.pictures[:PICTURES])))
         columns = (table[name].to_pylist() for name in ("status", "reason", "caption"))
         for number, status, reason, caption in zip(numbers, *columns, strict=True):
             shown = self.shown[number]
             if fault := self.faults.get(shown):
                 assert (status, reason) == ENDS[fault], (number, fault, status, reason)
             else:
-                assert (status, caption) == ("ok", said[shown]), (number, status, reason)
+                assert (status, caption) == ("ok", captions[shown]), (number, status, reason)
 
 
 ENDS = {
@@ -98,18 +98,18 @@ def test_a_long_pass_in_bad_weather_loses_nothing_and_grows_nowhere(
     flags += ["--settings.fake-faults", "--settings.silence-limit-s", "10"]
     started = time.monotonic()
     driver = start("caption.py", *flags, cwd=tmp_path)
-    said: list[str] = []
-    reader = threading.Thread(target=lambda: said.extend(driver.communicate()))
+    printed: list[str] = []
+    reader = threading.Thread(target=lambda: printed.extend(driver.communicate()))
     reader.start()
     samples = _disturb_pass(driver, store, f"{bucket}/out/captions", proxy)
     reader.join()
     (tmp_path / "samples.json").write_text(json.dumps(samples))
-    assert driver.returncode == 0, said[1][-3000:]
+    assert driver.returncode == 0, printed[1][-3000:]
     store.get(f"{bucket}/out/captions", str(tmp_path / "captions"), recursive=True)
     files = sorted((tmp_path / "captions").rglob("*.parquet"))
     names = ["image_id", "status", "reason", "caption"]
     soak.prove(pa.concat_tables([pq.read_table(file, columns=names) for file in files]))
-    _print_summary(samples, time.monotonic() - started, proxy, said[0])
+    _print_summary(samples, time.monotonic() - started, proxy, printed[0])
     _prove_flat(samples)
 
 
@@ -184,7 +184,7 @@ def _prove_flat(samples: list[dict]) -> None:
     assert max(sample["driver_mib"] for sample in samples) < 1024
 
 
-def _print_summary(samples: list[dict], seconds: float, proxy: FaultProxy, said: str) -> None:
+def _print_summary(samples: list[dict], seconds: float, proxy: FaultProxy, printed: str) -> None:
     """Print the figures of this run, which `pytest -s` shows."""
     names = ("driver_mib", "driver_files", "worker_mib", "worker_files")
     early, late = _select_quarters(samples)
@@ -192,4 +192,4 @@ def _print_summary(samples: list[dict], seconds: float, proxy: FaultProxy, said:
     facts |= {"images": IMAGES, "seconds": round(seconds), "store_faults": proxy.fault_count}
     facts |= {"engines_killed": samples[-1]["killed"]}
     print(json.dumps(facts))  # noqa: T201
-    print("\n".join(said.splitlines()[-12:]))  # noqa: T201
+    print("\n".join(printed.splitlines()[-12:]))  # noqa: T201

@@ -343,7 +343,7 @@ def test_a_foreign_file_in_place_of_a_unit_is_reported_and_kept(
 
 
 @pytest.mark.parametrize(("dedupe", "captioned"), [("off", 40), ("exact", 20), ("perceptual", 10)])
-def test_equal_images_are_captioned_once_and_say_whose_caption_they_have(
+def test_equal_images_are_captioned_once_and_name_their_twin(
     tmp_path: Path, dedupe: str, captioned: int
 ) -> None:
     members = {}

@@ -54,9 +54,9 @@ def _caption(folder: Path, *flags: str) -> str:
 def test_a_plan_of_photographs_and_scenes_comes_true(tmp_path: Path) -> None:
     _write_shards(tmp_path)
     _caption(tmp_path, "--plan")
-    said = _caption(tmp_path)
+    report = _caption(tmp_path)
     compared = compare_with_plan(tmp_path / "out")
     print(compared)  # noqa: T201
-    assert "planned " in said
+    assert "planned " in report
     for planned, found in compared.values():
         assert abs(found / planned - 1) <= LIMIT, compared

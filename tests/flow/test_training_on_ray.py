@@ -116,8 +116,8 @@ def test_a_killed_worker_costs_nothing_but_time(
     run = _start_until_checkpoints(command(output, 2), output, checkpoints=2)
     victim = next(_find_train_workers(run.pid))
     victim.send_signal(signal.SIGKILL)
-    _, said = run.communicate(timeout=500)
-    assert run.returncode == 0, said
+    _, complaints = run.communicate(timeout=500)
+    assert run.returncode == 0, complaints
     assert _read_losses(output) == pytest.approx(alone, abs=1e-6)
     _prove_every_sample_once(output)
 

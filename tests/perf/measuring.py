@@ -162,8 +162,8 @@ def average(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 def format_shares(cores: Mapping[str, float]) -> str:
     """Format the cores in use; kinds that use less than a hundredth of a core are left out."""
-    told = ", ".join(f"{kind} {used:.2f}" for kind, used in cores.items() if used >= 0.005)
-    return f"{told} of {os.cpu_count()}"
+    parts = ", ".join(f"{kind} {used:.2f}" for kind, used in cores.items() if used >= 0.005)
+    return f"{parts} of {os.cpu_count()}"
 
 
 def machine() -> dict[str, Any]:

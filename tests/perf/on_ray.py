@@ -59,14 +59,14 @@ class OnRay(MeasuredWay):
 
     def close(self) -> None:
         """Wait only for the batches that were leaving the engine; the rest is not needed."""
-        self._family.go_on()
+        self._family.resume()
         self._wait_for(2 * SEQUENCES, since=time.time())
         self._family.kill()
         self._slices.fill(self._read_ends())
 
     def _report(self) -> Report:
         since, report = self._slices.begin()
-        self._family.go_on()
+        self._family.resume()
         self._wait_for(self._slices.counted, since)
         self._family.stop()
         return report

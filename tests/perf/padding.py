@@ -27,9 +27,9 @@ def draw_lengths(count: int, seed: int = 0) -> tuple[NDArray[np.int64], NDArray[
     captions = chance.normal(190, 60, count).clip(20)
     answers = chance.integers(10, 40, count, endpoint=True)
     talks = chance.lognormal(5.7, 0.8, count).clip(20)
-    said = np.where(kind < CAPTIONS, captions, answers)
+    written = np.where(kind < CAPTIONS, captions, answers)
     has_image = kind < 1 - TEXT_ALONE
-    tokens = AROUND_TOKENS + np.where(has_image, said + IMAGE_TOKENS, talks)
+    tokens = AROUND_TOKENS + np.where(has_image, written + IMAGE_TOKENS, talks)
     return tokens.astype(np.int64).clip(max=FINETUNE["paper"].max_tokens), has_image
 
 

@@ -57,13 +57,13 @@ class PassResult:
     Attributes:
         wall_s: Seconds from start to end.
         ended_at: Time of the end, in seconds since 1970.
-        said: Text that it wrote to stdout.
+        printed: Text that it wrote to stdout.
         held: Memory samples, one per second.
     """
 
     wall_s: float
     ended_at: float
-    said: str
+    printed: str
     held: list[MemorySample]
 
     def peak(self, holder: str) -> float:
@@ -150,12 +150,12 @@ def caption(
     ):
         watch = pool.submit(_sample_memory, process.pid, inside, ended) if inside and look else None
         try:
-            said, complaints = process.communicate()
+            printed, complaints = process.communicate()
         finally:
             ended.set()
     assert process.returncode == 0, complaints[-3000:]
     held = watch.result() if watch else []
-    return PassResult(time.monotonic() - started, time.time(), said, held)
+    return PassResult(time.monotonic() - started, time.time(), printed, held)
 
 
 @contextmanager

@@ -62,7 +62,7 @@ class RunBatch:
     def measure(self) -> Report:
         """Caption the next images of a measurement."""
         report = Report()
-        self._family.go_on()
+        self._family.resume()
         while len(report.done_at) < self._counted:
             report.done_at.extend([time.monotonic()] * self._count_new())
         self._family.stop()
@@ -73,7 +73,7 @@ class RunBatch:
     def close(self) -> None:
         """Let the command run to its end, and fill the reports."""
         self._client.close()
-        self._family.go_on()
+        self._family.resume()
         assert self._process.wait() == 0, self._log.read_text()[-3000:]
         answers = [json.loads(line) for line in self._answers.read_text().splitlines()]
         usages = [answer["response"]["body"]["usage"] for answer in answers]

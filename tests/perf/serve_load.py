@@ -128,7 +128,7 @@ def main(steady_s: int = STEADY_S, overload_s: int = OVERLOAD_S) -> None:
     with _fake_endpoint(SLOTS) as client:
         rows |= _measure_loads(client, overload_s)
     lines = ["| load | result |", "|---|---|"]
-    lines += [f"| {name} | {told} |" for name, told in rows.items()]
+    lines += [f"| {name} | {outcome} |" for name, outcome in rows.items()]
     record("serve_load", rows, "\n".join(lines))
 
 
@@ -155,7 +155,7 @@ def _fake_endpoint(slots: int) -> Iterator[Client]:
 
 def _measure_loads(client: Client, overload_s: int) -> dict[str, str]:
     """Measure overload, the time after it, and clients that disconnect."""
-    peak = _answered_per_s(client.load(CAPACITY_PER_S, PEAK_S), PEAK_S)
+    peak = _compute_answer_rate(client.load(CAPACITY_PER_S, PEAK_S), PEAK_S)
     rows = {}
     for times in OVERLOADS:
         rows |= _measure_overload(client, times, overload_s, peak)
@@ -178,7 +178,7 @@ def _measure_overload(client: Client, times: int, seconds: int, peak: float) -> 
     refused = [answer for answer in answers if answer.status in REFUSED]
     others = [answer for answer in answers if answer.status not in (200, *REFUSED)]
     assert all(answer.has_retry_after for answer in refused)
-    share = f"{_answered_per_s(answers, seconds) / peak:.0%} of the peak of {peak:.1f}/s"
+    share = f"{_compute_answer_rate(answers, seconds) / peak:.0%} of the peak of {peak:.1f}/s"
     about = f"{times} times the capacity"
     return {
         f"{about} for {seconds} s, answered": f"{_describe_answers(answered)}; {share}",
@@ -188,7 +188,7 @@ def _measure_overload(client: Client, times: int, seconds: int, peak: float) -> 
     }
 
 
-def _answered_per_s(answers: Sequence[Answer], seconds: float) -> float:
+def _compute_answer_rate(answers: Sequence[Answer], seconds: float) -> float:
     return sum(answer.status == 200 for answer in answers) / seconds
 
 

@@ -23,7 +23,7 @@ class Family:
         self._stopped = [first, *first.children(recursive=True)]
         self._send(signal.SIGSTOP)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         self._send(signal.SIGCONT)
 
     def kill(self) -> None:

@@ -112,14 +112,14 @@ class Training:
         self._family.stop()
 
     def turn(self) -> None:
-        self._family.go_on()
+        self._family.resume()
         time.sleep(TURN_S)
         assert self._process.poll() is None, "the training ended: it needs more steps"
         self._family.stop()
 
     def close(self) -> None:
         """End the training as by Ctrl-C, so that it records all its steps."""
-        self._family.go_on()
+        self._family.resume()
         self._process.send_signal(signal.SIGINT)
         self._process.communicate()
 

@@ -141,7 +141,7 @@ class Pass(MeasuredWay):
 
     def close(self) -> None:
         """Let the pass run to its end, and fill the reports."""
-        self._family.go_on()
+        self._family.resume()
         _, complaints = self._process.communicate()
         assert self._process.returncode == 0, complaints[-3000:]
         self._slices.fill(
@@ -151,7 +151,7 @@ class Pass(MeasuredWay):
 
     def _report(self) -> Report:
         _, report = self._slices.begin()
-        self._family.go_on()
+        self._family.resume()
         # One unit more, because some images of the first one were done before.
         units = len(list((self._output / "captions").iterdir())) + self._slices.counted // UNIT + 1
         wait_for_units(self._output, units, self._process, LIMIT_S)

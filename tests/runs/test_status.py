@@ -65,11 +65,11 @@ def test_verification_names_what_is_wrong(output: Path) -> None:
     _unit_file(output, 3).rename(_unit_file(output, 9))
     found = verify_run(caption_units(str(output)), check_captions)
     assert not found.is_sound
-    said = found.as_text()
-    assert "unit 0: 1 planned images missing" in said
-    assert "0/000001: 2 rows" in said
-    assert "ok rows without a caption" in said
-    assert "unit 2: " in said
-    assert "is no complete Parquet file" in said
-    assert "unit 3: no file" in said
-    assert "unit 9: not in the plan" in said
+    text = found.as_text()
+    assert "unit 0: 1 planned images missing" in text
+    assert "0/000001: 2 rows" in text
+    assert "ok rows without a caption" in text
+    assert "unit 2: " in text
+    assert "is no complete Parquet file" in text
+    assert "unit 3: no file" in text
+    assert "unit 9: not in the plan" in text
