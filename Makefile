@@ -1,6 +1,6 @@
-# `make demo` and `make test` do everything on a machine with Python 3.11 and a compiler; the rest is for developers.
+# `make demo` and `make test` install what they need on a machine with Python 3.11 and a compiler; the other targets are for developers.
 PY := .venv/bin/python
-# Ray would report usage statistics; tests and demo keep to themselves.
+# Ray reports usage statistics by default; tests and demo must not.
 export RAY_USAGE_STATS_ENABLED = 0
 
 .PHONY: bench bench-serve demo serve test test-faults test-cluster test-slow check setup lock clean
@@ -8,28 +8,28 @@ export RAY_USAGE_STATS_ENABLED = 0
 demo: setup  ## caption drawn scenes with the demo captioner: no GPU, no download
 	$(PY) ray_jobs/caption.py demo
 
-serve: setup  ## both endpoints with the demo captioner on http://127.0.0.1:8000, and a key for them
+serve: setup  ## run both endpoints with the demo captioner on http://127.0.0.1:8000 and print an API key
 	$(PY) -m serve
 
-test: check  ## everything but the suites marked slow, cluster, perf, gpu and faults
+test: check  ## run all tests except those marked slow, cluster, perf, gpu or faults
 	$(PY) -m pytest --durations 25 -m "not slow and not cluster and not perf and not gpu and not faults"
 
-test-faults: setup  ## every fault with its count; hours on two cores
+test-faults: setup  ## run every fault test with its full number of repetitions; hours on two cores
 	$(PY) -m pytest -m faults tests/faults
 
-test-cluster: setup  ## clusters on hosts of this machine's own: needs root, iproute2, nftables, openssh-server, rsync
+test-cluster: setup  ## run clusters on simulated hosts of this machine; needs root, iproute2, nftables, openssh-server, rsync
 	$(PY) -m pytest -m cluster
 
 test-slow: setup
 	$(PY) -m pytest -m slow
 
-bench: setup  ## figures into tests/perf/RESULTS.md; give it the machine for an hour
+bench: setup  ## write benchmark tables to tests/perf/RESULTS.md; takes an hour, with nothing else running
 	$(PY) -m tests.perf
 
-bench-serve: setup  ## the same of the endpoints, a quarter of an hour
+bench-serve: setup  ## the same for the endpoints; takes a quarter of an hour
 	$(PY) -m tests.perf serve_overhead serve_load
 
-check: setup  ## what needs no engine: format, lint, types, storeys, the locks' hashes
+check: setup  ## check format, lint, types, import layers and the lock files' hashes
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
@@ -44,8 +44,8 @@ setup:
 RESOLVE = PIP_CONFIG_FILE=/dev/null .venv/bin/uv pip compile pyproject.toml --overrides .venv/overrides.txt \
   --python-version 3.11 --python-platform x86_64-manylinux_2_31 $(UPGRADE) --no-header --no-annotate --generate-hashes
 
-# For CPUs, torch and torchvision carry no hash: they come from one of two places (cluster/install.sh).
-lock: setup  ## resolve pyproject.toml again into cluster/cpu/lock.txt and cluster/gpu/lock.txt
+# In the CPU lock file torch and torchvision have no hashes, because they come from one of two places (cluster/install.sh).
+lock: setup  ## resolve pyproject.toml into new lock files cluster/cpu/lock.txt and cluster/gpu/lock.txt
 	printf 'torchaudio ; python_version < "0"\ntorchcodec ; python_version < "0"\n' > .venv/overrides.txt
 	cp cluster/cpu/lock.txt .venv/lock.txt  # uv prefers the pins that the output file has
 	$(RESOLVE) --extra cpu --extra dev $${PIP_FIND_LINKS:+--find-links $$PIP_FIND_LINKS} -o .venv/lock.txt

@@ -1,7 +1,8 @@
 #!/bin/sh
-# Makes the environment VENV from a lock beside this file: cluster/install.sh cpu|gpu VENV
-# Needs Python 3.11 (or its name in PYTHON), for which the locks are resolved, and a package index. The CPU build of torch comes from the
-# folder or page that pip's find-links names, or, where that is unset, from PyTorch's own CPU wheel index (uv's --torch-backend knows it).
+# Creates the Python environment VENV from the lock file in cpu/ or gpu/: cluster/install.sh cpu|gpu VENV
+# Needs a package index and Python 3.11, for which the lock files are resolved; set PYTHON to use another interpreter than python3. The CPU
+# build of torch comes from the folder or page in pip's find-links setting or, if that is unset, from PyTorch's own CPU wheel index (the
+# address is built into uv's --torch-backend).
 set -eu
 build=$1 venv=$2
 here=$(cd "$(dirname "$0")" && pwd)
@@ -17,19 +18,19 @@ python=${PYTHON:-python3}
 sed -n '/^uv==/,/[^\\]$/p' "$here/cpu/lock.txt" > "$venv/uv.txt"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$venv/uv.txt"
 
-# The environment and pip's configuration files alike end up in this list.
+# `pip config list` covers both environment variables and pip's configuration files.
 links=$("$venv/bin/python" -m pip config list | sed -n "s/.*find-links='\([^']*\)'.*/\1/p" | head -n 1)
 case "$build$links" in
   gpu*) set -- ;;
   cpu) set -- --torch-backend cpu ;;
   *) set -- --find-links "$links" ;;
 esac
-# Compiled here: where Python may not write bytecode, every process would compile vLLM anew (40 s).
-# --no-deps: the locks are complete, and leave out what vLLM lists but images never need (torchaudio, torchcodec).
+# --compile-bytecode: where Python may not write bytecode, every process would compile vLLM again (40 s).
+# --no-deps: the lock files are complete, and leave out packages that vLLM lists but image models never need (torchaudio, torchcodec).
 VIRTUAL_ENV="$venv" "$venv/bin/uv" pip install --no-deps --compile-bytecode "$@" -r "$lock"
 VIRTUAL_ENV="$venv" "$venv/bin/uv" pip install --quiet --no-deps --no-build-isolation -e "$here/.."
 
-# The hook is a .pth line, so that it is active in every process that Ray and vLLM spawn.
+# The torchvision hook is loaded by a .pth file, so that it is active in every process that Ray and vLLM start.
 [ "$build" = gpu ] || cp "$here"/cpu/s4v_torchvision_cpu.py "$here"/cpu/s4v_torchvision_cpu.pth "$("$venv/bin/python" -c 'import site; print(site.getsitepackages()[0])')/"
 rm -f "$venv"/installed-*
 touch "$stamp"

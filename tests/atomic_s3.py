@@ -1,4 +1,4 @@
-"""moto's S3, with conditional writes in one step, as stores have them."""
+"""Makes conditional writes of moto's S3 atomic, as they are in real stores."""
 
 import threading
 from functools import cache, wraps
@@ -9,10 +9,10 @@ from moto.s3.responses import S3Response
 
 @cache
 def make_creation_atomic() -> None:
-    """From now on one PUT at a time in this process.
+    """Let this process handle one PUT at a time from now on.
 
-    moto looks whether the object is there, and then writes: of sixteen writers at once two win now
-    and then.
+    moto checks whether the object exists and writes it in two steps, so that of sixteen writers
+    at once sometimes two win.
     """
     lock, put_object = threading.Lock(), S3Response.put_object
 

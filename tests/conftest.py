@@ -1,4 +1,4 @@
-"""Fixtures that more than one room uses: pictures, shards, a checkpoint, one local Ray."""
+"""Fixtures that several test folders use: pictures, shards, a checkpoint, one local Ray."""
 
 import io
 import logging
@@ -20,11 +20,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-"""Reference photographs beside the checkout; what needs them says so and skips without."""
+"""Shared test data beside the checkout; tests that need it are skipped without it."""
 
 
 def photo(seed: int, size: tuple[int, int] = (320, 240), kind: str = "JPEG") -> bytes:
-    """A picture with structure at all scales, the same for the same seed."""
+    """Draw a picture with structure at all scales, always the same for the same seed."""
     chance = np.random.default_rng(seed)
     coarse = chance.integers(0, 255, (6, 8, 3), dtype=np.uint8)
     image = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
@@ -45,7 +45,7 @@ def write_tar(path: Path, members: dict[str, bytes]) -> Path:
 
 @pytest.fixture(scope="session")
 def photos() -> dict[str, bytes]:
-    """Forty drawn photographs by name."""
+    """Forty drawn photographs, by file name."""
     return {f"photo_{n:03d}.jpg": photo(n, (200 + 7 * n, 160 + 3 * n)) for n in range(40)}
 
 
@@ -61,7 +61,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def local_ray(s3_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One Ray for all flow tests, of this process alone; its workers know the S3 server."""
+    """A local Ray shared by all flow tests of this process; its workers know the S3 server."""
     import ray
 
     from serve.front.shedding import CALLBACK, VARIABLE
@@ -69,7 +69,7 @@ def local_ray(s3_server: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
     os.environ["S4V_SCRATCH"] = str(tmp_path_factory.mktemp("scratch"))
 
     os.environ["RAY_ADDRESS"] = "local"
-    os.environ[VARIABLE] = CALLBACK  # its proxies are as those of a cluster
+    os.environ[VARIABLE] = CALLBACK  # Serve's proxies then work as on a cluster
     ray.init(
         address="local",
         num_cpus=8,
@@ -83,20 +83,22 @@ def local_ray(s3_server: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
-    """One S3 for all tests; its address."""
+    """Address of an S3 server shared by all tests."""
     with moto_server() as address:
         yield address
 
 
 @contextmanager
 def moto_server() -> Iterator[str]:
-    """A moto S3 on a port of its own; yields its address. Credentials are in the environment."""
+    """Run a moto S3 on a free port; yield its address, with credentials in the environment."""
     from moto.server import ThreadedMotoServer
 
     from tests.atomic_s3 import make_creation_atomic
 
     make_creation_atomic()
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line per request buries the rest
+    logging.getLogger("werkzeug").setLevel(
+        logging.ERROR
+    )  # one log line per request would hide all others
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     host, port = server.get_host_and_port()
@@ -119,7 +121,7 @@ def moto_server() -> Iterator[str]:
 
 @pytest.fixture
 def bucket(s3_server: str, request: pytest.FixtureRequest) -> str:
-    """An empty bucket of the test's own."""
+    """An empty bucket for this test."""
     import s3fs
 
     name = "b" + "".join(c for c in request.node.name.lower() if c.isalnum())[:50]

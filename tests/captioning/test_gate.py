@@ -1,4 +1,4 @@
-"""The gate finds what is no caption, by name, and lets captions of every style pass."""
+"""The gate names the fault of bad captions and accepts good captions of every style."""
 
 import json
 import random
@@ -27,7 +27,7 @@ GOOD = (
 )  # fmt: skip
 PROMPT = prompts.CAPTION
 
-Break = Callable[[str, random.Random], tuple[str, str]]
+PlantFault = Callable[[str, random.Random], tuple[str, str]]
 
 
 def _sentences(text: str) -> list[str]:
@@ -44,7 +44,7 @@ BOILERPLATE = (
     " The description is based on the visible content of the image.",
     " This caption does not contain any imaginary content.",
 )
-FAULTS: dict[str, tuple[str, Break]] = {
+FAULTS: dict[str, tuple[str, PlantFault]] = {
     "nothing": ("empty", lambda text, chance: ("", "stop")),
     "white space": ("empty", lambda text, chance: (" \n" * chance.randint(1, 9), "stop")),
     "one word": ("too_short", lambda text, chance: (text.split()[0], "stop")),
@@ -178,7 +178,7 @@ def test_at_most_one_in_two_hundred_captions_of_people_and_models_is_rejected() 
     assert len(rejected) <= 0.005 * len(captions), rejected
 
 
-def test_a_gate_can_be_told_other_rules_or_none() -> None:
+def test_a_gate_can_have_other_rules_or_none() -> None:
     assert Gate(enabled=False).judge("", "length") is None
     assert Gate(script="CJK").judge("\u5728\u8fd9\u5f20\u56fe\u7247\u4e2d\u3002", "stop") is None
     assert Gate(max_words=3).judge("A cat and a dog.", "stop") == "too_long"

@@ -1,3 +1,5 @@
+"""Caption jobs: recipes, flags, refusals, seeds, and the verdict on the bottleneck."""
+
 from pathlib import Path
 
 import pytest
@@ -57,7 +59,7 @@ def test_a_seed_belongs_to_an_images_content() -> None:
     assert SamplingConfig(temperature=0).seed_of("a") is None
 
 
-def _unit(**times: float) -> UnitDone:
+def _build_unit(**times: float) -> UnitDone:
     zero = dict.fromkeys((*STAGES.values(), "queued_s"), 0.0)
     counts = {
         "unit": 0,
@@ -90,7 +92,7 @@ def test_the_verdict_names_what_the_engine_waited_for(
     times: dict[str, float], verdict: str
 ) -> None:
     total = Times()
-    total.add(_unit(**times))
+    total.add(_build_unit(**times))
     assert total.find_bottleneck(wall_s=10.0, engines=1) == verdict
     assert total.ms_per_row()["engine"] == times["generate_s"] * 100
 

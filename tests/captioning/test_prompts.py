@@ -1,4 +1,4 @@
-"""Prompts by weight, by source and with an image's own words; sources by pattern and by column."""
+"""Prompts chosen by weight and source, with texts of an image filled in; names of sources."""
 
 import json
 from collections import Counter
@@ -19,22 +19,24 @@ from s4v_core.records.schemas import table_of
 from tests.conftest import photo, write_tar
 
 
-def _planned(image_id: str = "a", source: str = "coco", sidecar: str | None = None) -> dict:
+def _build_planned_row(
+    image_id: str = "a", source: str = "coco", sidecar: str | None = None
+) -> dict:
     return {"image_id": image_id, "source": source, "payload": sidecar}
 
 
 def test_prompts_are_drawn_by_weight_the_same_in_every_run() -> None:
     prompts = (Prompt("a", 3), Prompt("b", 1))
-    asked = [choose_prompt(prompts, _planned(f"{n}"))[0] for n in range(4000)]
-    assert asked == [choose_prompt(prompts, _planned(f"{n}"))[0] for n in range(4000)]
-    assert 2800 < Counter(asked)["a"] < 3200
+    chosen = [choose_prompt(prompts, _build_planned_row(f"{n}"))[0] for n in range(4000)]
+    assert chosen == [choose_prompt(prompts, _build_planned_row(f"{n}"))[0] for n in range(4000)]
+    assert 2800 < Counter(chosen)["a"] < 3200
 
 
 def test_a_prompt_is_for_the_sources_it_names() -> None:
     prompts = (Prompt("chart", source="plot*"), Prompt("photo", source="coco"))
-    assert choose_prompt(prompts, _planned(source="plots")) == ("chart", None)
-    assert choose_prompt(prompts, _planned(source="coco")) == ("photo", None)
-    assert choose_prompt(prompts, _planned(source="sam")) == ("", "no_prompt")
+    assert choose_prompt(prompts, _build_planned_row(source="plots")) == ("chart", None)
+    assert choose_prompt(prompts, _build_planned_row(source="coco")) == ("photo", None)
+    assert choose_prompt(prompts, _build_planned_row(source="sam")) == ("", "no_prompt")
 
 
 @pytest.mark.parametrize(
@@ -50,11 +52,13 @@ def test_a_prompt_is_for_the_sources_it_names() -> None:
 def test_columns_are_filled_in_and_cannot_forge_marks(
     sidecar: str | None, expected: tuple[str, str | None]
 ) -> None:
-    assert choose_prompt((Prompt("Alt: {alt}. {w}"),), _planned(sidecar=sidecar)) == expected
+    assert (
+        choose_prompt((Prompt("Alt: {alt}. {w}"),), _build_planned_row(sidecar=sidecar)) == expected
+    )
 
 
 def test_a_whole_web_page_in_a_column_is_cut() -> None:
-    text, _ = choose_prompt((Prompt("{sidecar}"),), _planned(sidecar="x" * 9000))
+    text, _ = choose_prompt((Prompt("{sidecar}"),), _build_planned_row(sidecar="x" * 9000))
     assert len(text) == 2000
 
 
@@ -87,7 +91,7 @@ def test_a_bad_prompt_file_is_one_sentence(tmp_path: Path, text: str, sentence: 
     assert sentence in str(refusal.value)
 
 
-def _indexed(path: Path, *columns: str) -> pa.Table:
+def _index(path: Path, *columns: str) -> pa.Table:
     [shard] = find_shards([str(path)], columns=columns)
     return table_of(index_shard(shard).rows, INDEX_SCHEMA, str(path))
 
@@ -95,17 +99,17 @@ def _indexed(path: Path, *columns: str) -> pa.Table:
 def test_columns_of_parquet_and_json_travel_with_their_images(tmp_path: Path) -> None:
     table = pa.table({"image": [photo(1)], "alt": ["a cat"], "set": ["coco"], "other": [1]})
     pq.write_table(table, tmp_path / "a.parquet")
-    rows = _indexed(tmp_path / "a.parquet", "alt", "set", "nowhere")
+    rows = _index(tmp_path / "a.parquet", "alt", "set", "nowhere")
     assert json.loads(rows["payload"][0].as_py()) == {"alt": "a cat", "set": "coco"}
     (tmp_path / "a.json").write_text(json.dumps([{"image": "x/1.jpg", "alt": "a dog", "id": 4}]))
-    rows = _indexed(tmp_path / "a.json", "alt")
+    rows = _index(tmp_path / "a.json", "alt")
     assert json.loads(rows["payload"][0].as_py()) == {"alt": "a dog"}
 
 
 def test_a_loose_sidecar_is_read_when_it_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(photo(1))
     (tmp_path / "a.txt").write_text("a cat")
-    rows = _indexed(tmp_path)
+    rows = _index(tmp_path)
     assert read_sidecar(rows["payload"][0].as_py()) == "a cat"
     assert read_sidecar('{"alt": "x"}') == '{"alt": "x"}'
 
@@ -113,7 +117,7 @@ def test_a_loose_sidecar_is_read_when_it_is_asked_for(tmp_path: Path) -> None:
 def test_sources_by_pattern_and_by_column(tmp_path: Path) -> None:
     members = {"coco_1.jpg": photo(1), "sam_1.jpg": photo(2), "x.jpg": photo(3)}
     members |= {"sam_1.json": b'{"set": "SAM"}', "x.json": b'{"set": "lcs"}'}
-    rows = _indexed(write_tar(tmp_path / "t" / "0.tar", members))
+    rows = _index(write_tar(tmp_path / "t" / "0.tar", members))
     assert rows["source"].to_pylist() == ["t", "t", "t"]
     assert name_sources(rows, (), None) is rows
     named = name_sources(rows, ("coco=*/coco_*", "sam=*nothing*"), "set")

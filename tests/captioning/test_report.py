@@ -1,4 +1,4 @@
-"""The report of a run: what it counts, what it shows, and that it runs and loads nothing else."""
+"""The report of a run: its counts, its rows, and that it loads and executes nothing foreign."""
 
 import time
 from pathlib import Path
@@ -18,7 +18,7 @@ from tests.runs.finished_run import EVIL, write_run
 FIGURES = {"ok_rows_per_s": 5.5, "attempts_per_s": 6.1, "bound_by": "engine"}
 
 
-def _written(output: Path, head: plan.PlanHead, notice: str = "") -> Path:
+def _write_page(output: Path, head: plan.PlanHead, notice: str = "") -> Path:
     write_report(str(output), head, count_run(caption_units(str(output)), head), FIGURES, notice)
     return output / "report.html"
 
@@ -46,7 +46,9 @@ def test_a_survey_counts_by_source_and_picks_rows_worth_a_look(tmp_path: Path) -
 
 
 def test_a_caption_stays_text(tmp_path: Path) -> None:
-    page = _written(tmp_path / "out", write_run(tmp_path / "out", tmp_path, 60), EVIL).read_text()
+    page = _write_page(
+        tmp_path / "out", write_run(tmp_path / "out", tmp_path, 60), EVIL
+    ).read_text()
     assert EVIL not in page
     assert "&lt;script&gt;document.title" in page
     assert page.count("<script>") == 1
@@ -54,7 +56,7 @@ def test_a_caption_stays_text(tmp_path: Path) -> None:
 
 @needs_chromium
 def test_its_filters_work_and_nothing_is_loaded(tmp_path: Path) -> None:
-    report = _written(tmp_path / "out", write_run(tmp_path / "out", tmp_path, 1000))
+    report = _write_page(tmp_path / "out", write_run(tmp_path / "out", tmp_path, 1000))
     with browser() as visit:
         page = visit.page
         page.goto(report.as_uri())
@@ -76,7 +78,7 @@ def test_its_filters_work_and_nothing_is_loaded(tmp_path: Path) -> None:
 def test_a_report_of_a_hundred_thousand_rows_opens_at_once(tmp_path: Path) -> None:
     head = write_run(tmp_path / "out", tmp_path, 100_000)
     started = time.monotonic()
-    report = _written(tmp_path / "out", head)
+    report = _write_page(tmp_path / "out", head)
     written_s = time.monotonic() - started
     assert report.stat().st_size < 20e6
     with browser() as visit:

@@ -1,4 +1,4 @@
-"""What `cluster/monitoring/` asks Prometheus for."""
+"""The Prometheus queries in `cluster/monitoring/`, and the metric names that they use."""
 
 import json
 import re
@@ -30,4 +30,4 @@ def expressions() -> Iterator[str]:
 
 
 USED = {name for text in expressions() for name in re.findall(r"\bray_\w+|\bs4v:\w+", text)}
-"""Names of series: Ray's and this project's as they are scraped, and those that rules record."""
+"""All metric names in use: those that Prometheus scrapes, and those that rules record."""

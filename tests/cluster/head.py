@@ -1,4 +1,4 @@
-"""A cluster as `ray start --head` makes it, with a token, on ports of its own."""
+"""A cluster made by `ray start --head`, with a token, on free ports."""
 
 import contextlib
 import os
@@ -22,18 +22,16 @@ BIN = Path(sys.executable).parent
 
 @contextlib.contextmanager
 def head_node(cpus: int = 8, flags: Sequence[str] = (), **more: str) -> Iterator[dict[str, str]]:
-    """Gives the environment for talking to it.
+    """Start a head node; yield the environment variables of its clients.
 
     `RAY_API_SERVER_ADDRESS` is where jobs are submitted, `METRICS` where Prometheus scrapes,
-    `GCS` what a driver connects to, `LOGS` the folder of Ray's own logs, if `flags` do not
-    move it.
-
-    Ends as a machine does that loses its power: everything is killed with -9.
+    `GCS` what a driver connects to, `LOGS` the folder of Ray's own logs, unless `flags` move
+    it. At the end everything is killed with -9, as if the machine lost power.
 
     Args:
-        cpus: Logical ones.
-        flags: More of `ray start`'s.
-        more: Variables of its own and its jobs' environment.
+        cpus: Number of logical CPUs.
+        flags: More flags of `ray start`.
+        more: Environment variables of the node and its jobs.
     """
     port, dashboard, metrics = _free_port(), _free_port(), _free_port()
     folder = tempfile.mkdtemp(prefix="s4v")  # short: the sockets' paths have a limit
@@ -83,7 +81,7 @@ def head_node(cpus: int = 8, flags: Sequence[str] = (), **more: str) -> Iterator
             time.sleep(1)
         yield variables
     finally:
-        # --block waits for its children, which do not all heed SIGTERM.
+        # `ray start --block` waits for its children, and some of them ignore SIGTERM.
         family = [*psutil.Process(head.pid).children(recursive=True), psutil.Process(head.pid)]
         for process in family:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -92,8 +90,8 @@ def head_node(cpus: int = 8, flags: Sequence[str] = (), **more: str) -> Iterator
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def joining(variables: dict[str, str]) -> dict[str, str]:
-    """Of what `head_node` gives, the environment of a driver that joins it."""
+def driver_variables(variables: dict[str, str]) -> dict[str, str]:
+    """Select from the variables of `head_node` those that let a driver join the cluster."""
     names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
     return {name: variables[name] for name in names} | {"RAY_ADDRESS": variables["GCS"]}
 

@@ -1,6 +1,6 @@
-"""The files that make a cluster of machines, as Ray itself reads them; AWS is a server here.
+"""The cluster files as Ray itself reads them, with a local server in place of AWS.
 
-Whether machines then come up over SSH, and work, is another test's.
+test_ray_up tests whether machines start over SSH and work.
 """
 
 import json
@@ -25,31 +25,31 @@ from serve.front.shedding import CALLBACK, VARIABLE
 ROOT = Path(__file__).resolve().parents[2]
 AWS, LOCAL = ROOT / "cluster.yaml", ROOT / "cluster" / "local.yaml"
 NODE = ROOT / "cluster" / "node.sh"
-NO_GROUP = "sg-00000000000000000"
-OUR_ADDRESS = "203.0.113.7/32"
+PLACEHOLDER_GROUP = "sg-00000000000000000"
+SSH_ADDRESS = "203.0.113.7/32"
 
 NO_LONGER_READ = {"min_workers", "head_node", "worker_nodes", "initial_workers", "autoscaling_mode"}
-"""Top-level keys of older Rays; the first three are dropped without an error."""
+"""Top-level keys of older Ray versions; Ray ignores the first three without an error."""
 
 
-def _loaded(path: Path) -> dict[str, Any]:
+def _load_config(path: Path) -> dict[str, Any]:
     config: dict[str, Any] = yaml.safe_load(path.read_text())
     return config
 
 
 @pytest.fixture(params=[AWS, LOCAL], ids=["aws", "local"])
 def config(request: pytest.FixtureRequest) -> dict[str, Any]:
-    return _loaded(request.param)
+    return _load_config(request.param)
 
 
-def test_ray_takes_the_file_and_drops_nothing_of_it(config: dict[str, Any]) -> None:
+def test_ray_accepts_the_file_and_ignores_no_part_of_it(config: dict[str, Any]) -> None:
     prepared = prepare_config(config)
     validate_config(prepared)
     assert not NO_LONGER_READ & config.keys()
     assert config.keys() <= prepared.keys()
 
 
-def test_what_is_shipped_is_there_and_all_that_an_installation_needs(
+def test_all_mounted_files_exist_and_are_enough_for_an_installation(
     config: dict[str, Any],
 ) -> None:
     shipped = {near for far, near in config["file_mounts"].items() if far.startswith("~/s4v/")}
@@ -58,7 +58,7 @@ def test_what_is_shipped_is_there_and_all_that_an_installation_needs(
     assert config["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
 
 
-def test_every_node_starts_with_the_token_and_nothing_listens_for_the_world(
+def test_every_node_starts_with_the_token_and_no_port_is_open_to_the_world(
     config: dict[str, Any],
 ) -> None:
     head, worker = config["head_start_ray_commands"], config["worker_start_ray_commands"]
@@ -69,14 +69,14 @@ def test_every_node_starts_with_the_token_and_nothing_listens_for_the_world(
     assert "0.0.0.0" not in json.dumps(config)
 
 
-def test_the_root_of_all_runs_is_said_once() -> None:
+def test_the_root_of_all_runs_is_set_once() -> None:
     for path in (AWS, LOCAL):
-        said = [line for line in path.read_text().splitlines() if "S4V_ROOT=" in line]
-        assert len(said) == 1, path
+        lines = [line for line in path.read_text().splitlines() if "S4V_ROOT=" in line]
+        assert len(lines) == 1, path
 
 
-def test_no_node_type_can_take_more_than_the_whole_and_the_head_takes_no_work() -> None:
-    config = _loaded(AWS)
+def test_the_limits_of_node_types_add_up_and_the_head_runs_no_tasks() -> None:
+    config = _load_config(AWS)
     types = config["available_node_types"]
     limits = [kind["max_workers"] for name, kind in types.items() if name != "head"]
     assert config["max_workers"] == sum(limits)
@@ -86,10 +86,12 @@ def test_no_node_type_can_take_more_than_the_whole_and_the_head_takes_no_work() 
     assert len(set(priorities)) == len(priorities)
 
 
-# What a node finds in its environment: cluster/node.sh, with a `ray` that only tells.
+# The environment of a node: cluster/node.sh, with a `ray` that only prints what it is given.
 
 
-def _start_node(home: Path, token: str | None, extra: str = "") -> subprocess.CompletedProcess[str]:
+def _run_node_script(
+    home: Path, token: str | None, extra: str = ""
+) -> subprocess.CompletedProcess[str]:
     (home / "s4v-venv" / "bin").mkdir(parents=True)
     ray = home / "s4v-venv" / "bin" / "ray"
     ray.write_text('#!/bin/sh\npwd; ulimit -n; echo "$@"; env\n')
@@ -100,8 +102,10 @@ def _start_node(home: Path, token: str | None, extra: str = "") -> subprocess.Co
         (home / ".ray").mkdir()
         (home / ".ray" / "auth_token").write_text(token)
         (home / ".ray" / "auth_token").chmod(0o644)
-    worker = _loaded(AWS)["worker_start_ray_commands"][-1].replace("~/s4v/cluster/node.sh", "$NODE")
-    # As Ray's launcher runs it (command_runner.py, _with_interactive).
+    worker = _load_config(AWS)["worker_start_ray_commands"][-1].replace(
+        "~/s4v/cluster/node.sh", "$NODE"
+    )
+    # The same command line that Ray's launcher runs (command_runner.py, _with_interactive).
     command = f"export OMP_NUM_THREADS=1 PYTHONWARNINGS=ignore && ({worker})"
     variables = {"HOME": str(home), "PATH": os.environ["PATH"], "NODE": str(NODE)}
     return subprocess.run(
@@ -115,7 +119,7 @@ def _start_node(home: Path, token: str | None, extra: str = "") -> subprocess.Co
 
 
 def test_a_node_starts_where_jobs_find_the_scripts_with_all_its_settings(tmp_path: Path) -> None:
-    done = _start_node(tmp_path, "secret")
+    done = _run_node_script(tmp_path, "secret")
     assert done.returncode == 0, done.stderr
     folder, files, arguments, *variables = done.stdout.splitlines()
     assert folder == str(tmp_path / "s4v")
@@ -142,21 +146,21 @@ def test_a_node_starts_where_jobs_find_the_scripts_with_all_its_settings(tmp_pat
 
 @pytest.mark.parametrize("token", [None, ""], ids=["absent", "empty"])
 def test_a_node_without_a_token_does_not_start(tmp_path: Path, token: str | None) -> None:
-    done = _start_node(tmp_path, token)
+    done = _run_node_script(tmp_path, token)
     assert done.returncode != 0
     assert "no token in ~/.ray/auth_token" in done.stderr
     assert "start" not in done.stdout
 
 
-# AWS: the account as cluster/account.yaml makes it, then what `ray up` does.
+# AWS: an account set up by cluster/account.yaml, then the steps of `ray up`.
 
 
 @pytest.fixture(scope="module")
 def account(s3_server: str) -> str:
-    """The security group of an account that was set up."""
-    region = {"region_name": _loaded(AWS)["provider"]["region"]}
+    """Set up an account; return its security group."""
+    region = {"region_name": _load_config(AWS)["provider"]["region"]}
     vpc = boto3.client("ec2", **region).describe_vpcs()["Vpcs"][0]["VpcId"]
-    given = {"Bucket": "pictures", "SshFrom": OUR_ADDRESS, "Vpc": vpc}
+    given = {"Bucket": "pictures", "SshFrom": SSH_ADDRESS, "Vpc": vpc}
     stacks = boto3.client("cloudformation", **region)
     stacks.create_stack(
         StackName="s4v",
@@ -173,19 +177,19 @@ def account(s3_server: str) -> str:
 
 @pytest.fixture(scope="module")
 def resolved(account: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """cluster.yaml, after the checks and look-ups of `ray up`."""
-    config = yaml.safe_load(AWS.read_text().replace(NO_GROUP, account))
+    """The content of cluster.yaml after the checks and look-ups of `ray up`."""
+    config = yaml.safe_load(AWS.read_text().replace(PLACEHOLDER_GROUP, account))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
-        patch.setattr(node_provider, "list_ec2_instances", _our_instance_types)
+        patch.setattr(node_provider, "list_ec2_instances", _describe_our_instance_types)
         yield commands._bootstrap_config(config, no_config_cache=True)
 
 
-def _our_instance_types(*_: object) -> list[dict[str, Any]]:
-    """Ray asks for all 1,395, which takes this server half a minute."""
+def _describe_our_instance_types(*_: object) -> list[dict[str, Any]]:
+    """Describe the types in cluster.yaml; for all 1,395 this server would take half a minute."""
     types = {
         kind["node_config"]["InstanceType"]
-        for kind in _loaded(AWS)["available_node_types"].values()
+        for kind in _load_config(AWS)["available_node_types"].values()
     }
     found: list[dict[str, Any]] = _ec2().describe_instance_types(InstanceTypes=sorted(types))[
         "InstanceTypes"
@@ -194,7 +198,7 @@ def _our_instance_types(*_: object) -> list[dict[str, Any]]:
 
 
 def _ec2() -> Any:
-    return boto3.client("ec2", region_name=_loaded(AWS)["provider"]["region"])
+    return boto3.client("ec2", region_name=_load_config(AWS)["provider"]["region"])
 
 
 def test_ray_finds_what_each_node_type_has(resolved: dict[str, Any]) -> None:
@@ -218,7 +222,7 @@ def test_nodes_are_let_into_one_group_that_opens_ssh_to_one_place(
     assert group["GroupName"] == "s4v"
     ssh, inside = sorted(group["IpPermissions"], key=lambda rule: str(rule.get("FromPort", "x")))
     assert (ssh["FromPort"], ssh["ToPort"]) == (22, 22)
-    assert [place["CidrIp"] for place in ssh["IpRanges"]] == [OUR_ADDRESS]
+    assert [place["CidrIp"] for place in ssh["IpRanges"]] == [SSH_ADDRESS]
     assert [pair["GroupId"] for pair in inside["UserIdGroupPairs"]] == [account]
     assert not inside["IpRanges"]
 
@@ -264,37 +268,37 @@ def test_every_node_type_can_be_launched(resolved: dict[str, Any], account: str)
         assert instance["MetadataOptions"]["HttpTokens"] == "required"
 
 
-def test_as_shipped_nothing_is_opened_before_the_group_is_named(
+def test_the_unedited_file_is_refused_and_opens_no_security_group(
     account: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(node_provider, "list_ec2_instances", _our_instance_types)
+    monkeypatch.setattr(node_provider, "list_ec2_instances", _describe_our_instance_types)
     before = _ec2().describe_security_groups()["SecurityGroups"]
     with pytest.raises(AssertionError):
-        commands._bootstrap_config(_loaded(AWS), no_config_cache=True)
+        commands._bootstrap_config(_load_config(AWS), no_config_cache=True)
     assert _ec2().describe_security_groups()["SecurityGroups"] == before
 
 
-# The image, and the environment that all kinds of nodes share.
+# The image, and the Python environment that all kinds of nodes share.
 
 
 def test_the_image_keeps_the_rules_that_matter() -> None:
     text = (ROOT / "cluster" / "Dockerfile").read_text()
     lines = re.sub(r"\\\n", " ", re.sub(r"(?m)^\s*#.*\n", "", text)).splitlines()
     steps = [line.split(maxsplit=1) for line in lines if line.strip()]
-    bases = [said.split() for word, said in steps if word == "FROM"]
+    bases = [rest.split() for word, rest in steps if word == "FROM"]
     stages = {base[-1] for base in bases}
     for image in {base[0] for base in bases} - stages:
         assert re.search(r":\d+\.\d+\.\d+", image) or "@sha256:" in image, image
-    for word, said in steps:
+    for word, rest in steps:
         assert word != "ADD"
-        if "apt-get install" in said:
-            assert "--no-install-recommends" in said
-            assert "rm -rf /var/lib/apt/lists/*" in said
+        if "apt-get install" in rest:
+            assert "--no-install-recommends" in rest
+            assert "rm -rf /var/lib/apt/lists/*" in rest
         if word in ("ENV", "ARG"):
-            assert not re.search(r"(?i)key|secret|token|passw", said)
-    users = [said for word, said in steps if word == "USER"]
-    assert len(users) == len(stages) - 1  # each that is built on the base ends as somebody
+            assert not re.search(r"(?i)key|secret|token|passw", rest)
+    users = [rest for word, rest in steps if word == "USER"]
+    assert len(users) == len(stages) - 1  # each stage that is built on the base sets a user
     assert all(user.isdigit() and int(user) for user in users)
 
 

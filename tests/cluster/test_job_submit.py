@@ -1,4 +1,4 @@
-"""The literal command of the README on a cluster that `ray start --head` made."""
+"""The exact command of the README, on a cluster started by `ray start --head`."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""What a running pass exports, scraped from Ray's own agent under the names that are promised."""
+"""The metrics of a running pass, scraped from Ray's own agent, have the documented names."""
 
 import time
 import urllib.request
@@ -16,8 +16,8 @@ from tests.flow.scripts import FAKE, start
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(400)]
 
 
-def _scraped(address: str) -> dict[str, float]:
-    """Sums of this project's series by name, and by name and reason."""
+def _scrape(address: str) -> dict[str, float]:
+    """Scrape this project's series; return their sums by name, and by reason."""
     try:
         with urllib.request.urlopen(address, timeout=10) as answer:
             lines = answer.read().decode().splitlines()
@@ -49,9 +49,9 @@ def test_every_promised_name_is_in_the_scrape_of_a_running_pass(tmp_path: Path) 
         # Series are there from the start, as zeros.
         while wanted - {n for n, value in found.items() if value > 0} and driver.poll() is None:
             time.sleep(0.5)
-            found = _scraped(variables["METRICS"])
-        _, said = driver.communicate(timeout=300)
-        assert driver.returncode == 0, said[-3000:]
+            found = _scrape(variables["METRICS"])
+        _, complaints = driver.communicate(timeout=300)
+        assert driver.returncode == 0, complaints[-3000:]
         assert not wanted - {name for name, value in found.items() if value > 0}
         assert found["ray_s4v_rows_planned"] == 960
         assert found["ray_s4v_rows_done_total"] >= 16

@@ -1,4 +1,4 @@
-"""Dashboard and rules use the names that are exported, and no others."""
+"""Dashboard and rules use only metric names that are exported."""
 
 import importlib.util
 import re
@@ -7,45 +7,45 @@ from pathlib import Path
 import pytest
 import ray
 
-from s4v_core.flow import prometheus as generation_metrics
+from s4v_core.flow import prometheus as run_metrics
 from serve.front import metrics as serve_metrics
 from tests.cluster.dashboard import USED, dashboard, expressions, rules
 
-OF_A_HISTOGRAM = "s4v_http_seconds"
-RAYS_OWN = {
+HISTOGRAM = "s4v_http_seconds"
+RAY_SOURCES = {
     "dashboard/modules/reporter/reporter_agent.py": "node_",
     "serve/_private": "serve_",
     "dashboard/modules/metrics/dashboards/default_dashboard_panels.py": "object_store_",
 }
-"""Where Ray names its own metrics, by their beginning."""
+"""Prefix of Ray's own metrics in each of its source files."""
 
 
 def test_every_metric_of_ours_is_exported() -> None:
-    exported = {f"ray_{name}" for name in generation_metrics.NAMES + serve_metrics.NAMES}
-    exported.remove(f"ray_{OF_A_HISTOGRAM}")  # its parts have names, it has none
-    exported |= {f"ray_{OF_A_HISTOGRAM}_{part}" for part in ("bucket", "count", "sum")}
+    exported = {f"ray_{name}" for name in run_metrics.NAMES + serve_metrics.NAMES}
+    exported.remove(f"ray_{HISTOGRAM}")  # only its parts are exported
+    exported |= {f"ray_{HISTOGRAM}_{part}" for part in ("bucket", "count", "sum")}
     assert {name for name in USED if name.startswith("ray_s4v_")} <= exported
 
 
-def test_every_metric_of_rays_stands_in_its_source() -> None:
+def test_every_metric_of_ray_is_in_its_source() -> None:
     source = Path(ray.__file__).parent
     theirs = {
         name.removeprefix("ray_") for name in USED if not re.match(r"ray_s4v_|ray_vllm_|s4v:", name)
     }
-    for place, beginning in RAYS_OWN.items():
+    for place, beginning in RAY_SOURCES.items():
         files = [source / place] if place.endswith(".py") else (source / place).glob("*.py")
         text = "".join(file.read_text() for file in files)
         theirs -= {name for name in theirs if name.startswith(beginning) and name in text}
     assert not theirs
 
 
-def test_every_metric_of_vllms_stands_in_its_source() -> None:
+def test_every_metric_of_vllm_is_in_its_source() -> None:
     spec = importlib.util.find_spec("vllm")
     assert spec is not None
     assert spec.origin is not None
     metrics = Path(spec.origin).parent / "v1" / "metrics"
     named = re.findall(r'name="(vllm:\w+)"', (metrics / "loggers.py").read_text())
-    # As Ray's wrapper does, which this holds to be still so.
+    # The test renames metrics as Ray's wrapper does, and checks that the wrapper still does so.
     assert 're.sub(r"[^a-zA-Z0-9_]", "_", name)' in (metrics / "ray_wrappers.py").read_text()
     exported = {"ray_" + re.sub(r"[^a-zA-Z0-9_]", "_", name) for name in named}
     used = {name for name in USED if name.startswith("ray_vllm_")}

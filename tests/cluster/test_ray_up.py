@@ -1,4 +1,4 @@
-"""`ray up cluster/local.yaml` over SSH on hosts of one machine; the literal `ray job submit`."""
+"""`ray up cluster/local.yaml` over SSH on simulated hosts, then the exact `ray job submit`."""
 
 import os
 import secrets
@@ -22,7 +22,7 @@ from s4v_core.training.worker.checkpoints import list_checkpoints
 from s4v_core.training.worker.step_metrics import read_metrics
 from tests.atomic_s3 import make_creation_atomic
 from tests.cluster.head import BIN
-from tests.cluster.hosts import ROOT, Host, Network, wait_until, why_not
+from tests.cluster.hosts import ROOT, Host, Network, find_obstacle, wait_until
 from tests.faults.world import World, build_world
 from tests.flow.oracle import check_rows
 from tests.perf.servers import free_port
@@ -33,9 +33,9 @@ BUCKET = "s3://cluster"
 SCENES, IMAGES = 100, 2000
 DASHBOARD_PORT = 8265
 CPUS = 3
-"""Of each worker, whatever the machine has."""
+"""CPUs of each worker, regardless of the machine."""
 REFUSED = {None, 401, 403, 404, 405}
-"""405: where numbers are shown and nothing is taken."""
+"""Answers that refuse a command; 405 comes from servers that only show metrics."""
 STORE = "--object-store-memory=400000000"
 
 ENVIRONMENT = f"""
@@ -49,8 +49,8 @@ sed -i "1s|.*|#!$HOME/s4v-venv/bin/python|" ~/s4v-venv/bin/ray
 export VIRTUAL_ENV=~/s4v-venv
 ~/s4v-venv/bin/uv pip install -q --offline --no-deps --no-build-isolation -e ~/s4v
 """
-"""In place of cluster/install.sh, for the hosts have no way to a package index: the packages of
-this environment, and the project as it was brought there."""
+"""Replaces cluster/install.sh, because the hosts reach no package index: uses the packages of this
+environment and installs the project from the copied checkout."""
 
 
 class Launched(NamedTuple):
@@ -59,7 +59,7 @@ class Launched(NamedTuple):
     variables: dict[str, str]
 
     def ray(self, *command: str, limit_s: float = 900) -> str:
-        """What it says; it must succeed."""
+        """Run a `ray` command that must succeed; return its output."""
         done = subprocess.run(
             [BIN / "ray", *command],
             cwd=self.checkout,
@@ -73,7 +73,7 @@ class Launched(NamedTuple):
         return done.stdout
 
     def workers(self) -> int:
-        """Those that the head counts as alive; 0 as long as nobody answers."""
+        """Count the workers that the head considers alive; 0 while the head does not answer."""
         address = self.variables["RAY_API_SERVER_ADDRESS"]
         token = (Path(self.variables["HOME"]) / ".ray" / "auth_token").read_text()
         try:
@@ -91,7 +91,7 @@ class Launched(NamedTuple):
 
 @pytest.fixture(scope="module")
 def network() -> Iterator[Network]:
-    reason = why_not() or next(
+    reason = find_obstacle() or next(
         (f"needs {tool}" for tool in ("sshd", "rsync") if shutil.which(tool) is None), None
     )
     if reason:
@@ -119,11 +119,11 @@ def launched(
     network: Network, store: s3fs.S3FileSystem, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Launched]:
     folder = tmp_path_factory.mktemp("launched")
-    key = _key(folder)
+    key = _make_key(folder)
     for _ in range(3):
         network.add_host().listen_ssh(key)
-    checkout = _checkout(folder)
-    _adapt(checkout / "cluster" / "local.yaml", network, folder / "key", store)
+    checkout = _copy_checkout(folder)
+    _adapt_config(checkout / "cluster" / "local.yaml", network, folder / "key", store)
     port = free_port()
     variables = os.environ | {
         "HOME": str(folder),
@@ -149,8 +149,8 @@ def launched(
         tunnel.terminate()
 
 
-def _key(folder: Path) -> str:
-    """Makes a key pair and a token as cluster/README.md says; the public key."""
+def _make_key(folder: Path) -> str:
+    """Make a key pair and a token as in cluster/README.md; return the public key."""
     command = ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "key"))
     subprocess.run(command, check=True)
     (folder / ".ray").mkdir(mode=0o700)
@@ -158,8 +158,8 @@ def _key(folder: Path) -> str:
     return (folder / "key.pub").read_text()
 
 
-def _checkout(folder: Path) -> Path:
-    """What a fresh checkout has."""
+def _copy_checkout(folder: Path) -> Path:
+    """Copy the files that a fresh checkout has."""
     names = subprocess.run(
         ("git", "ls-files", "-z"), cwd=ROOT, capture_output=True, text=True, check=False
     ).stdout.split("\0")
@@ -170,8 +170,8 @@ def _checkout(folder: Path) -> Path:
     return folder / "checkout"
 
 
-def _adapt(file: Path, network: Network, key: Path, store: s3fs.S3FileSystem) -> None:
-    """Fills in the lines marked YOURS, and what two cores and no package index ask for."""
+def _adapt_config(file: Path, network: Network, key: Path, store: s3fs.S3FileSystem) -> None:
+    """Fill in the lines marked YOURS, and adapt the file to two cores without a package index."""
     config: dict[str, Any] = yaml.safe_load(file.read_text())
     head, *workers = [host.address for host in network.hosts]
     config["provider"] |= {"head_ip": head, "worker_ips": workers}
@@ -203,40 +203,40 @@ def test_the_literal_command_captions_scenes_with_the_demo_captioner(
     store.put(f"{tmp_path}/images/", f"{BUCKET}/images/", recursive=True)
     store.put(f"{CAPTIONER}/", f"{BUCKET}/models/share-captioner/", recursive=True)
     launched.submit()
-    rows = check_rows(_fetched(store, f"{BUCKET}/captions", tmp_path / "out"))
+    rows = check_rows(_fetch_run(store, f"{BUCKET}/captions", tmp_path / "out"))
     assert len(rows) == SCENES
     assert {row["status"] for row in rows} == {"ok"}
     assert all(row["engine"].startswith("vllm") for row in rows)
 
 
-def test_without_the_token_nobody_gets_in(launched: Launched) -> None:
+def test_a_wrong_token_is_refused(launched: Launched) -> None:
     with pytest.raises(AssertionError, match=r"(?i)auth|token|401"):
         Launched(*launched[:2], launched.variables | {"RAY_AUTH_TOKEN": "0" * 64}).ray(
             "job", "list"
         )
 
 
-def test_a_host_runs_nothing_for_whoever_has_no_token(launched: Launched) -> None:
+def test_no_host_runs_commands_without_the_token(launched: Launched) -> None:
     head, *workers = launched.network.hosts
-    assert f":{DASHBOARD_PORT}" not in "".join(_listening(head))
+    assert f":{DASHBOARD_PORT}" not in "".join(_list_open_ports(head))
     for host in (head, *workers):
-        doors = [found.rpartition(":")[2] for found in _listening(host)]
-        assert "22" in doors
+        ports = [found.rpartition(":")[2] for found in _list_open_ports(host)]
+        assert "22" in ports
         for path in ("/api/jobs/", "/api/job_agent/jobs/"):
-            answers = {door: _posted(f"http://{host.address}:{door}{path}") for door in doors}
+            answers = {port: _post_job(f"http://{host.address}:{port}{path}") for port in ports}
             assert set(answers.values()) <= REFUSED, answers
             assert 401 in answers.values() or path == "/api/jobs/", answers
 
 
-def _listening(host: Host) -> list[str]:
-    """Addresses and ports where others reach it."""
+def _list_open_ports(host: Host) -> list[str]:
+    """List addresses and ports on which other hosts can reach this one."""
     lines = host.run("ss", "-H", "-l", "-t", "-n").splitlines()
     found = [line.split()[3] for line in lines]
-    return [door for door in found if not door.startswith(("127.", "[::1]"))]
+    return [place for place in found if not place.startswith(("127.", "[::1]"))]
 
 
-def _posted(url: str) -> int | None:
-    """The answer to somebody who wants a command run; None where nobody speaks HTTP."""
+def _post_job(url: str) -> int | None:
+    """Try to submit a command; return the status, or None if the port does not speak HTTP."""
     try:
         return httpx.post(url, json={"entrypoint": "true"}, timeout=5).status_code
     except httpx.TransportError:
@@ -253,26 +253,26 @@ def test_a_host_cut_off_and_another_killed_cost_time_and_no_image(
     flags += ["--engine", "fake", "--engines", "2", "--unit-size", "32"]
     flags += ["--settings.fake-latency-s", "0.5", "--settings.max-num-seqs", "8"]
     flags += ["--settings.cpus", "1"]
-    job = _submitted(launched, tmp_path, "caption.py", *flags)
+    job = _start_job(launched, tmp_path, "caption.py", *flags)
     _, cut, killed = launched.network.hosts
     _wait_for_units(store, output, 5)
     cut.unplug()
-    _wait_for_units(store, output, _units(store, output) + 3)
+    _wait_for_units(store, output, _count_units(store, output) + 3)
     cut.plug_in(launched.network.gateway)
     killed.kill_all()
     killed.listen_ssh((Path(launched.variables["HOME"]) / "key.pub").read_text())
     job.wait(900)
-    if job.returncode:  # as the runbook says
+    if job.returncode:  # the runbook's way to recover
         launched.ray("up", "-y", "--no-config-cache", "cluster/local.yaml")
         wait_until(lambda: launched.workers() == 2, "both workers are up", 600)
         launched.submit(*flags)
-    _prove(world, _fetched(store, output, tmp_path / "out"))
+    _prove(world, _fetch_run(store, output, tmp_path / "out"))
 
 
 STEPS = 40
 
 
-def test_training_loses_a_host_and_ends_with_the_losses_of_a_run_that_lost_none(
+def test_training_that_loses_a_host_ends_with_the_same_losses(
     launched: Launched, checkpoint: Path, tmp_path: Path
 ) -> None:
     lessons = tmp_path / "lessons"
@@ -281,14 +281,14 @@ def test_training_loses_a_host_and_ends_with_the_losses_of_a_run_that_lost_none(
     flags += ["--model", str(checkpoint), "--batch-size", "16", "--device-batch-size", "4"]
     flags += ["--max-steps", str(STEPS), "--saving.every-steps", "10"]
     output, alone = tmp_path / "run", tmp_path / "alone"
-    # More workers than one host has CPUs: it cannot go on before the other one is back.
-    job = _submitted(
+    # There are more workers than one host has CPUs, so training continues only on both hosts.
+    job = _start_job(
         launched, tmp_path, "finetune.py", *flags, "--output", str(output), "--workers", "4"
     )
     _, _, lost = launched.network.hosts
     wait_until(lambda: list_checkpoints(str(output)), "a checkpoint is written", 400)
     lost.unplug()
-    wait_until(lambda: launched.workers() == 1, "the head has noticed", 200)
+    wait_until(lambda: launched.workers() == 1, "the head notices the loss", 200)
     lost.plug_in(launched.network.gateway)
     assert job.wait(900) == 0, (tmp_path / "job.log").read_text()[-6000:]
     script = [sys.executable, str(ROOT / "ray_jobs" / "finetune.py"), *flags]
@@ -298,10 +298,10 @@ def test_training_loses_a_host_and_ends_with_the_losses_of_a_run_that_lost_none(
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
 
 
-def _submitted(
+def _start_job(
     launched: Launched, folder: Path, script: str, *flags: str
 ) -> subprocess.Popen[bytes]:
-    """A job on its way; what it says is in job.log."""
+    """Submit a job in the background; its output goes to job.log."""
     with (folder / "job.log").open("w") as log:
         return subprocess.Popen(
             [BIN / "ray", "job", "submit", "--", "python", f"ray_jobs/{script}", *flags],
@@ -316,16 +316,16 @@ def _prove(world: World, output: Path) -> None:
     assert len(world.prove(output)) == IMAGES
 
 
-def _units(store: s3fs.S3FileSystem, output: str) -> int:
+def _count_units(store: s3fs.S3FileSystem, output: str) -> int:
     store.invalidate_cache()
     return len(store.glob(f"{output}/captions/*.parquet"))
 
 
 def _wait_for_units(store: s3fs.S3FileSystem, output: str, count: int) -> None:
-    wait_until(lambda: _units(store, output) >= count, f"{count} units are done", 300)
+    wait_until(lambda: _count_units(store, output) >= count, f"{count} units are done", 300)
 
 
-def _fetched(store: s3fs.S3FileSystem, output: str, folder: Path) -> Path:
+def _fetch_run(store: s3fs.S3FileSystem, output: str, folder: Path) -> Path:
     store.invalidate_cache()
     (folder / "captions").mkdir(parents=True)
     store.get(f"{output}/plan.parquet", f"{folder}/plan.parquet")

@@ -10,7 +10,7 @@ import httpx
 import pytest
 import yaml
 
-from s4v_core.flow import prometheus as generation_metrics
+from s4v_core.flow import prometheus as run_metrics
 from serve.front.metrics import NAMES
 from serve.keys import make_key
 from tests.cluster.dashboard import USED
@@ -21,8 +21,8 @@ from tests.serve.service import ALONE, FAKE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
 
-OF_GPUS = {"ray_node_gpus_utilization", "ray_node_gram_used"}
-"""Ray exports them where there is one."""
+GPU_METRICS = {"ray_node_gpus_utilization", "ray_node_gram_used"}
+"""Metrics that Ray exports only on machines with a GPU."""
 
 
 class Deployed(NamedTuple):
@@ -35,7 +35,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     folder = tmp_path_factory.mktemp("deployed")
     secret, line = make_key("tests")
     (folder / "keys").write_text(f"{line}\n")
-    config = _config(folder, port := free_port())
+    config = _write_config(folder, port := free_port())
     with head_node() as variables:
         command = [BIN / "serve", "deploy", config]
         address = {"RAY_DASHBOARD_ADDRESS": variables["RAY_API_SERVER_ADDRESS"]}
@@ -52,8 +52,8 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
             yield Deployed(client, variables["METRICS"])
 
 
-def _config(folder: Path, port: int) -> Path:
-    """The shipped file without GPUs: the demo captioner on vLLM, the other model a fake."""
+def _write_config(folder: Path, port: int) -> Path:
+    """Adapt the shipped file to no GPUs: the demo captioner on vLLM, and a fake engine."""
     config: dict[str, Any] = yaml.safe_load((ROOT / "serve" / "config.yaml").read_text())
     config["http_options"]["port"] = port
     args = config["applications"][0]["args"]
@@ -82,34 +82,36 @@ def _wait_until_ready(client: httpx.Client) -> None:
 
 def test_both_models_answer(deployed: Deployed) -> None:
     for model in ("share-captioner", "sharegpt4v-7b"):
-        answer = deployed.client.post("/v1/caption", params={"model": model}, **_image())
+        answer = deployed.client.post(
+            "/v1/caption", params={"model": model}, **_build_image_request()
+        )
         assert answer.status_code == 200, answer.text
         assert answer.json()["model"] == model
 
 
-def test_every_name_is_in_a_scrape(deployed: Deployed) -> None:
-    """Those that the endpoints promise, and those that dashboard and rules ask for."""
+def test_every_metric_name_is_in_a_scrape(deployed: Deployed) -> None:
+    """The names that the endpoints document, and those that dashboard and rules use."""
     deployed.client.post("/v1/caption", content=b"<html>", headers={"content-type": "image/jpeg"})
-    missing = {f"ray_{name}" for name in NAMES} | _asked_for()
+    missing = {f"ray_{name}" for name in NAMES} | _find_used_names()
     deadline = time.monotonic() + 90
     while missing:
         assert time.monotonic() < deadline, missing
-        # Ray's agent forgets a gauge that nobody sets: vLLM's are there while it works.
-        deployed.client.post("/v1/caption", **_image())
-        missing -= _names(deployed.metrics)
+        # Ray's agent drops gauges that are no longer set: vLLM's exist only while it works.
+        deployed.client.post("/v1/caption", **_build_image_request())
+        missing -= _read_metric_names(deployed.metrics)
 
 
-def _asked_for() -> set[str]:
-    of_passes = {f"ray_{name}" for name in generation_metrics.NAMES}
-    return {name for name in USED if name.startswith("ray_")} - of_passes - OF_GPUS
+def _find_used_names() -> set[str]:
+    pass_names = {f"ray_{name}" for name in run_metrics.NAMES}
+    return {name for name in USED if name.startswith("ray_")} - pass_names - GPU_METRICS
 
 
-def _image() -> dict[str, Any]:
+def _build_image_request() -> dict[str, Any]:
     return {"content": photo(1), "headers": {"content-type": "image/jpeg"}}
 
 
-def _names(address: str) -> set[str]:
-    """Of all series; a histogram's by the name before its suffix."""
+def _read_metric_names(address: str) -> set[str]:
+    """Scrape the names of all series, and of histograms also the name without its suffix."""
     lines = httpx.get(address).text.splitlines()
     names = {line.partition("{")[0].split(" ")[0] for line in lines if not line.startswith("#")}
     return {name.removesuffix("_count") for name in names} | names

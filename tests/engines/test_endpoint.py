@@ -1,4 +1,4 @@
-"""Endpoints in all weathers: requests are repeated, waited for, and never blamed."""
+"""Endpoints that fail, are busy or slow: requests are retried, and no image is blamed."""
 
 import asyncio
 import email.utils
@@ -44,7 +44,7 @@ def _ask(url: str, requests: Sequence[Request], **settings: float) -> list[Gener
     return asyncio.run(ask())
 
 
-def _captions(requests: Sequence[Request]) -> list[str]:
+def _compute_captions(requests: Sequence[Request]) -> list[str]:
     return [fake_caption(request.images[0]) for request in requests]
 
 
@@ -57,7 +57,7 @@ def test_an_endpoint_gets_the_exact_pixels_and_may_refuse_one_image(
     endpoint: WeatherEndpoint,
 ) -> None:
     requests = _requests(4)
-    wanted = _captions(requests)
+    wanted = _compute_captions(requests)
     endpoint.refused = {wanted[2]}
     found = _ask(endpoint.url, requests)
     assert [answer.text for answer in found] == [*wanted[:2], None, wanted[3]]
@@ -70,11 +70,11 @@ def test_an_endpoint_gets_the_exact_pixels_and_may_refuse_one_image(
 def test_bad_weather_is_waited_out(endpoint: WeatherEndpoint, status: int) -> None:
     endpoint.statuses = [status] * 3
     requests = _requests(4)
-    assert [answer.text for answer in _ask(endpoint.url, requests)] == _captions(requests)
+    assert [answer.text for answer in _ask(endpoint.url, requests)] == _compute_captions(requests)
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_what_every_request_would_get_ends_it_at_once(
+def test_an_error_that_concerns_every_request_is_raised_at_once(
     endpoint: WeatherEndpoint, status: int
 ) -> None:
     endpoint.statuses = [status]
@@ -95,7 +95,7 @@ def test_the_time_that_an_endpoint_names_is_waited_for(endpoint: WeatherEndpoint
 def test_every_third_connection_is_reset(endpoint: WeatherEndpoint) -> None:
     endpoint.reset_every = 3
     requests = _requests(12)
-    assert [answer.text for answer in _ask(endpoint.url, requests)] == _captions(requests)
+    assert [answer.text for answer in _ask(endpoint.url, requests)] == _compute_captions(requests)
 
 
 def test_an_endpoint_that_comes_back_answers_everyone() -> None:
@@ -110,10 +110,10 @@ def test_an_endpoint_that_comes_back_answers_everyone() -> None:
     finally:
         timer.join()
         opened[0].close()
-    assert [answer.text for answer in found] == _captions(requests)
+    assert [answer.text for answer in found] == _compute_captions(requests)
 
 
-def test_an_answer_later_than_the_deadline_is_asked_for_again_until_patience_ends(
+def test_an_answer_later_than_the_deadline_is_requested_again_until_patience_ends(
     endpoint: WeatherEndpoint,
 ) -> None:
     endpoint.delay_s = 2.0
@@ -123,7 +123,7 @@ def test_an_answer_later_than_the_deadline_is_asked_for_again_until_patience_end
     assert len(endpoint.requests) >= 2
 
 
-def test_an_endpoint_that_is_gone_says_nothing_about_the_images() -> None:
+def test_an_unreachable_endpoint_blames_no_image() -> None:
     with pytest.raises(EngineError, match="Connection"):
         _ask("http://127.0.0.1:9/v1", _requests(1), endpoint_patience_s=1.0)
 

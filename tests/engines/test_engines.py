@@ -1,4 +1,4 @@
-"""Engines other than vLLM, which is in tests/flow because it takes a minute."""
+"""Engines other than vLLM; vLLM is tested in tests/flow because it takes a minute."""
 
 import asyncio
 from pathlib import Path
@@ -15,23 +15,25 @@ from s4v_core.engines.settings import EngineSettings, EngineSpec
 from s4v_core.errors import ConfigError, EngineError
 
 
-def _picture(chance: np.random.Generator) -> Picture:
+def _draw_picture(chance: np.random.Generator) -> Picture:
     return chance.integers(0, 255, (56, 56, 3), dtype=np.uint8)
 
 
 def _requests(count: int) -> list[Request]:
     chance = np.random.default_rng(0)
-    return [Request(f"{n}", f"{n}", (_picture(chance),), "What is it?") for n in range(count)]
+    return [Request(f"{n}", f"{n}", (_draw_picture(chance),), "What is it?") for n in range(count)]
 
 
-async def _all(engine: Generator, requests: list[Request], how: SamplingConfig) -> list[Generation]:
+async def _generate_all(
+    engine: Generator, requests: list[Request], how: SamplingConfig
+) -> list[Generation]:
     return list(await asyncio.gather(*(engine.generate(request, how) for request in requests)))
 
 
 def _generate(spec: EngineSpec, count: int, sampling: SamplingConfig) -> list[Generation]:
     engine = build_engine(spec)
     try:
-        return asyncio.run(_all(engine, _requests(count), sampling))
+        return asyncio.run(_generate_all(engine, _requests(count), sampling))
     finally:
         engine.close()
 

@@ -1,4 +1,4 @@
-"""Engines that die and hang: their killers are found, everybody else is captioned."""
+"""Engines that die or hang: the images at fault are found, all others are captioned."""
 
 import asyncio
 import math
@@ -77,14 +77,14 @@ def test_an_image_that_an_engine_never_comes_back_from_is_a_hang() -> None:
 
 
 def test_requests_that_come_while_suspects_are_tried_wait_and_are_answered() -> None:
-    # 256 slots: two thirds of the requests come in when the first ones leave.
+    # The engine has 256 slots: two thirds of the requests start only when earlier ones end.
     requests = _requests(768, {3: Fault.EXIT, 700: Fault.SEGV})
     answers, _ = _answer_all(requests)
     bad = [n for n, a in enumerate(answers) if not (isinstance(a, Generation) and a.text)]
     assert bad == [3, 700]
 
 
-def test_too_many_deaths_end_it_with_a_sentence_for_everyone() -> None:
+def test_after_too_many_engine_deaths_every_request_fails_with_a_sentence() -> None:
     faults = dict.fromkeys(range(0, 64, 4), Fault.EXIT)
     answers, starts = _answer_all(_requests(64, faults), max_starts=4)
     assert starts == 4
@@ -140,7 +140,7 @@ def test_every_caller_hears_that_an_engine_does_not_start_again() -> None:
     assert isinstance(answers[-1], RuntimeError)
 
 
-def _with_engine(
+def _run_with_engine(
     work: Callable[[SupervisedEngine[Generation]], Awaitable[T]], **settings: Any
 ) -> T:
     spec = EngineSpec("fake", "none", "none", EngineSettings(**settings), "cpu")
@@ -161,7 +161,7 @@ def test_the_streamed_pieces_make_up_the_answer() -> None:
     async def work(engine: SupervisedEngine[Generation]) -> Generation:
         return await engine.generate(_request(1, None), SamplingConfig(), pieces.append)
 
-    answer = _with_engine(work)
+    answer = _run_with_engine(work)
     assert len(pieces) > 5
     assert "".join(pieces) == answer.text
 
@@ -179,6 +179,6 @@ def test_a_cancelled_request_frees_its_place_and_is_blamed_for_nothing() -> None
         answer = await engine.generate(_request(9, None), SamplingConfig())
         return answer, engine.starts
 
-    answer, starts = _with_engine(work, max_num_seqs=4, fake_latency_s=2.0)
+    answer, starts = _run_with_engine(work, max_num_seqs=4, fake_latency_s=2.0)
     assert answer.text == fake_caption(_request(9, None).images[0])
     assert starts == 1

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible endpoint in this process whose weather a test sets."""
+"""An OpenAI-compatible endpoint in this process, with delays and errors that a test sets."""
 
 import base64
 import io
@@ -18,16 +18,16 @@ from s4v_core.engines.fake import fake_caption
 
 
 class WeatherEndpoint:
-    """Answers with the fake caption of each picture, when the weather lets it.
+    """Answers with the fake caption of each picture, unless a fault is set.
 
     Attributes:
         delay_s: Seconds before each answer.
-        statuses: Statuses of the next answers, in order; afterwards 200.
-        busy_until: Every answer is 429 with Retry-After until then (monotonic clock).
-        retry_after: The header of those answers.
-        reset_every: Every so many requests the connection is reset; 0 never.
-        refused: Captions of pictures that get 400.
-        requests: Bodies of all requests that were read.
+        statuses: Statuses of the next answers, in order; later answers have 200.
+        busy_until: Until this time every answer is 429 with Retry-After (monotonic clock).
+        retry_after: Value of the Retry-After header of 429 answers.
+        reset_every: The connection of every nth request is reset; 0 means never.
+        refused: Fake captions of the pictures that are answered with 400.
+        requests: Bodies of all requests so far.
     """
 
     def __init__(self, port: int = 0) -> None:
@@ -100,7 +100,7 @@ def open_endpoint(port: int = 0) -> Iterator[WeatherEndpoint]:
 
 
 def describe_pictures(body: dict[str, Any]) -> str:
-    """The fake captions of all pictures of a request, or a note about its text."""
+    """Return the fake captions of all pictures of a request, or a text if it has none."""
     found = []
     for message in body["messages"]:
         parts = message["content"] if isinstance(message["content"], list) else []

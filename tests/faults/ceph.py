@@ -1,7 +1,7 @@
-"""A real object store for tests: Ceph's radosgw out of Debian's packages, nothing installed.
+"""A real object store for tests: Ceph's radosgw, run from uninstalled Debian packages.
 
-One monitor, one OSD that keeps objects in memory and one radosgw, on loopback, with a folder of
-their own. The packages are fetched once, into the user's cache.
+One monitor, one OSD that keeps objects in memory and one radosgw run on loopback, with their own
+folder. The packages are downloaded once, into the user's cache.
 """
 
 import contextlib
@@ -59,7 +59,7 @@ osd pool default size = 1
 osd pool default min size = 1
 osd pool default pg num = 4
 osd pool default pg autoscale mode = off
-# Each of the pools that radosgw makes at its first start would wait two seconds for the monitor.
+# With the default, each pool that radosgw creates at its first start waits two seconds.
 paxos propose interval = 0.05
 rgw frontends = beast endpoint={endpoint}
 """
@@ -67,7 +67,7 @@ rgw frontends = beast endpoint={endpoint}
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """Where a radosgw listens, and the keys of its one user."""
+    """Address of a radosgw, and the keys of its only user."""
 
     address: str
     access_key: str
@@ -76,11 +76,11 @@ class Gateway:
 
 @contextmanager
 def radosgw(folder: Path) -> Iterator[Gateway]:
-    """A radosgw whose files lie in `folder`; it and all it rests on are gone afterwards.
+    """Run a radosgw whose files are in `folder`, and stop all its processes afterwards.
 
-    Skips the test where the packages cannot be had.
+    Skips the test if the packages cannot be downloaded.
     """
-    cluster = _Cluster(_unpacked(), folder)
+    cluster = _Cluster(_unpack_packages(), folder)
     try:
         yield cluster.start()
     finally:
@@ -88,7 +88,7 @@ def radosgw(folder: Path) -> Iterator[Gateway]:
 
 
 class _Cluster:
-    """The processes of one Ceph cluster, and the tools that lie beside their programs."""
+    """The processes of one Ceph cluster, and its command-line tools."""
 
     def __init__(self, tree: Path, folder: Path) -> None:
         self._tree, self._folder = tree, folder
@@ -96,31 +96,31 @@ class _Cluster:
         self._daemons: list[subprocess.Popen[bytes]] = []
         self._environment = os.environ | {
             "CEPH_CONF": str(folder / "ceph.conf"),
-            "LD_LIBRARY_PATH": ":".join(map(str, self._library_folders())),
+            "LD_LIBRARY_PATH": ":".join(map(str, self._list_library_folders())),
         }
 
     def start(self) -> Gateway:
         self._configure()
         self._start_monitor()
-        self._tool("ceph-osd", "-i", "0", "--mkfs")
-        self._daemon("ceph-osd", "-i", "0")
+        self._run_tool("ceph-osd", "-i", "0", "--mkfs")
+        self._start_daemon("ceph-osd", "-i", "0")
         user = Gateway(f"http://{self._endpoint}", "tests", secrets.token_hex(16))
-        # This one waits until the OSD serves.
-        self._tool(
+        # This command waits until the OSD is ready.
+        self._run_tool(
             *("radosgw-admin", "-n", "client.admin", "user", "create", "--uid", "tests"),
             *("--display-name", "tests", "--access-key", user.access_key),
             *("--secret-key", user.secret_key),
         )
-        self._daemon("radosgw", "-n", "client.admin")
-        self._wait_until_it_answers()
+        self._start_daemon("radosgw", "-n", "client.admin")
+        self._wait_until_ready()
         return user
 
     def stop(self) -> None:
         for daemon in reversed(self._daemons):
-            daemon.kill()  # an OSD that is asked politely writes its memory to the disk first
+            daemon.kill()  # on SIGTERM an OSD writes its memory to the disk first
             daemon.wait()
 
-    def _library_folders(self) -> tuple[Path, ...]:
+    def _list_library_folders(self) -> tuple[Path, ...]:
         triplet = self._libraries.name
         return self._libraries, self._libraries / "ceph", self._tree / "lib" / triplet
 
@@ -140,21 +140,21 @@ class _Cluster:
 
     def _start_monitor(self) -> None:
         keyring, monitors, osds = (self._folder / n for n in ("keyring", "monmap", "osdmap"))
-        self._tool("ceph-authtool", "--create-keyring", str(keyring))
+        self._run_tool("ceph-authtool", "--create-keyring", str(keyring))
         for name, caps in CAPS.items():
             flags = [word for about, cap in caps.items() for word in ("--cap", about, cap)]
-            self._tool("ceph-authtool", str(keyring), "--gen-key", "-n", name, *flags)
+            self._run_tool("ceph-authtool", str(keyring), "--gen-key", "-n", name, *flags)
         where = ("--addv", "a", f"[v2:{self._monitor}]")
-        self._tool("monmaptool", "--create", "--fsid", self._fsid, *where, str(monitors))
-        # A map that knows of osd.0 from the start: no command has to tell the monitor of it.
-        self._tool("osdmaptool", "--createsimple", "1", str(osds))
+        self._run_tool("monmaptool", "--create", "--fsid", self._fsid, *where, str(monitors))
+        # The first OSD map already contains osd.0, so that no command has to add it.
+        self._run_tool("osdmaptool", "--createsimple", "1", str(osds))
         maps = ("--monmap", str(monitors), "--osdmap", str(osds))
-        self._tool("ceph-mon", "-i", "a", "--mkfs", *maps, "--keyring", str(keyring))
-        self._daemon("ceph-mon", "-i", "a")
+        self._run_tool("ceph-mon", "-i", "a", "--mkfs", *maps, "--keyring", str(keyring))
+        self._start_daemon("ceph-mon", "-i", "a")
 
-    def _tool(self, name: str, *flags: str) -> None:
+    def _run_tool(self, name: str, *flags: str) -> None:
         done = subprocess.run(
-            [self._program(name), *flags],
+            [self._find_program(name), *flags],
             env=self._environment,
             capture_output=True,
             text=True,
@@ -162,10 +162,10 @@ class _Cluster:
         )
         assert done.returncode == 0, (name, done.stderr[-2000:])
 
-    def _daemon(self, name: str, *flags: str) -> None:
+    def _start_daemon(self, name: str, *flags: str) -> None:
         with (self._folder / f"{name}.out").open("wb") as sink:
             daemon = subprocess.Popen(
-                [self._program(name), *flags, "--foreground"],
+                [self._find_program(name), *flags, "--foreground"],
                 env=self._environment,
                 stdout=sink,
                 stderr=sink,
@@ -173,20 +173,20 @@ class _Cluster:
             )
         self._daemons.append(daemon)
 
-    def _program(self, name: str) -> str:
+    def _find_program(self, name: str) -> str:
         return str(self._tree / "usr" / "bin" / name)
 
-    def _wait_until_it_answers(self) -> None:
+    def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_LIMIT_S
-        while not _answers(self._endpoint):
+        while not _is_answering(self._endpoint):
             for daemon in self._daemons:
                 assert daemon.poll() is None, f"{daemon.args} ended; its log is in {self._folder}"
             assert time.monotonic() < deadline, f"no answer; logs are in {self._folder}"
             time.sleep(0.1)
 
 
-def _answers(endpoint: str) -> bool:
-    client = HTTPConnection(endpoint, timeout=5)  # unlike urllib's, it asks no proxy
+def _is_answering(endpoint: str) -> bool:
+    client = HTTPConnection(endpoint, timeout=5)  # unlike urllib, it uses no proxy
     try:
         client.request("GET", "/")
         return client.getresponse().status == 200
@@ -196,8 +196,8 @@ def _answers(endpoint: str) -> bool:
         client.close()
 
 
-def _unpacked() -> Path:
-    """The packages' files, fetched and unpacked the first time."""
+def _unpack_packages() -> Path:
+    """Return the folder with the unpacked packages; the first call downloads them."""
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
         pytest.skip("radosgw comes out of Debian's packages; there is no apt-get here")
     system = platform.freedesktop_os_release()
@@ -209,19 +209,19 @@ def _unpacked() -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         made = Path(folder) / "tree"
-        for package in _downloaded(Path(folder)):
+        for package in _download_packages(Path(folder)):
             subprocess.run(["dpkg-deb", "--extract", package, made], check=True)
-        with contextlib.suppress(OSError):  # another run was first
+        with contextlib.suppress(OSError):  # another test run was faster
             made.rename(tree)
     return tree
 
 
-def _downloaded(folder: Path) -> list[Path]:
-    """The packages and all they need that this machine has not installed."""
+def _download_packages(folder: Path) -> list[Path]:
+    """Download the packages and those of their dependencies that are not installed here."""
     (folder / "partial").mkdir()
     flags = {
         "Dir::Cache::archives": folder,
-        "Debug::NoLocking": 1,  # nothing is installed, so nobody need be kept out: no root
+        "Debug::NoLocking": 1,  # nothing is installed, so no lock and no root are needed
         "APT::Sandbox::User": "",  # apt's own user may not write here
     }
     options = [f"-o{name}={value}" for name, value in flags.items()]
@@ -236,8 +236,8 @@ def _downloaded(folder: Path) -> list[Path]:
     except subprocess.TimeoutExpired:
         pytest.skip(f"Ceph's packages did not arrive within {DOWNLOAD_LIMIT_S} s")
     if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["no reason"])[0]
-        pytest.skip(f"Ceph's packages cannot be had (is `apt-get update` due?): {said}")
+        complaint = (done.stderr.strip().splitlines() or ["no reason"])[0]
+        pytest.skip(f"Ceph's packages cannot be had (is `apt-get update` due?): {complaint}")
     return sorted(folder.glob("*.deb"))
 
 

@@ -1,4 +1,4 @@
-"""What several kinds of faults share."""
+"""Fixtures that several fault tests share."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from tests.faults.world import LARGE_IMAGES, LARGE_SHARDS, World, build_world
 
 @pytest.fixture
 def proxy(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-    """Stands before the S3 server for this process and those that it starts."""
+    """A proxy in front of the S3 server, for this process and those that it starts."""
     found = FaultProxy(s3_server)
     monkeypatch.setenv("AWS_ENDPOINT_URL", found.address)
     s3fs.S3FileSystem.clear_instance_cache()
@@ -22,5 +22,5 @@ def proxy(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProx
 
 @pytest.fixture(scope="session")
 def large(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """As many images as a fault is measured with."""
+    """The number of images that the goals for faults are stated for."""
     return build_world(tmp_path_factory.mktemp("large") / "shards", LARGE_IMAGES, LARGE_SHARDS)

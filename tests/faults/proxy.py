@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a store that does to answers what networks and tired stores do."""
+"""A TCP proxy in front of a store that disturbs answers as networks and overloaded stores do."""
 
 import contextlib
 import random
@@ -16,21 +16,21 @@ FAILED = b"HTTP/1.1 500 Internal Server Error\r\nConnection: close\r\nContent-Le
 
 
 class FaultProxy:
-    """Forwards to an HTTP server; each request may be refused, cut, dropped or slowed.
+    """Forwards requests to an HTTP server; may refuse, cut off, drop or slow down the answers.
 
     Attributes:
         refused: Share of requests answered with 503 SlowDown, never forwarded.
         failed: Share of requests answered with a bare 500, never forwarded.
         dropped: Share of requests that are forwarded and whose answer is thrown away.
         cut: Share of answers that end in the middle.
-        delay_s: Before each answer.
-        bytes_per_s: Of each answer; 0 is as fast as it goes.
-        methods: Requests that faults and delays apply to.
-        stripped: Headers, in lower case, that the server never sees.
-        down: Nobody is let in at all.
-        hurt: Faults so far.
-        reads: GET requests so far.
-        read_bytes: Answered to them, headers included.
+        delay_s: Seconds before each answer.
+        bytes_per_s: Speed of each answer; 0 means no limit.
+        methods: Methods of the requests that faults and delays apply to.
+        stripped: Headers, in lower case, that are removed from requests.
+        down: Whether every connection is closed at once.
+        fault_count: Number of faults so far.
+        reads: Number of GET requests so far.
+        read_bytes: Bytes of the answers to GET requests, headers included.
     """
 
     def __init__(self, target: str, seed: int = 0) -> None:
@@ -44,7 +44,7 @@ class FaultProxy:
         self.methods: tuple[bytes, ...] = (b"GET", b"PUT", b"HEAD", b"POST")
         self.stripped: tuple[bytes, ...] = ()
         self.down = False
-        self.hurt = self.reads = self.read_bytes = 0
+        self.fault_count = self.reads = self.read_bytes = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
@@ -57,24 +57,24 @@ class FaultProxy:
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        """One request per connection: the answer carries `Connection: close`."""
+        """Serve one request per connection; the answer carries `Connection: close`."""
         with contextlib.suppress(OSError), client:
             client.settimeout(60)
             if self.down:
                 return
-            request = _message(client)
+            request = _read_message(client)
             if not request:
                 return
             method = request.split(b" ", 1)[0]
-            fault = self._fault(method)
+            fault = self._draw_fault(method)
             if fault == "refused":
                 client.sendall(SLOW_DOWN % (len(SLOW_DOWN_BODY), SLOW_DOWN_BODY))
                 return
             if fault == "failed":
                 client.sendall(FAILED)
                 return
-            answer = b"".join(self._forwarded(request))
-            self._count(request, answer)
+            answer = b"".join(self._forward(request))
+            self._count_read(request, answer)
             time.sleep(self.delay_s if method in self.methods else 0)
             if fault == "dropped":
                 return
@@ -82,7 +82,7 @@ class FaultProxy:
                 answer = answer[: len(answer) * 2 // 3]
             self._send(client, answer)
 
-    def _fault(self, method: bytes) -> str | None:
+    def _draw_fault(self, method: bytes) -> str | None:
         if method not in self.methods:
             return None
         with self._lock:
@@ -90,22 +90,22 @@ class FaultProxy:
             for name in ("refused", "failed", "dropped", "cut"):
                 share = getattr(self, name)
                 if draw < share:
-                    self.hurt += 1
+                    self.fault_count += 1
                     return name
                 draw -= share
         return None
 
-    def _count(self, request: bytes, answer: bytes) -> None:
+    def _count_read(self, request: bytes, answer: bytes) -> None:
         if request.startswith(b"GET "):
             with self._lock:
                 self.reads += 1
                 self.read_bytes += len(answer)
 
-    def _forwarded(self, request: bytes) -> Iterator[bytes]:
+    def _forward(self, request: bytes) -> Iterator[bytes]:
         host, port = self._target
         with socket.create_connection((host, int(port))) as server:
             server.settimeout(60)
-            server.sendall(_closing(request, self.stripped))
+            server.sendall(_rewrite_headers(request, self.stripped))
             while part := server.recv(1 << 16):
                 yield part
 
@@ -118,14 +118,14 @@ class FaultProxy:
             time.sleep(1)
 
 
-def _closing(request: bytes, stripped: tuple[bytes, ...]) -> bytes:
+def _rewrite_headers(request: bytes, stripped: tuple[bytes, ...]) -> bytes:
     head, _, body = request.partition(b"\r\n\r\n")
     unwanted = (b"connection", *stripped)
     lines = [x for x in head.split(b"\r\n") if x.split(b":")[0].lower() not in unwanted]
     return b"\r\n".join([*lines, b"Connection: close"]) + b"\r\n\r\n" + body
 
 
-def _message(peer: socket.socket) -> bytes:
+def _read_message(peer: socket.socket) -> bytes:
     data = b""
     while b"\r\n\r\n" not in data:
         part = peer.recv(1 << 16)

@@ -1,4 +1,4 @@
-"""Sixteen writers who commit the same unit at the same moment, on any store."""
+"""Sixteen writers that commit the same unit at the same moment, on any store."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +12,7 @@ WRITERS = 16
 
 
 def rows_of_writer(writer: int) -> pa.Table:
-    """A unit of one row that says who wrote it."""
+    """Build a unit with one row, whose caption names the writer."""
     row = dict.fromkeys(RESULT_SCHEMA.names) | {
         "image_id": "a",
         "uri": "a",
@@ -32,7 +32,7 @@ def rows_of_writer(writer: int) -> pa.Table:
 
 
 def race(output: str, unit: int) -> list[bool]:
-    """Sixteen runs commit the same unit at the same moment; who wrote it."""
+    """Let sixteen runs commit the same unit at the same moment; True for each that wrote it."""
     gate = threading.Barrier(WRITERS)
 
     def commit(writer: int) -> bool:
@@ -47,7 +47,7 @@ def race(output: str, unit: int) -> list[bool]:
 
 
 def prove_one_winner(output: str, unit: int) -> None:
-    """One of sixteen wrote, and what readers see is that writer's row."""
+    """Check that exactly one of sixteen writers wrote, and that readers see its row."""
     wrote = race(output, unit)
     assert wrote.count(True) == 1
     winner = wrote.index(True)

@@ -1,4 +1,4 @@
-"""An output disk that is full: one sentence, no part of a file, and the run resumes."""
+"""Full disks: the run ends with one sentence, leaves no partial file, and resumes."""
 
 import subprocess
 import tempfile
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.head import head_node, joining
+from tests.cluster.head import driver_variables, head_node
 from tests.faults.world import World, build_world
 from tests.flow.scripts import FAKE, run, start, wait_for_units
 
@@ -32,16 +32,16 @@ def small_disk() -> Iterator[tuple[Path, Resize]]:
     disk.rmdir()
 
 
-def _flags(world: World, output: Path, *more: str) -> list[str]:
+def _build_flags(world: World, output: Path, *more: str) -> list[str]:
     return ["--input", str(world.shards), "--output", str(output), *FAKE, *more]
 
 
-def test_a_full_disk_is_told_and_the_run_resumes(
+def test_a_full_disk_is_reported_and_the_run_resumes(
     small_disk: tuple[Path, Resize], tmp_path: Path
 ) -> None:
     disk, resize = small_disk
     world = build_world(tmp_path / "shards", images=200, shards=4)
-    flags = _flags(world, disk / "out", "--unit-size", "10")
+    flags = _build_flags(world, disk / "out", "--unit-size", "10")
     code, _, err = run("caption.py", *flags, cwd=tmp_path)
     assert code == 1
     assert "No space left on device" in err
@@ -54,24 +54,26 @@ def test_a_full_disk_is_told_and_the_run_resumes(
 
 
 @pytest.mark.faults
-def test_a_full_disk_below_ray_loses_nothing(
+def test_a_full_spilling_disk_of_ray_loses_nothing(
     small_disk: tuple[Path, Resize], tmp_path: Path
 ) -> None:
-    """Ray's store holds four units and would put out what is more than a tenth of it, but there
-    is no room where it would go."""
+    """Ray's store holds four units and spills when more than a tenth of it is used, but the disk
+    for spilling is full."""
     disk, resize = small_disk
     world = build_world(tmp_path / "shards", images=640, shards=4)
-    flags = _flags(world, tmp_path / "out", "--unit-size", "64", "--settings.fake-latency-s", "1")
+    flags = _build_flags(
+        world, tmp_path / "out", "--unit-size", "64", "--settings.fake-latency-s", "1"
+    )
     store = ("--object-store-memory=90000000", f"--object-spilling-directory={disk}")
     with head_node(flags=store, RAY_object_spilling_threshold="0.1") as variables:
-        code, _, err = run("caption.py", *flags, cwd=tmp_path, **joining(variables))
+        code, _, err = run("caption.py", *flags, cwd=tmp_path, **driver_variables(variables))
         assert code in (0, 1), err
         assert "Traceback" not in err
-        told = (Path(variables["LOGS"]) / "raylet.out").read_text()
-        assert "Triggering object spilling" in told
-        assert "Object creation will fail if spilling is required" in told
+        raylet_log = (Path(variables["LOGS"]) / "raylet.out").read_text()
+        assert "Triggering object spilling" in raylet_log
+        assert "Object creation will fail if spilling is required" in raylet_log
         resize("200m")
-        code, _, err = run("caption.py", *flags, cwd=tmp_path, **joining(variables))
+        code, _, err = run("caption.py", *flags, cwd=tmp_path, **driver_variables(variables))
     assert code == 0, err
     world.prove(tmp_path / "out")
 
@@ -80,30 +82,32 @@ def test_a_full_disk_below_ray_loses_nothing(
 def test_a_full_temporary_folder_of_ray_loses_nothing(
     small_disk: tuple[Path, Resize], tmp_path: Path
 ) -> None:
-    """Where its logs, its sockets and what it puts out of memory lie, nothing can be written for a
-    while; a run that is there goes on or says why not, and so does one that comes."""
+    """For a while nothing can be written to the folder of Ray's logs, sockets and spilled objects.
+    The running pass and one that starts meanwhile continue or stop with a sentence."""
     disk, resize = small_disk
-    resize("1g")  # with little more than its logs need, Ray does not start
+    resize("1g")  # Ray does not start on a disk that hardly holds its logs
     world = build_world(tmp_path / "shards", images=640, shards=4)
-    flags = _flags(world, tmp_path / "out", "--unit-size", "16", "--settings.fake-latency-s", "1")
+    flags = _build_flags(
+        world, tmp_path / "out", "--unit-size", "16", "--settings.fake-latency-s", "1"
+    )
     with head_node(flags=(f"--temp-dir={disk}",)) as variables:
-        driver = start("caption.py", *flags, cwd=tmp_path, **joining(variables))
+        driver = start("caption.py", *flags, cwd=tmp_path, **driver_variables(variables))
         wait_for_units(tmp_path / "out", 2, driver)
-        _fill(disk / "filler")
-        code, _, err = run("caption.py", *flags, cwd=tmp_path, **joining(variables))
+        _fill_disk(disk / "filler")
+        code, _, err = run("caption.py", *flags, cwd=tmp_path, **driver_variables(variables))
         assert code in (0, 1, 2), err
         assert "Traceback" not in err
         (disk / "filler").unlink()
         _, err = driver.communicate(timeout=240)
         assert driver.returncode in (0, 1), err
         assert "Traceback" not in err
-        code, _, err = run("caption.py", *flags, cwd=tmp_path, **joining(variables))
+        code, _, err = run("caption.py", *flags, cwd=tmp_path, **driver_variables(variables))
     assert code == 0, err
     world.prove(tmp_path / "out")
 
 
-def _fill(path: Path) -> None:
-    """Until nothing more fits on its disk."""
+def _fill_disk(path: Path) -> None:
+    """Write to a file until its disk is full."""
     with suppress(OSError), path.open("wb", buffering=0) as file:
         while file.write(bytes(4096)):
             pass

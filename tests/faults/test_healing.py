@@ -1,4 +1,4 @@
-"""`--retry-errors` interrupted and doubled: each image once at every reading, and all healed."""
+"""`--retry-errors` that is killed or runs twice at once: readers see each image once, always."""
 
 import json
 import random
@@ -22,11 +22,11 @@ IMAGES, MISSING = 160, 20
 
 
 @dataclass(frozen=True)
-class Broken:
-    """A run whose every eighth image was missing, and is there now.
+class BrokenRun:
+    """A finished run in which every eighth image was missing; the files exist now.
 
     Attributes:
-        names: File names by the world's ids.
+        names: File name of each image, by its id in the world.
     """
 
     world: World
@@ -44,7 +44,7 @@ class Broken:
         return [*given, "--output", str(self.output), "--unit-size", "16"]
 
     def prove(self) -> None:
-        """Every image has its caption."""
+        """Check that every image has its own caption."""
         rows = {row["image_id"]: row for row in check_rows(self.output)}
         assert len(rows) == IMAGES
         for image_id, name in self.names.items():
@@ -52,14 +52,14 @@ class Broken:
 
 
 @pytest.fixture
-def broken(tmp_path: Path) -> Broken:
-    return _broken(tmp_path)
+def broken(tmp_path: Path) -> BrokenRun:
+    return _make_broken_run(tmp_path)
 
 
-def _broken(folder: Path) -> Broken:
+def _make_broken_run(folder: Path) -> BrokenRun:
     world = build_world(folder / "shards", images=IMAGES, shards=1)
     names = {image_id: f"{n:04d}.png" for n, image_id in enumerate(world.images)}
-    found = Broken(world, folder, names)
+    found = BrokenRun(world, folder, names)
     records = [{"id": image_id, "image": name} for image_id, name in names.items()]
     (folder / "data.json").write_text(json.dumps(records))
     (folder / "images").mkdir()
@@ -76,7 +76,7 @@ def _broken(folder: Path) -> Broken:
 
 @pytest.mark.parametrize("point", ["before_heal_put", "after_heal_put"])
 @pytest.mark.parametrize("nth", [1, 2, 7])
-def test_killed_while_healing(broken: Broken, point: str, nth: int) -> None:
+def test_killed_while_healing(broken: BrokenRun, point: str, nth: int) -> None:
     folder = broken.folder
     variables = failpoint(point, nth, folder)
     code, _, err = run("caption.py", *broken.flags, "--retry-errors", cwd=folder, **variables)
@@ -96,15 +96,15 @@ def test_two_heal_at_once_and_one_is_killed_and_a_reader_sees_each_image_once(
     for number in range(ROUNDS):
         folder = tmp_path / f"{number}"
         folder.mkdir()
-        broken = _broken(folder)
-        with _reading(broken.output) as seen:
+        broken = _make_broken_run(folder)
+        with _read_meanwhile(broken.output) as seen:
             heals = [
                 start("caption.py", *broken.flags, "--retry-errors", cwd=folder) for _ in range(2)
             ]
             time.sleep(chance.uniform(10, 30))
             heals[0].kill()
-            said = [heal.communicate(timeout=600) for heal in heals]
-            assert heals[1].returncode == 0, said[1]
+            outputs = [heal.communicate(timeout=600) for heal in heals]
+            assert heals[1].returncode == 0, outputs[1]
         assert set(seen) == {(IMAGES, IMAGES)}
         code, _, err = run("caption.py", *broken.flags, "--retry-errors", cwd=folder)
         assert code == 0, err
@@ -112,8 +112,8 @@ def test_two_heal_at_once_and_one_is_killed_and_a_reader_sees_each_image_once(
 
 
 @contextmanager
-def _reading(output: Path) -> Iterator[list[tuple[int, int]]]:
-    """Counts rows of all units, and different images, over and over."""
+def _read_meanwhile(output: Path) -> Iterator[list[tuple[int, int]]]:
+    """Repeatedly count the rows of all units, and their different image ids, during the block."""
     done, seen = threading.Event(), list[tuple[int, int]]()
 
     def read() -> None:

@@ -1,4 +1,4 @@
-"""Workers with too little memory: the kernel kills them, and one image alone is to blame."""
+"""Engine actors with too little memory: the kernel kills them, and only one image is blamed."""
 
 import contextlib
 import os
@@ -30,7 +30,7 @@ pytestmark = [
 
 @pytest.fixture
 def small_group() -> Iterator[Path]:
-    """A control group whose processes have 1 GiB together."""
+    """A control group whose processes may use 1 GiB in total."""
     group = GROUPS / f"s4v-{os.getpid()}"
     group.mkdir()
     (group / "memory.limit_in_bytes").write_text(str(LIMIT_BYTES))
@@ -45,8 +45,8 @@ def small_group() -> Iterator[Path]:
             time.sleep(0.2)
 
 
-def _confine(driver: subprocess.Popen[str], group: Path) -> None:
-    """Every engine actor of the run, the ones that replace the dead included."""
+def _confine_engine_actors(driver: subprocess.Popen[str], group: Path) -> None:
+    """Move all engine actors of the run into the group, also those that replace dead ones."""
     while driver.poll() is None:
         with contextlib.suppress(psutil.NoSuchProcess, OSError):
             for process in engine_actors(driver):
@@ -54,7 +54,7 @@ def _confine(driver: subprocess.Popen[str], group: Path) -> None:
         time.sleep(0.05)
 
 
-def _kills(group: Path) -> int:
+def _count_kernel_kills(group: Path) -> int:
     lines = (group / "memory.oom_control").read_text().split("\n")
     return next(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
 
@@ -68,12 +68,12 @@ def test_an_image_that_takes_all_memory_ends_as_a_row_and_no_other_is_lost(
     flags += ["--settings.fake-faults", "--settings.fake-latency-s", "0.5"]
     flags += ["--unit-size", "16", "--settings.max-num-seqs", "16"]
     driver = start("caption.py", *flags, cwd=tmp_path)
-    warden = threading.Thread(target=_confine, args=(driver, small_group))
-    warden.start()
+    confining = threading.Thread(target=_confine_engine_actors, args=(driver, small_group))
+    confining.start()
     _, err = driver.communicate(timeout=800)
-    warden.join()
+    confining.join()
     assert driver.returncode == 0, err[-3000:]
     rows = world.prove(tmp_path / "out")
     for image_id in world.faults:
         assert (rows[image_id]["status"], rows[image_id]["reason"]) == ("error", "worker_died")
-    assert _kills(small_group) >= len(faults)
+    assert _count_kernel_kills(small_group) >= len(faults)

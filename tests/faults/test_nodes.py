@@ -1,4 +1,4 @@
-"""Hosts of a real cluster that die or cannot be reached: the run goes on, and no row is doubled."""
+"""Hosts of a real cluster that die or are cut off: the run continues, and no row is doubled."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import make_server
 
 from tests.atomic_s3 import make_creation_atomic
-from tests.cluster.hosts import ROOT, Host, Network, RayCluster, wait_until, why_not
+from tests.cluster.hosts import ROOT, Host, Network, RayCluster, find_obstacle, wait_until
 from tests.faults.world import World, build_world
 from tests.flow.scripts import FAKE
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 KILLS = CUTS = 5
 CUT_S = 60.0
 RECOVERY_LIMIT_S = 300.0
-"""On two cores that others use, too; the goal for a machine of one's own is 30 s."""
+"""Limit for two shared cores; the goal is 30 s on a machine with nothing else running."""
 
 IMAGES, SHARDS, UNIT = 10_000, 8, 64
 WORKER_CPUS = 6
@@ -37,12 +37,12 @@ PROBES = {
     "RAY_grpc_client_keepalive_timeout_ms": "10000",
     "RAY_health_check_period_ms": "1000",
 }
-"""Without the first two Ray probes its connections every five minutes: what was under way on a host
-that is silently gone is tried again after seven, and until then its CPUs count as used. Without the
-third a host whose raylet died is noticed after five refused connections, three seconds apart."""
+"""Without the first two settings Ray probes its connections every five minutes: the work of a host
+that silently disappeared is retried after seven, and until then its CPUs count as used. Without the
+third, Ray notices a dead raylet only after five refused connections, three seconds apart."""
 
 DERIVED = {"plan.parquet", "run.json", "stats.json", "report.html", "README.md", ".create-only"}
-"""All that a run may leave beside its units."""
+"""All files that a run may write besides its units."""
 
 
 class Commit(NamedTuple):
@@ -52,10 +52,10 @@ class Commit(NamedTuple):
 
 
 class Store:
-    """S3 that all hosts reach. It knows who wrote which unit, and can keep a writer waiting.
+    """An S3 that all hosts reach. It records which host wrote which unit, and can delay a writer.
 
     Attributes:
-        commits: Answers to writes of units, in order.
+        commits: Host, unit and answered status of each write of a unit, in order.
     """
 
     def __init__(self, address: str) -> None:
@@ -84,14 +84,14 @@ class Store:
         )
 
     def hold_one(self) -> Commit:
-        """Let the next writer of a unit wait, and all else that its host writes, until `release`.
+        """Delay the next write of a unit, and all other writes of its host, until `release`.
 
         Returns:
-            The one that waits.
+            The delayed commit.
         """
         self._held, self._holding = Commit("", "", 0), True
         self._open.clear()
-        wait_until(lambda: self._held.unit, "somebody commits", 300)
+        wait_until(lambda: self._held.unit, "a host commits", 300)
         return self._held
 
     def release(self) -> None:
@@ -99,7 +99,7 @@ class Store:
         self._open.set()
 
     def answers(self, unit: str) -> dict[str, int]:
-        """By host."""
+        """Statuses of the answers to writes of a unit, by host."""
         return {commit.host: commit.status for commit in self.commits if commit.unit == unit}
 
     def _serve(self, request: dict[str, Any], respond: Callable[..., Any]) -> Iterable[bytes]:
@@ -110,11 +110,11 @@ class Store:
         if self._must_wait(host, name):
             self._open.wait()
 
-        def noted(status: str, *more: Any) -> Any:
+        def respond_and_record(status: str, *more: Any) -> Any:
             self.commits.append(Commit(host, name, int(status.split()[0])))
             return respond(status, *more)
 
-        return self._app(request, noted)
+        return self._app(request, respond_and_record)
 
     def _must_wait(self, host: str, unit: str) -> bool:
         with self._lock:
@@ -125,7 +125,7 @@ class Store:
 
 @pytest.fixture
 def network() -> Iterator[Network]:
-    if reason := why_not():
+    if reason := find_obstacle():
         pytest.skip(reason)
     network = Network()
     yield network
@@ -150,7 +150,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 class Run(NamedTuple):
-    """`caption.py` on the head."""
+    """A `caption.py` that runs on the head, and its log file."""
 
     process: subprocess.Popen[str]
     log: Path
@@ -159,21 +159,23 @@ class Run(NamedTuple):
         assert self.process.poll() is None, self.log.read_text()
 
     def check_finished(self) -> None:
-        code, said = self.process.wait(timeout=900), self.log.read_text()
-        log.info("%s", said)
-        assert code == 0, said
+        code, printed = self.process.wait(timeout=900), self.log.read_text()
+        log.info("%s", printed)
+        assert code == 0, printed
 
 
-def _caption(cluster: RayCluster, world: World, folder: Path, output: str, *flags: str) -> Run:
-    said = folder / "caption.log"
+def _start_caption(
+    cluster: RayCluster, world: World, folder: Path, output: str, *flags: str
+) -> Run:
+    log_file = folder / "caption.log"
     process = cluster.head.start(
         *(sys.executable, ROOT / "ray_jobs" / "caption.py", *FAKE),
         *("--input", world.shards, "--output", output, "--unit-size", str(UNIT)),
         *("--settings.max-num-seqs", "16", *flags),
-        log=said,
+        log=log_file,
         **cluster.variables_of(cluster.head),
     )
-    return Run(process, said)
+    return Run(process, log_file)
 
 
 @pytest.mark.parametrize("engines", [1, 2])
@@ -182,7 +184,7 @@ def test_a_raylet_killed_again_and_again_loses_nothing(
 ) -> None:
     output, slow = tmp_path / "out", str(0.4 * engines)
     flags = ("--engines", str(engines), "--settings.fake-latency-s", slow)
-    driver = _caption(cluster, world, tmp_path, str(output), *flags)
+    driver = _start_caption(cluster, world, tmp_path, str(output), *flags)
     recoveries = []
     for _ in range(KILLS):
         _wait_for_another_unit(output, driver)
@@ -194,8 +196,8 @@ def test_a_raylet_killed_again_and_again_loses_nothing(
         seen = time.monotonic() - killed
         _wait_for_another_unit(output, driver)
         recoveries.append(time.monotonic() - killed)
-        told = "killed %s; its engine's process again after %.1f s, next unit after %.1f s; %s"
-        log.info(told, victim.name, seen, recoveries[-1], _load())
+        message = "killed %s; its engine's process again after %.1f s, next unit after %.1f s; %s"
+        log.info(message, victim.name, seen, recoveries[-1], _describe_load())
         cluster.start_worker(victim)
     driver.check_finished()
     world.prove(output)
@@ -203,20 +205,20 @@ def test_a_raylet_killed_again_and_again_loses_nothing(
 
 
 def _wait_for_another_unit(output: Path, driver: Run) -> None:
-    before = _units(output)
+    before = _list_units(output)
 
     def one_more() -> bool:
         driver.check_alive()
-        return _units(output) > before
+        return _list_units(output) > before
 
     wait_until(one_more, "another unit is done")
 
 
-def _load() -> str:
+def _describe_load() -> str:
     return f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
 
 
-def _units(output: Path) -> set[str]:
+def _list_units(output: Path) -> set[str]:
     return {file.name for file in (output / "captions").glob("*.parquet")}
 
 
@@ -225,20 +227,20 @@ def test_a_host_that_is_cut_off_doubles_nothing_when_it_finishes(
 ) -> None:
     store.files().mkdir("runs")
     flags = ("--engines", "2", "--settings.fake-latency-s", "1.5")
-    driver = _caption(cluster, world, tmp_path, "s3://runs/out", *flags)
+    driver = _start_caption(cluster, world, tmp_path, "s3://runs/out", *flags)
     for _ in range(CUTS):
         driver.check_alive()
-        _cut_off_who_commits(cluster, store)
+        _cut_off_a_committing_host(cluster, store)
     driver.check_finished()
-    units = _proven_units(store, world, tmp_path / "out")
+    units = _prove_units(store, world, tmp_path / "out")
     written = [commit.unit for commit in store.commits if commit.status == 200]
     assert sorted(written) == sorted(units)
     refused = [commit for commit in store.commits if commit.status == 412]
     log.info("%d units, %d commits refused: %s", len(units), len(refused), refused)
 
 
-def _cut_off_who_commits(cluster: RayCluster, store: Store) -> None:
-    """Its commit waits in the store until somebody else has done the unit, then goes on."""
+def _cut_off_a_committing_host(cluster: RayCluster, store: Store) -> None:
+    """Cut off a committing host, and delay its commit until another host has done the unit."""
     late = store.hold_one()
     [zombie] = [host for host in cluster.workers if host.address == late.host]
     others = [host.address for host in (cluster.head, *cluster.workers) if host is not zombie]
@@ -248,22 +250,24 @@ def _cut_off_who_commits(cluster: RayCluster, store: Store) -> None:
     again_s = time.monotonic() - cut
     store.release()
     wait_until(lambda: late.host in store.answers(late.unit), "the zombie commits")
-    log.info("cut off %s; its unit done again after %.1f s; %s", zombie.name, again_s, _load())
+    log.info(
+        "cut off %s; its unit done again after %.1f s; %s", zombie.name, again_s, _describe_load()
+    )
     assert store.answers(late.unit)[late.host] == 412
     time.sleep(max(0.0, CUT_S - (time.monotonic() - cut)))
     zombie.reconnect()
-    _wait_for_its_end(cluster, zombie)
+    _wait_for_raylet_to_end(cluster, zombie)
     cluster.start_worker(zombie)
 
 
-def _wait_for_its_end(cluster: RayCluster, zombie: Host) -> None:
-    """A raylet that was declared dead ends itself when it hears of it."""
+def _wait_for_raylet_to_end(cluster: RayCluster, zombie: Host) -> None:
+    """Wait until the raylet that was declared dead learns of it and ends itself."""
     wait_until(lambda: not zombie.processes("/raylet/raylet "), "the zombie ends")
     assert zombie.address not in cluster.nodes_alive()
 
 
-def _proven_units(store: Store, world: World, copy: Path) -> list[str]:
-    """Names of the units, after everything in the store was looked at."""
+def _prove_units(store: Store, world: World, copy: Path) -> list[str]:
+    """Check everything in the store; return the names of the units."""
     files = store.files()
     found = {name.removeprefix("runs/out/") for name in files.find("runs/out")}
     files.get("runs/out/", str(copy), recursive=True)

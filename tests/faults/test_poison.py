@@ -1,4 +1,4 @@
-"""Images that kill engines and workers, hang them, or get no caption: each ends as a row."""
+"""Images that kill or hang engines and workers, or get no caption: each ends as a row."""
 
 from pathlib import Path
 

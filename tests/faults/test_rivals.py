@@ -1,4 +1,4 @@
-"""Several writers at once: one wins, nobody's rows are doubled, nobody's work is believed lost."""
+"""Several writers at once: one wins, and no row is doubled or lost."""
 
 import logging
 import math
@@ -41,7 +41,7 @@ def test_one_of_sixteen_writers_wins_on_a_disk(tmp_path: Path, rounds: int) -> N
 
 @pytest.fixture
 def plain_store(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-    """A store that does not know conditional writes: it overwrites."""
+    """A store without conditional writes: it overwrites existing objects."""
     proxy = FaultProxy(s3_server)
     proxy.stripped = (b"if-none-match",)
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.address)
@@ -57,7 +57,7 @@ def test_a_store_that_overwrites_still_holds_each_row_once(
     assert not storage.honours_create(bucket)
     for unit in range(10):
         race(bucket, unit)
-        # Whoever was last, readers see one whole file at every moment.
+        # Whichever writer was last, readers always see one complete file.
         assert caption_units(bucket).read(unit).num_rows == 1
     assert caption_units(bucket).list_done() == set(range(10))
 
@@ -72,13 +72,14 @@ def test_four_runs_on_one_output_lose_and_double_nothing(
     flags += ["--unit-size", str(LARGE_UNIT), "--settings.max-num-seqs", "16"]
     flags += ["--settings.fake-latency-s", "0.3"]
     runs = [start("caption.py", *flags, cwd=tmp_path) for _ in range(4)]
-    said = [run.communicate(timeout=800) for run in runs]
-    assert [run.returncode for run in runs] == [0, 0, 0, 0], said
+    outputs = [run.communicate(timeout=800) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0, 0, 0], outputs
     large.prove(output)
-    wasted = sum(int(n) for out, _ in said for n in re.findall(r"(\d+) captioned in vain", out))
+    wasted = sum(int(n) for out, _ in outputs for n in re.findall(r"(\d+) captioned in vain", out))
     log.info("images captioned in vain: %d", wasted)
-    # In random orders a unit that is begun is one of those that rivals have in flight with a chance
-    # that grows as fewer are left. Of 4,871 units, as 1.2 M images have, that is one in fifty.
+    # Each run takes the units in random order. The chance that a started unit is already in
+    # flight in another run grows as fewer are left. For the 4,871 units of 1.2 M images that is
+    # one in fifty.
     in_flight = len(runs) * EngineSettings().units_in_flight
     assert wasted <= LARGE_UNIT * in_flight * (1 + math.log(LARGE_UNITS / in_flight))
 
@@ -94,11 +95,11 @@ def test_four_runs_on_a_store_that_overwrites_lose_and_double_nothing(
         flags = ["--input", str(world.shards), "--output", output, *FAKE, *NO_LATENCY]
         flags += ["--settings.fake-latency-s", "0.3"]
         runs = [start("caption.py", *flags, cwd=tmp_path) for _ in range(4)]
-        said = [run.communicate(timeout=600) for run in runs]
-        assert [run.returncode for run in runs] == [0, 0, 0, 0], said
-        # One that comes when all is done has nothing to say it of.
-        told = [err.count("this store overwrites") for _, err in said]
-        assert max(told) == 1, told
+        outputs = [run.communicate(timeout=600) for run in runs]
+        assert [run.returncode for run in runs] == [0, 0, 0, 0], outputs
+        # A run that starts when all units are done writes nothing, and so does not warn.
+        warnings = [err.count("this store overwrites") for _, err in outputs]
+        assert max(warnings) == 1, warnings
         copy = tmp_path / f"run-{number}"
         files.get(f"{output}/plan.parquet", f"{copy}/plan.parquet")
         files.get(f"{output}/captions/", f"{copy}/captions/", recursive=True)

@@ -18,10 +18,10 @@ UNITS = 3
 STEPS = 25
 
 
-class TiredStore(MemoryFileSystem):
-    """Fails before a write, or after it, or not at all."""
+class FaultyStore(MemoryFileSystem):
+    """A store that at random fails before a write, after it, or not at all."""
 
-    protocol = "tired"
+    protocol = "faulty"
     store: ClassVar[dict[str, Any]] = {}
     pseudo_dirs: ClassVar[list[str]] = [""]
     chance = random.Random(0)
@@ -37,13 +37,13 @@ class TiredStore(MemoryFileSystem):
 
 
 @pytest.fixture
-def store() -> Iterator[type[TiredStore]]:
-    fsspec.register_implementation("tired", TiredStore, clobber=True)
-    yield TiredStore
-    TiredStore.store.clear()
+def store() -> Iterator[type[FaultyStore]]:
+    fsspec.register_implementation("faulty", FaultyStore, clobber=True)
+    yield FaultyStore
+    FaultyStore.store.clear()
 
 
-def _rows(writer: int) -> pa.Table:
+def _build_rows(writer: int) -> pa.Table:
     row = dict.fromkeys(RESULT_SCHEMA.names, "x") | {
         "status": "ok",
         "reason": None,
@@ -57,11 +57,11 @@ def _rows(writer: int) -> pa.Table:
     return table_of([row | dict.fromkeys(numbers, 1)], RESULT_SCHEMA, "rows")
 
 
-def _history(seed: int, store: type[TiredStore]) -> int:
-    """One random history; returns how many of its commits failed on their way."""
+def _run_random_history(seed: int, store: type[FaultyStore]) -> int:
+    """Run one random history and return how many of its commits failed."""
     store.store.clear()
     store.chance = chance = random.Random(seed)
-    output = f"tired://run-{seed}"
+    output = f"faulty://run-{seed}"
     durable: set[int] = set()
     first: dict[int, str] = {}
     failed = 0
@@ -70,7 +70,7 @@ def _history(seed: int, store: type[TiredStore]) -> int:
         if heal and unit not in durable:
             continue
         try:
-            caption_units(output).commit(unit, "plan", f"run-{step}", _rows(step), heal=heal)
+            caption_units(output).commit(unit, "plan", f"run-{step}", _build_rows(step), heal=heal)
             durable.add(unit)
         except StorageError:
             failed += 1
@@ -87,6 +87,6 @@ def _history(seed: int, store: type[TiredStore]) -> int:
 
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("histories", [100, pytest.param(2000, marks=pytest.mark.faults)])
-def test_no_history_breaks_the_commit_rule(store: type[TiredStore], histories: int) -> None:
+def test_no_history_breaks_the_commit_rule(store: type[FaultyStore], histories: int) -> None:
     with storage.patience(0):
-        assert sum(_history(seed, store) for seed in range(histories)) > 0
+        assert sum(_run_random_history(seed, store) for seed in range(histories)) > 0

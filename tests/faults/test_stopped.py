@@ -1,4 +1,4 @@
-"""An engine that is stopped from outside (SIGSTOP) falls silent; with the settings people have."""
+"""An engine that is stopped from outside (SIGSTOP) and stops answering, with default settings."""
 
 import itertools
 import json
@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
 
 ROUNDS = 3
 GAP_S = 150
-"""Between two finished units, at most: 120 s of silence, then a new engine."""
+"""Longest time between two finished units: 120 s of silence, then the start of a new engine."""
 
 
 def test_a_stopped_engine_is_replaced_and_nobody_is_blamed(tmp_path: Path) -> None:

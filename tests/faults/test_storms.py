@@ -1,4 +1,4 @@
-"""Whole passes over a store in bad weather: later, perhaps, but with every row as on a fine day."""
+"""Whole passes over a faulty store: they may take longer, but every row is the same."""
 
 import logging
 import threading
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class Store:
-    """A bucket with a world's shards in it, which the runs reach through the proxy alone."""
+    """A bucket with the shards of a world, which runs reach only through the proxy."""
 
     def __init__(self, bucket: str, world: World, proxy: FaultProxy, direct: str) -> None:
         self.bucket, self.world, self.proxy = bucket, world, proxy
@@ -30,7 +30,7 @@ class Store:
         self.files.put(f"{world.shards}/", f"{bucket}/shards/", recursive=True)
 
     def caption(self, folder: Path, *more: str, meanwhile: Callable[[str], None] = str) -> float:
-        """Runs the pass, proves its rows; seconds."""
+        """Run the pass, download its output to `folder` and return the seconds it took."""
         output = f"{self.bucket}/{folder.name}"
         settings = ("--unit-size", str(UNIT), "--settings.max-num-seqs", str(UNIT))
         flags = ["--input", f"{self.bucket}/shards", "--output", output, *FAKE, *settings, *more]
@@ -46,7 +46,7 @@ class Store:
         return seconds
 
     def wait_for(self, path: str, count: int) -> None:
-        """Until a file is there, or a folder with as many files."""
+        """Wait for a file, or for a folder with `count` files."""
         deadline = time.monotonic() + 240
         while time.monotonic() < deadline:
             self.files.invalidate_cache()
@@ -62,7 +62,7 @@ def store(bucket: str, proxy: FaultProxy, s3_server: str, tmp_path: Path) -> Sto
     return Store(bucket, world, proxy, s3_server)
 
 
-def _folder(tmp_path: Path, name: str) -> Path:
+def _make_folder(tmp_path: Path, name: str) -> Path:
     folder = tmp_path / name
     folder.mkdir()
     return folder
@@ -72,7 +72,7 @@ def test_a_tired_store_slows_a_pass_and_changes_nothing(store: Store, tmp_path: 
     seconds = {}
     for share in (0.0, 0.01, 0.1, 0.5):
         store.proxy.refused = share
-        folder = _folder(tmp_path, f"refused-{share}")
+        folder = _make_folder(tmp_path, f"refused-{share}")
         seconds[share] = round(store.caption(folder), 1)
         rows = store.world.prove(folder)
         assert all(row["status"] == "ok" for row in rows.values())
@@ -85,23 +85,23 @@ def test_an_outage_of_half_a_minute_is_waited_for(store: Store, tmp_path: Path) 
         store.proxy.down = True
         threading.Timer(30, lambda: setattr(store.proxy, "down", False)).start()
 
-    store.caption(_folder(tmp_path, "out"), meanwhile=cut_off)
+    store.caption(_make_folder(tmp_path, "out"), meanwhile=cut_off)
     store.world.prove(tmp_path / "out")
 
 
 @pytest.mark.parametrize("fault", ["dropped", "cut", "failed"])
-def test_one_answer_in_ten_is_lost_or_cut_or_a_failure(
+def test_a_pass_survives_one_answer_in_ten_dropped_cut_or_failed(
     store: Store, tmp_path: Path, fault: str
 ) -> None:
     setattr(store.proxy, fault, 0.1)
-    store.caption(_folder(tmp_path, "out"))
-    assert store.proxy.hurt >= 30
+    store.caption(_make_folder(tmp_path, "out"))
+    assert store.proxy.fault_count >= 30
     store.world.prove(tmp_path / "out")
 
 
 def test_two_seconds_of_latency_cost_time_and_nothing_else(store: Store, tmp_path: Path) -> None:
     store.proxy.delay_s = 2
-    store.caption(_folder(tmp_path, "out"), "--unit-size", "256")
+    store.caption(_make_folder(tmp_path, "out"), "--unit-size", "256")
     store.world.prove(tmp_path / "out")
 
 
@@ -109,25 +109,25 @@ def test_shards_replaced_in_mid_run_give_no_caption_of_the_new_bytes(
     bucket: str, proxy: FaultProxy, s3_server: str, tmp_path: Path
 ) -> None:
     world = build_world(tmp_path / "shards", images=UNIT * 64, shards=4)
-    turned = build_world(tmp_path / "turned", images=UNIT * 80, shards=5)
+    replacements = build_world(tmp_path / "replacements", images=UNIT * 80, shards=5)
     for number in range(10):
         store = Store(bucket, world, proxy, s3_server)
         proxy.delay_s = 0.0
 
         def replace(output: str, store: Store = store) -> None:
             store.wait_for(f"{output}/plan.parquet", 0)
-            proxy.delay_s = 0.3  # or everything has been read before the first unit is done
+            proxy.delay_s = 0.3  # without it, everything is read before the first unit is done
             store.wait_for(f"{output}/captions", 2)
             for at in range(4):  # other pictures, under other numbers, in objects of the same name
-                new = turned.shards / f"{at + 1:04d}.tar"
+                new = replacements.shards / f"{at + 1:04d}.tar"
                 store.files.put_file(str(new), f"{bucket}/shards/{at:04d}.tar")
 
-        folder = _folder(tmp_path, f"round-{number}")
+        folder = _make_folder(tmp_path, f"round-{number}")
         store.caption(folder, meanwhile=replace)
-        _proves_no_mixture(world, folder)
+        _prove_no_mixture(world, folder)
 
 
-def _proves_no_mixture(world: World, folder: Path) -> None:
+def _prove_no_mixture(world: World, folder: Path) -> None:
     rows = check_rows(folder)
     ends = {(row["status"], row["reason"]) for row in rows}
     assert ends == {("ok", None), ("error", "source_changed")}

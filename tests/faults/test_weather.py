@@ -1,4 +1,4 @@
-"""A store that refuses, cuts, drops and dawdles: nothing is lost, and nothing short is believed."""
+"""A store that refuses, cuts off, drops or delays answers: no data is lost or incomplete."""
 
 import threading
 import time
@@ -30,7 +30,7 @@ def test_reads_through_bad_weather_are_whole(
         for at in range(0, 3000, 100):
             assert storage.read_range(file.uri, at, 500, file.etag) == DATA[at : at + 500]
         assert storage.read(file.uri, file.etag) == DATA
-    assert proxy.hurt > 0
+    assert proxy.fault_count > 0
 
 
 def test_answers_that_break_off_use_up_no_connections(
@@ -46,7 +46,7 @@ def test_answers_that_break_off_use_up_no_connections(
     assert time.monotonic() - started < 5
 
 
-def test_a_short_outage_is_waited_for_and_a_long_one_is_told(
+def test_a_short_outage_is_waited_for_and_a_long_one_is_reported(
     proxy: FaultProxy, file: storage.StoredFile
 ) -> None:
     proxy.down = True
@@ -60,7 +60,7 @@ def test_a_short_outage_is_waited_for_and_a_long_one_is_told(
     assert time.monotonic() - started < 30
 
 
-def test_an_answer_that_trickles_is_given_up_and_asked_for_again(
+def test_a_slow_answer_is_given_up_and_requested_again(
     proxy: FaultProxy, file: storage.StoredFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("s4v_core.storage.reading.SHORTEST_LIMIT_S", 1.0)
@@ -84,10 +84,10 @@ def test_a_write_whose_answer_is_lost_is_never_believed_to_be_lost(
     proxy.dropped = 0
     for number in range(20):
         assert storage.read(storage.join(bucket, f"unit-{number}")) == f"{number}".encode()
-    assert proxy.hurt > 0
+    assert proxy.fault_count > 0
 
 
-def test_facts_are_told_at_once(proxy: FaultProxy, bucket: str) -> None:
+def test_permanent_errors_are_raised_at_once(proxy: FaultProxy, bucket: str) -> None:
     started = time.monotonic()
     with storage.patience(60), pytest.raises(FileNotFoundError):
         storage.read(storage.join(bucket, "nothing"))

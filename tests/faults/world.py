@@ -1,4 +1,4 @@
-"""Generated images in shards, some of which break engines, and the proof that none is lost."""
+"""Generated images in shards, some of which break engines, and a check that none is lost."""
 
 import io
 from collections.abc import Mapping
@@ -20,9 +20,12 @@ LARGE_UNITS = LARGE_SHARDS * -(-LARGE_IMAGES // LARGE_SHARDS // LARGE_UNIT)
 
 @dataclass(frozen=True)
 class World:
-    """Attributes:
-    images: Encoded images by id (`<shard>/<key>`).
-    faults: Images that break something.
+    """Generated images and what must become of them.
+
+    Attributes:
+        shards: Folder of the tar shards.
+        images: Encoded images, by id (`<shard>/<key>`).
+        faults: Fault of each image that breaks something, by id.
     """
 
     shards: Path
@@ -31,14 +34,14 @@ class World:
 
     @cached_property
     def captions(self) -> dict[str, str]:
-        """What the fake engine says of each, computed without the project's code."""
+        """The fake engine's caption of each image, computed without the project's code."""
         return {image_id: fake_caption_of(data) for image_id, data in self.images.items()}
 
     def prove(self, output: Path) -> dict[str, dict]:
-        """Every image has exactly one row, and every caption is that of its image.
+        """Check that every image has exactly one row, and every caption belongs to its image.
 
         Returns:
-            Rows by image id.
+            The rows, by image id.
         """
         rows = {row["image_id"]: row for row in check_rows(output)}
         assert set(rows) == set(self.images)
@@ -53,8 +56,10 @@ class World:
 def build_world(
     folder: Path, images: int, shards: int, faults: Mapping[int, Fault] | None = None
 ) -> World:
-    """Args:
-    faults: By number of the image.
+    """Write tar shards of generated images.
+
+    Args:
+        faults: Fault of each image that shall break something, by the number of the image.
     """
     faults = faults or {}
     made: dict[str, bytes] = {}
@@ -74,19 +79,22 @@ def build_world(
 
 
 def failpoint(name: str, nth: int, folder: Path) -> dict[str, str]:
-    """Environment in which the `nth` process to reach that point dies; who did is in `reached`."""
+    """Build an environment that kills the `nth` process to reach a point.
+
+    Each process that reaches the point leaves a file in the folder `reached`.
+    """
     (folder / "reached").mkdir(parents=True, exist_ok=True)
     return {"S4V_FAILPOINT": f"{name}:{nth}:{folder / 'reached'}"}
 
 
 def picture(number: int) -> bytes:
-    """A small PNG unlike any other number's."""
+    """Draw a small PNG that differs from that of every other number."""
     pixels = np.random.default_rng(number).integers(0, 250, (3, 4, 3), dtype=np.uint8)
     return _png(Image.fromarray(pixels).resize(SIZE, Image.Resampling.BILINEAR))
 
 
 def fault_picture(fault: Fault) -> bytes:
-    """A PNG that breaks something wherever `fake_faults` are on."""
+    """Draw a PNG that causes the fault in engines with `fake_faults`."""
     return _png(Image.new("RGB", SIZE, (255, 0, int(fault))))
 
 

@@ -1,4 +1,4 @@
-"""Debian's Chromium without a window, driven by Playwright."""
+"""A headless Chromium, driven by Playwright."""
 
 import shutil
 from collections.abc import Iterator
@@ -18,11 +18,11 @@ expect.set_options(timeout=60_000)
 
 @dataclass
 class Visit:
-    """A page, and what happened on it.
+    """A page and its recorded events.
 
     Attributes:
-        requests: URLs that it asked for.
-        errors: What its console holds.
+        requests: URLs that the page requested.
+        errors: Messages and errors of its console.
     """
 
     page: Page
@@ -37,7 +37,7 @@ class Visit:
 
 @contextmanager
 def browser(**window: Any) -> Iterator[Visit]:
-    """A page of a fresh Chromium; `window` as Playwright's `new_page` takes it."""
+    """Open a page in a fresh Chromium; `window` are arguments of Playwright's `new_page`."""
     with sync_playwright() as driver:
         chromium = driver.chromium.launch(executable_path=CHROMIUM, chromium_sandbox=False)
         yield Visit(chromium.new_page(**window))

@@ -1,4 +1,4 @@
-"""What a run's output must be, checked without the code that made it: plan and files alone."""
+"""Checks a run's output from its plan and files, without the code that wrote them."""
 
 import io
 import json
@@ -11,16 +11,16 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 
-def rows_of(output: Path) -> list[dict]:
-    """All result rows, as any reader would take them."""
+def read_rows(output: Path) -> list[dict]:
+    """Read all result rows, as any reader would."""
     files = sorted((output / "captions").glob("*.parquet"))
     return pa.concat_tables([pq.read_table(file) for file in files]).to_pylist()
 
 
 def check_rows(output: Path) -> list[dict]:
-    """Every planned image has exactly one row; the accounts in the footers add up."""
+    """Check that every planned image has one row and that footers agree; return the rows."""
     planned = pq.read_table(output / "plan.parquet")["image_id"].to_pylist()
-    rows = rows_of(output)
+    rows = read_rows(output)
     found = [row["image_id"] for row in rows]
     assert sorted(found) == sorted(planned)
     assert len(set(found)) == len(found)
@@ -36,7 +36,7 @@ def check_rows(output: Path) -> list[dict]:
 
 
 def fake_caption_of(data: bytes, side: int = 336) -> str:
-    """The fake engine's caption of an upright image, by hand: CLIP's resize and crop."""
+    """Compute the fake engine's caption of an upright image, with CLIP's resize and crop."""
     image = Image.open(io.BytesIO(data)).convert("RGB")
     width, height = image.size
     short, long = min(image.size), int(side * max(image.size) / min(image.size))
@@ -50,8 +50,8 @@ def fake_caption_of(data: bytes, side: int = 336) -> str:
     return f"A fake caption of a picture of {side} by {side} pixels, checksum {checksum:08x}."
 
 
-def planned_and_found(output: Path) -> dict[str, tuple[float, float]]:
-    """Seconds of the flow (`s`) and megabytes of captions (`mb`): as `--plan` said, as they are."""
+def compare_with_plan(output: Path) -> dict[str, tuple[float, float]]:
+    """Planned and actual seconds of captioning (`s`) and megabytes of captions (`mb`)."""
     planned = json.loads((output / "forecast.json").read_text())
     found = json.loads((output / "stats.json").read_text())
     written = sum(path.stat().st_size for path in (output / "captions").iterdir())

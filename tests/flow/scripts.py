@@ -1,4 +1,4 @@
-"""The entry scripts as processes of their own, each with a Ray of its own."""
+"""Runs the entry scripts as processes, each with its own Ray."""
 
 import os
 import subprocess
@@ -41,7 +41,7 @@ def wait_for_units(
 
 
 def kill(driver: subprocess.Popen[str]) -> None:
-    """With -9; until the Ray that it started is gone, workers may finish units."""
+    """Kill a driver with -9 and wait for its Ray, whose workers may still finish units."""
     family = psutil.Process(driver.pid).children(recursive=True)
     driver.kill()
     driver.communicate()
@@ -49,12 +49,12 @@ def kill(driver: subprocess.Popen[str]) -> None:
 
 
 def unit_times(output: Path) -> dict[str, int]:
-    """When each unit's file was written (nanoseconds), by its name."""
+    """The time at which each unit's file was written, in nanoseconds, by file name."""
     return {f.name: f.stat().st_mtime_ns for f in (output / "captions").glob("*.parquet")}
 
 
 def engine_actors(driver: subprocess.Popen[str]) -> list[psutil.Process]:
-    """Processes that hold an engine in the Ray that this driver started."""
+    """List the engine actors' processes in the Ray that this driver started."""
     found = []
     for process in psutil.Process(driver.pid).children(recursive=True):
         try:

@@ -1,4 +1,4 @@
-"""The whole pass on a real local Ray, with the engine whose caption is a function of the pixels."""
+"""The whole pass on a real local Ray, with the fake engine, which computes captions from pixels."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from s4v_core.runs.outcome import DONE, INCOMPLETE_INPUT
 from s4v_core.runs.status import read_status
 from s4v_core.runs.verification import verify_run
 from tests.conftest import SHARED_DATA, photo, write_tar
-from tests.flow.oracle import check_rows, fake_caption_of, rows_of
+from tests.flow.oracle import check_rows, fake_caption_of, read_rows
 from tests.records.old_plan import make_plan_old
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -43,11 +43,11 @@ def _job(images: Path | str, output: Path | str, **changes: object) -> CaptionJo
 
 @pytest.fixture(scope="module")
 def captions(photos: dict[str, bytes]) -> dict[str, str]:
-    """What the fake engine must say of each photograph, computed without the project's code."""
+    """The fake engine's caption of each photograph, computed without the project's code."""
     return {Path(name).stem: fake_caption_of(data) for name, data in photos.items()}
 
 
-def _by_key(rows: list[dict]) -> dict[str, str]:
+def _captions_by_key(rows: list[dict]) -> dict[str, str]:
     return {Path(row["image_id"]).name.removesuffix(".jpg"): row["caption"] for row in rows}
 
 
@@ -65,7 +65,7 @@ def test_tar_shards_become_one_row_per_image_with_its_own_caption(
 ) -> None:
     outcome = run_pass(_job(f"{shards}/{{0000..0003}}.tar", tmp_path / "out"))
     rows = check_rows(tmp_path / "out")
-    assert _by_key(rows) == captions
+    assert _captions_by_key(rows) == captions
     assert outcome.exit_code == DONE
     assert {row["image_id"].split("/")[0] for row in rows} == {f"{n:04d}" for n in range(4)}
     assert all(row["attempts"] == 1 and row["finish_reason"] == "stop" for row in rows)
@@ -102,11 +102,11 @@ def test_every_other_input_gives_the_same_captions(
         outcome = run_pass(_job(f"{bucket}/shards/0000.tar", f"{bucket}/out"))
         assert outcome.exit_code == DONE
         rows = caption_units(f"{bucket}/out").read(0).to_pylist()
-        assert _by_key(rows) == captions
+        assert _captions_by_key(rows) == captions
         assert storage.stat(f"{bucket}/out/report.html") is not None
         return
     assert run_pass(job).exit_code == DONE
-    assert _by_key(check_rows(tmp_path / "out")) == captions
+    assert _captions_by_key(check_rows(tmp_path / "out")) == captions
 
 
 def test_the_same_job_again_does_nothing_and_a_lost_unit_is_made_again(
@@ -127,7 +127,7 @@ def test_the_same_job_again_does_nothing_and_a_lost_unit_is_made_again(
     (tmp_path / "out" / "report.html").unlink()
     run_pass(job)
     assert (tmp_path / "out" / "report.html").exists()
-    assert _by_key(check_rows(tmp_path / "out")) == captions
+    assert _captions_by_key(check_rows(tmp_path / "out")) == captions
     kept = {file: file.stat().st_mtime_ns for file in files if file != files[2]}
     assert kept.items() <= before.items()
 
@@ -196,7 +196,7 @@ def test_other_settings_on_the_same_output_are_refused_and_touch_nothing(
     assert listing() == before
 
 
-def test_ids_that_clash_and_what_is_no_image_are_named(tmp_path: Path) -> None:
+def test_repeated_ids_and_files_that_are_no_images_are_reported(tmp_path: Path) -> None:
     for folder in ("one", "two"):
         write_tar(tmp_path / folder / "0000.tar", {"a.jpg": photo(1), "mask.npy": b"x"})
     inputs = (str(tmp_path / "one"), str(tmp_path / "two"))
@@ -207,7 +207,7 @@ def test_ids_that_clash_and_what_is_no_image_are_named(tmp_path: Path) -> None:
     assert [r["image_id"] for r in check_rows(tmp_path / "out")] == ["0000/a", "0000/a#2"]
 
 
-def test_an_input_that_grew_is_said_and_the_plan_stays(shards: Path, tmp_path: Path) -> None:
+def test_an_input_that_grew_is_reported_and_the_plan_stays(shards: Path, tmp_path: Path) -> None:
     run_pass(_job(shards, tmp_path / "out"))
     write_tar(shards / "0004.tar", {"new.jpg": photo(500)})
     outcome = run_pass(_job(shards, tmp_path / "out"))
@@ -233,7 +233,7 @@ def test_retry_errors_heals_rows_in_place(tmp_path: Path, photos: dict[str, byte
         (source / name).write_bytes(photos[name])
     job = _job(tmp_path / "data.json", tmp_path / "out", image_root=str(source))
     assert run_pass(job).counts.reasons == {"not_found": 3}
-    kept = {row["image_id"]: row for row in rows_of(tmp_path / "out") if row["status"] == "ok"}
+    kept = {row["image_id"]: row for row in read_rows(tmp_path / "out") if row["status"] == "ok"}
     for name in names:
         (source / name).write_bytes(photos[name])
     healed = run_pass(job.replace(retry_errors=True))
@@ -286,7 +286,7 @@ def test_sidecars_lie_beside_their_shards_under_the_same_names_keys_and_order(
                 assert json.load(own.extractfile(f"{key}.json"))["status"] == "ok"
 
 
-def test_sidecars_by_shard_of_images_that_lie_in_no_shard_are_refused(tmp_path: Path) -> None:
+def test_sidecars_by_shard_are_refused_for_images_outside_shards(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "one.jpg").write_bytes(photo(1))
     run_pass(_job(tmp_path / "images", tmp_path / "out"))
@@ -294,7 +294,7 @@ def test_sidecars_by_shard_of_images_that_lie_in_no_shard_are_refused(tmp_path: 
         export_run(str(tmp_path / "out"), f"{tmp_path}/sidecars/")
 
 
-def test_a_forecast_measures_a_sample_and_leaves_the_run_to_come_untouched(
+def test_a_forecast_measures_a_sample_and_does_not_affect_the_run(
     shards: Path, tmp_path: Path
 ) -> None:
     job = _job(shards, tmp_path / "out", plan=True)
@@ -306,7 +306,7 @@ def test_a_forecast_measures_a_sample_and_leaves_the_run_to_come_untouched(
     assert run_pass(job.replace(plan=False)).counts.ok == 40
 
 
-def test_a_sample_that_ends_too_soon_to_tell_a_pace_is_followed_by_a_larger_one(
+def test_a_sample_too_short_to_measure_a_rate_is_followed_by_a_larger_one(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("s4v_core.captioning.forecast.LEAST_SAMPLE", 4)
@@ -347,7 +347,7 @@ def test_an_input_that_names_no_images_is_refused_while_it_is_indexed(tmp_path: 
         run_pass(_job(tmp_path / "a.parquet", tmp_path / "out"))
 
 
-def test_a_foreign_file_in_the_place_of_a_unit_is_named_and_kept(
+def test_a_foreign_file_in_place_of_a_unit_is_reported_and_kept(
     shards: Path, tmp_path: Path
 ) -> None:
     job = _job(shards, tmp_path / "out")
@@ -360,7 +360,7 @@ def test_a_foreign_file_in_the_place_of_a_unit_is_named_and_kept(
 
 
 @pytest.mark.parametrize(("dedupe", "captioned"), [("off", 40), ("exact", 20), ("perceptual", 10)])
-def test_equal_images_are_captioned_once_and_say_whose_caption_they_have(
+def test_equal_images_are_captioned_once_and_name_their_twin(
     tmp_path: Path, dedupe: str, captioned: int
 ) -> None:
     members = {}
@@ -371,7 +371,7 @@ def test_equal_images_are_captioned_once_and_say_whose_caption_they_have(
             for name, data in zip("abcd", (jpeg, jpeg, png, png), strict=True)
         }
     items = list(members.items())
-    for shard in range(2):  # twins lie in other shards as well
+    for shard in range(2):  # equal images are also in different shards
         write_tar(tmp_path / "shards" / f"{shard}.tar", dict(items[shard::2]))
     outcome = run_pass(
         _job(tmp_path / "shards", tmp_path / "out", dedupe=dedupe, unit_size=5, engines=2)
@@ -391,7 +391,7 @@ def test_equal_images_are_captioned_once_and_say_whose_caption_they_have(
                 assert row["image_sha256"] == rows[row["twin_of"]]["image_sha256"]
 
 
-def test_several_captions_of_an_image_stand_in_one_row(shards: Path, tmp_path: Path) -> None:
+def test_several_captions_of_an_image_are_in_one_row(shards: Path, tmp_path: Path) -> None:
     run_pass(_job(shards, tmp_path / "out", limit=5, captions_per_image=3))
     for row in check_rows(tmp_path / "out"):
         assert row["more_captions"] == [row["caption"]] * 2  # the fake engine draws nothing

@@ -1,4 +1,4 @@
-"""A converted checkpoint in vLLM: what only a load there shows."""
+"""vLLM loads a converted checkpoint and gives the same captions as transformers."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ pytestmark = [
 ]
 
 
-def test_vllm_and_transformers_say_the_same_of_a_converted_checkpoint(
+def test_vllm_and_transformers_give_the_same_captions_with_a_converted_checkpoint(
     tmp_path: Path, photos: dict[str, bytes]
 ) -> None:
     write_original(tmp_path / "original")

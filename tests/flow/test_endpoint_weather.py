@@ -1,4 +1,4 @@
-"""A caption pass against an endpoint in bad weather: no image is blamed, and the pass resumes."""
+"""A caption pass with a slow, busy or broken endpoint: no image is blamed, and it resumes."""
 
 import socket
 import threading
@@ -14,7 +14,7 @@ from s4v_core.engines.settings import EngineSettings
 from s4v_core.errors import EngineError
 from tests.engines.weather_endpoint import WeatherEndpoint, open_endpoint
 from tests.faults.world import World, build_world
-from tests.flow.oracle import check_rows, rows_of
+from tests.flow.oracle import check_rows, read_rows
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -131,7 +131,7 @@ def test_an_outage_in_mid_run_keeps_what_is_done_and_the_same_job_resumes(
     threading.Thread(target=end_after_a_unit, daemon=True).start()
     with pytest.raises(EngineError, match="openai"):
         run_pass(job)
-    done = len(rows_of(tmp_path / "out"))
+    done = len(read_rows(tmp_path / "out"))
     assert 0 < done < IMAGES
     with open_endpoint(port):
         outcome = run_pass(job)

@@ -1,4 +1,4 @@
-"""Pictures on their way to the engine: whole, in order, and not copied."""
+"""Pictures reach the engine complete, in order, and without being copied."""
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +10,7 @@ from s4v_core.flow.pixels import PixelBuffer, view_pictures, view_rows
 VALUES = [b"one", b"", b"three and more"]
 
 
-def _picture(height: int, width: int, seed: int) -> Picture:
+def _draw_picture(height: int, width: int, seed: int) -> Picture:
     chance = np.random.default_rng(seed)
     return chance.integers(0, 255, (height, width, 3), dtype=np.uint8)
 
@@ -28,7 +28,7 @@ def test_views_show_every_row_of_every_piece_and_copy_none() -> None:
 def test_the_pictures_of_all_rows_come_back_as_they_were(counts: list[int]) -> None:
     """Rows with no picture, with one, and with several of different sizes."""
     rows = [
-        [_picture(2 + number, 3 + row, 10 * row + number) for number in range(count)]
+        [_draw_picture(2 + number, 3 + row, 10 * row + number) for number in range(count)]
         for row, count in enumerate(counts)
     ]
     most = max((sum(p.size for p in row) for row in rows), default=0)

@@ -1,4 +1,4 @@
-"""Run metrics, as far as they go without a cluster that would export them."""
+"""Run metrics without a cluster that would export them."""
 
 import threading
 import time
@@ -18,11 +18,11 @@ def _wait_for(calls: list[float], count: int) -> None:
         time.sleep(0.005)
 
 
-def _threads() -> list[threading.Thread]:
+def _find_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "metrics"]
 
 
-def test_a_pass_that_stalls_is_renewed_until_its_end() -> None:
+def test_metrics_of_a_stalled_pass_are_renewed_until_its_end() -> None:
     calls: list[float] = []
 
     def held_s() -> float:
@@ -31,19 +31,19 @@ def test_a_pass_that_stalls_is_renewed_until_its_end() -> None:
 
     with RunMetrics(*ARGUMENTS, held_s, renew_every_s=0.01):
         _wait_for(calls, 3)
-    assert not _threads()
-    told = len(calls)
+    assert not _find_threads()
+    calls_at_end = len(calls)
     time.sleep(0.05)
-    assert len(calls) == told
+    assert len(calls) == calls_at_end
 
 
-def test_it_ends_with_a_pass_that_fails() -> None:
+def test_renewal_ends_with_a_pass_that_fails() -> None:
     with pytest.raises(KeyError), RunMetrics(*ARGUMENTS, lambda: 0.0):
         raise KeyError
-    assert not _threads()
+    assert not _find_threads()
 
 
-def test_a_cluster_in_distress_does_not_end_it() -> None:
+def test_ray_errors_do_not_end_the_renewal() -> None:
     calls: list[float] = []
 
     def held_s() -> float:

@@ -29,8 +29,8 @@ GREEDY = SamplingConfig(max_tokens=24, stop_at_loops=False)
 
 @pytest.fixture(scope="module")
 def shard(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, bytes]) -> Path:
-    """Drawn photographs, those that scikit-image ships, some of ../shared where it is there, and
-    one file that is no image."""
+    """A shard of drawn photographs, photographs from scikit-image and, if it exists, from
+    ../shared, and one file that is no image."""
     spec = importlib.util.find_spec("skimage")
     assert spec is not None
     assert spec.origin is not None
@@ -42,7 +42,7 @@ def shard(tmp_path_factory: pytest.TempPathFactory, photos: dict[str, bytes]) ->
     return write_tar(tmp_path_factory.mktemp("real") / "0000.tar", members)
 
 
-def _captions(
+def _caption(
     shard: Path, output: Path, checkpoint: Path | str, engine: str, **changes: object
 ) -> dict[str, dict]:
     job = CaptionJob(
@@ -62,8 +62,8 @@ def _captions(
 def test_vllm_and_transformers_caption_the_same_images_alike(
     shard: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    ours = _captions(shard, tmp_path / "vllm", checkpoint, "vllm")
-    reference = _captions(shard, tmp_path / "transformers", checkpoint, "transformers")
+    ours = _caption(shard, tmp_path / "vllm", checkpoint, "vllm")
+    reference = _caption(shard, tmp_path / "transformers", checkpoint, "transformers")
     assert ours.keys() == reference.keys()
     assert ours["0000/none"]["reason"] == reference["0000/none"]["reason"] == "not_an_image"
     good = [name for name, row in ours.items() if row["status"] == "ok"]
@@ -85,7 +85,7 @@ def test_a_captioner_may_lie_in_a_store(
         storage.replace(f"{bucket}/models/untrained/{path.name}", path.read_bytes())
     shard = write_tar(tmp_path / "0000.tar", dict(list(photos.items())[:4]))
     model = f"{bucket}/models/untrained"
-    rows = _captions(shard, tmp_path / "out", model, "transformers", unit_size=2)
+    rows = _caption(shard, tmp_path / "out", model, "transformers", unit_size=2)
     assert {row["status"] for row in rows.values()} == {"ok"}
     assert {row["model"] for row in rows.values()} == {model}
     assert {row["model_revision"] for row in rows.values()} == {read_facts(model).revision}
@@ -102,7 +102,7 @@ def test_an_engine_that_cannot_load_its_weights_ends_the_job_with_a_sentence(
         data = path.read_bytes()
         (broken / path.name).write_bytes(data[:1000] if path.suffix == ".safetensors" else data)
     with pytest.raises(EngineError, match="cannot load"):
-        _captions(shard, tmp_path / "out", broken, "transformers")
+        _caption(shard, tmp_path / "out", broken, "transformers")
     assert not list((tmp_path / "out" / "captions").glob("*.parquet"))
 
 
@@ -121,9 +121,9 @@ def test_an_engine_killed_in_mid_run_is_replaced_and_costs_no_caption(
                 killed.append(process.pid)
 
     threading.Thread(target=kill_once, daemon=True).start()
-    rows = _captions(shard, tmp_path / "out", checkpoint, "vllm", unit_size=2)
+    rows = _caption(shard, tmp_path / "out", checkpoint, "vllm", unit_size=2)
     assert len(killed) == 1
-    wanted = _captions(shard, tmp_path / "wanted", checkpoint, "vllm")
+    wanted = _caption(shard, tmp_path / "wanted", checkpoint, "vllm")
     assert {n: row["caption"] for n, row in rows.items()} == {
         n: row["caption"] for n, row in wanted.items()
     }

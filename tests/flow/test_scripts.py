@@ -1,4 +1,4 @@
-"""The entry scripts as a person runs them: exit codes, one sentence, killed and run again."""
+"""The entry scripts as users run them: exit codes, error sentences, and resuming after a kill."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from tests.conftest import photo, write_tar
-from tests.flow.oracle import check_rows, rows_of
+from tests.flow.oracle import check_rows, read_rows
 from tests.flow.scripts import FAKE, kill, run, start, wait_for_units
 
 
@@ -24,7 +24,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 SLOW = ["--settings.fake-latency-s", "0.5", "--settings.max-num-seqs", "8"]
-"""20 images of a unit take more than a second: time to interrupt."""
+"""The 20 images of a unit take more than a second, which leaves time to interrupt the run."""
 
 
 def test_a_run_killed_with_9_resumes_with_every_row_once(many: Path, tmp_path: Path) -> None:
@@ -33,7 +33,7 @@ def test_a_run_killed_with_9_resumes_with_every_row_once(many: Path, tmp_path: P
     wait_for_units(tmp_path / "out", 3, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    time.sleep(3)  # workers finish what they hold
+    time.sleep(3)  # workers finish the units they work on
     files = {f: f.stat().st_mtime_ns for f in (tmp_path / "out" / "captions").glob("*.parquet")}
     code, out, err = run("caption.py", *flags, cwd=tmp_path)
     assert code == 0, err
@@ -50,14 +50,14 @@ def test_the_first_ctrl_c_drains_and_the_run_resumes(many: Path, tmp_path: Path)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "finishing the units in flight" in err
-    rows = rows_of(tmp_path / "out")
+    rows = read_rows(tmp_path / "out")
     assert 40 <= len(rows) < 320
     code, _, err = run("caption.py", *flags, cwd=tmp_path)
     assert code == 0, err
     assert len(check_rows(tmp_path / "out")) == 320
 
 
-def test_sigterm_is_gone_within_two_seconds(many: Path, tmp_path: Path) -> None:
+def test_a_terminated_script_ends_within_two_seconds(many: Path, tmp_path: Path) -> None:
     flags = ["--input", str(many / "shards"), "--output", str(tmp_path / "out"), *FAKE, *SLOW]
     process = start("caption.py", *flags, cwd=tmp_path)
     wait_for_units(tmp_path / "out", 1, process)
@@ -131,12 +131,12 @@ def test_two_runs_on_one_output_share_the_work_without_a_duplicate(
     assert len(check_rows(tmp_path / "out")) == 320
 
 
-def test_an_engine_actor_killed_in_mid_run_costs_no_row(many: Path, tmp_path: Path) -> None:
+def test_an_engine_actor_killed_during_a_run_costs_no_row(many: Path, tmp_path: Path) -> None:
     flags = ["--input", str(many / "shards"), "--output", str(tmp_path / "out"), *FAKE, *SLOW]
     process = start("caption.py", *flags, cwd=tmp_path)
     wait_for_units(tmp_path / "out", 2, process)
     workers = psutil.Process(process.pid).children(recursive=True)
-    [actor] = [worker for worker in workers if "CaptionerActor" in worker.cmdline()[0]]
+    [actor] = [worker for worker in workers if "EngineActor" in worker.cmdline()[0]]
     actor.kill()
     _, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
@@ -165,7 +165,7 @@ def test_a_drain_that_takes_too_long_ends_by_itself(many: Path, tmp_path: Path) 
     while not (tmp_path / "out" / "run.json").exists():
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    time.sleep(15)  # the engines have begun what they will not end
+    time.sleep(15)  # the engines now work on requests that they will not finish
     os.kill(process.pid, signal.SIGINT)
     started = time.monotonic()
     _, err = process.communicate(timeout=90)

@@ -1,4 +1,4 @@
-"""A task that is not captioning, through the whole flow: killed in mid-run, then resumed."""
+"""A task other than captioning in the whole flow: killed during the run, then resumed."""
 
 import ast
 import json
@@ -28,7 +28,7 @@ def _start(output: Path) -> subprocess.Popen[str]:
     )
 
 
-def _units(output: Path) -> dict[str, int]:
+def _list_units(output: Path) -> dict[str, int]:
     return {file.name: file.stat().st_mtime_ns for file in (output / "counts").glob("*.parquet")}
 
 
@@ -36,19 +36,19 @@ def test_the_toy_task_survives_a_kill_and_has_every_row_once(tmp_path: Path) -> 
     output = tmp_path / "out"
     first = _start(output)
     deadline = time.monotonic() + 120
-    while len(_units(output)) < 5:
+    while len(_list_units(output)) < 5:
         assert first.poll() is None, first.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.05)
     kill(first)
-    before = _units(output)
+    before = _list_units(output)
     assert 5 <= len(before) < UNITS
 
     second = _start(output)
     out, err = second.communicate(timeout=200)
     assert second.returncode == 0, err
     assert f"{TEXTS} of {TEXTS} texts (100.0 %): {TEXTS} ok" in out
-    assert before.items() <= _units(output).items()
+    assert before.items() <= _list_units(output).items()
 
     rows = pa.concat_tables([pq.read_table(f) for f in (output / "counts").glob("*.parquet")])
     assert sorted(rows["text_id"].to_pylist()) == [f"{n:04d}" for n in range(TEXTS)]

@@ -1,4 +1,4 @@
-"""Training on a real local Ray: the losses of one process, whatever the workers are and die of."""
+"""Training on a real local Ray gives the losses of one process, even if workers are killed."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def command(lessons: Path, checkpoint: Path) -> Callable[..., list[str]]:
 ENVIRONMENT = os.environ | {"RAY_ADDRESS": "local", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
-def _ran(command: list[str]) -> subprocess.CompletedProcess[str]:
+def _run_to_end(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, capture_output=True, text=True, cwd=ROOT, env=ENVIRONMENT, timeout=600
     )
@@ -59,20 +59,20 @@ def _ran(command: list[str]) -> subprocess.CompletedProcess[str]:
 def alone(
     command: Callable[..., list[str]], tmp_path_factory: pytest.TempPathFactory
 ) -> list[float]:
-    """Losses of one process without Ray."""
+    """The losses of a single process without Ray."""
     output = tmp_path_factory.mktemp("alone") / "run"
-    done = _ran(command(output, 0))
+    done = _run_to_end(command(output, 0))
     assert done.returncode == 0, done.stderr
-    return _losses(output)
+    return _read_losses(output)
 
 
-def _losses(output: Path) -> list[float]:
+def _read_losses(output: Path) -> list[float]:
     metrics = read_metrics(str(output))
     assert [m.step for m in metrics] == list(range(1, STEPS + 1))
     return [m.loss for m in metrics]
 
 
-def _proves_every_sample_once(output: Path) -> None:
+def _prove_every_sample_once(output: Path) -> None:
     found = audit_samples(str(output), samples=400, steps_per_epoch=25, steps=STEPS)
     assert (found.seen, found.twice, found.left_out) == (16 * STEPS, 0, 0)
 
@@ -81,14 +81,16 @@ def _proves_every_sample_once(output: Path) -> None:
 def test_workers_give_the_losses_of_one_process(
     command: Callable[..., list[str]], alone: list[float], tmp_path: Path, workers: int
 ) -> None:
-    done = _ran(command(tmp_path / "run", workers))
+    done = _run_to_end(command(tmp_path / "run", workers))
     assert done.returncode == 0, done.stderr
-    assert _losses(tmp_path / "run") == pytest.approx(alone, abs=1e-4)
-    _proves_every_sample_once(tmp_path / "run")
+    assert _read_losses(tmp_path / "run") == pytest.approx(alone, abs=1e-4)
+    _prove_every_sample_once(tmp_path / "run")
 
 
-def _started(command: list[str], output: Path, checkpoints: int) -> subprocess.Popen[str]:
-    """A run that has written so many checkpoints."""
+def _start_until_checkpoints(
+    command: list[str], output: Path, checkpoints: int
+) -> subprocess.Popen[str]:
+    """Start a run and wait until it has written a number of checkpoints."""
     run = subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=ROOT,
         env=ENVIRONMENT,
@@ -101,7 +103,7 @@ def _started(command: list[str], output: Path, checkpoints: int) -> subprocess.P
     return run
 
 
-def _train_workers(driver: int) -> Iterator[psutil.Process]:
+def _find_train_workers(driver: int) -> Iterator[psutil.Process]:
     for process in psutil.Process(driver).children(recursive=True):
         if "RayTrainWorker" in " ".join(process.cmdline()):
             yield process
@@ -111,24 +113,24 @@ def test_a_killed_worker_costs_nothing_but_time(
     command: Callable[..., list[str]], alone: list[float], tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
-    run = _started(command(output, 2), output, checkpoints=2)
-    victim = next(_train_workers(run.pid))
+    run = _start_until_checkpoints(command(output, 2), output, checkpoints=2)
+    victim = next(_find_train_workers(run.pid))
     victim.send_signal(signal.SIGKILL)
-    _, said = run.communicate(timeout=500)
-    assert run.returncode == 0, said
-    assert _losses(output) == pytest.approx(alone, abs=1e-6)
-    _proves_every_sample_once(output)
+    _, complaints = run.communicate(timeout=500)
+    assert run.returncode == 0, complaints
+    assert _read_losses(output) == pytest.approx(alone, abs=1e-6)
+    _prove_every_sample_once(output)
 
 
 def test_a_killed_driver_resumes_with_the_same_command(
     command: Callable[..., list[str]], alone: list[float], tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
-    run = _started(command(output, 2), output, checkpoints=2)
+    run = _start_until_checkpoints(command(output, 2), output, checkpoints=2)
     run.kill()
     run.wait()
-    done = _ran(command(output, 2))
+    done = _run_to_end(command(output, 2))
     assert done.returncode == 0, done.stderr
-    assert _losses(output) == pytest.approx(alone, abs=1e-6)
-    _proves_every_sample_once(output)
+    assert _read_losses(output) == pytest.approx(alone, abs=1e-6)
+    _prove_every_sample_once(output)
     assert json.loads(storage.read(str(output / "run.json")))["job"]["workers"] == 2

@@ -1,11 +1,11 @@
-"""Benchmarks in turn, and their tables in RESULTS.md: `make bench`.
+"""Runs benchmarks and writes their tables to RESULTS.md: `make bench`.
 
 python -m tests.perf [NAME ...]
 
-Without a name these are all of the pass and of training; those of the endpoints go apart (`make
-bench-serve`), for together they take too long. Each is a module of this folder that says in
-its first lines what it measures, why, and how to read it. One that fails says so in its place, and
-the others go on.
+Without a name it runs all benchmarks of the pass and of training. Those of the endpoints run
+separately (`make bench-serve`), because all together take too long. Each benchmark is a module of
+this folder, whose docstring says what it measures, why, and how to read it. If one fails, its error
+is printed and the others continue.
 """
 
 import json
@@ -15,7 +15,7 @@ import traceback
 from importlib import import_module
 from pathlib import Path
 
-from tests.perf.measuring import RESULTS, Goal, recorded
+from tests.perf.measuring import RESULTS, Goal, read_record
 
 BENCHMARKS = (
     *("against_others", "feed_rate", "indexing", "data_moved", "resume", "whole_run", "training"),
@@ -27,24 +27,24 @@ BEGIN, END = "<!-- benchmarks -->\n", "<!-- end of benchmarks -->\n"
 
 
 def main(names: list[str]) -> int:
-    """1 if one of them failed, 2 for a name that is none."""
+    """Run benchmarks; return 1 if one failed, and 2 if a name is unknown."""
     if unknown := set(names) - set(ALL):
         print(f"error: found {min(unknown)!r}, allowed {', '.join(ALL)}", file=sys.stderr)  # noqa: T201
         return 2
-    failed = [name for name in names or BENCHMARKS if not _ran(name)]
-    verdicts = _verdicts()
+    failed = [name for name in names or BENCHMARKS if not _run_benchmark(name)]
+    verdicts = _build_verdicts()
     print(verdicts)  # noqa: T201
     _write_page(verdicts)
     return int(bool(failed))
 
 
-def _ran(name: str) -> bool:
+def _run_benchmark(name: str) -> bool:
     started = time.monotonic()
     print(f"== {name}", flush=True)  # noqa: T201
     try:
-        # By its own name: as __main__ what it defines could not travel to processes of a pool.
+        # Imported by its own name: what __main__ defines cannot be sent to processes of a pool.
         import_module(f"tests.perf.{name}").main()
-    # Border to whatever a benchmark runs into: the others are worth having.
+    # Whatever error one benchmark meets, the results of the others are still useful.
     except Exception:  # noqa: BLE001
         traceback.print_exc()
         return False
@@ -55,30 +55,30 @@ def _ran(name: str) -> bool:
     return True
 
 
-def _verdicts() -> str:
-    """Of all goals, by the figures that are there."""
+def _build_verdicts() -> str:
+    """Build the table of goals from all recorded figures."""
     lines = ["| goal | found | limit | verdict |", "|---|---|---|---|"]
     for name in BENCHMARKS:
-        if figures := recorded(name):
-            lines += map(_line, import_module(f"tests.perf.{name}").goals(figures))
+        if figures := read_record(name):
+            lines += map(_format_goal, import_module(f"tests.perf.{name}").goals(figures))
     return "\n".join(lines)
 
 
-def _line(goal: Goal) -> str:
+def _format_goal(goal: Goal) -> str:
     limit = f"{'at least' if goal.at_least else 'at most'} {goal.limit:.4g}"
     return f"| {goal.what} | {goal.found:.3f} | {limit} | {'holds' if goal.holds else 'missed'} |"
 
 
 def _write_page(verdicts: str) -> None:
-    """Puts the tables where the page has its marks."""
+    """Write the tables between the two marks of the page."""
     page = PAGE.read_text()
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
-    sections = [_section(name) for name in ALL if (RESULTS / f"{name}.json").exists()]
+    sections = [_build_section(name) for name in ALL if (RESULTS / f"{name}.json").exists()]
     PAGE.write_text(before + BEGIN + "\n".join([f"\n{verdicts}\n", *sections]) + "\n" + END + after)
 
 
-def _section(name: str) -> str:
+def _build_section(name: str) -> str:
     found = json.loads((RESULTS / f"{name}.json").read_text())
     machine = found["machine"]
     title = (import_module(f"tests.perf.{name}").__doc__ or name).splitlines()[0]

@@ -1,24 +1,23 @@
-"""Our pass against the bare engine and what people use: images per second of each.
+"""Our pass against the bare engine and other tools: images per second of each.
 
 python -m tests.perf.against_others
 
-Same checkpoint, photographs, prompt, greedy choice, most tokens of a caption, and cores; vLLM with
-the same settings wherever it runs, Ray with the same priority of its workers. The bare engine is
-vLLM's AsyncLLM with all requests handed over at once and its pictures decoded before; our pass
-reads tar shards, decodes, frames and commits. The other ways are public interfaces: the original's
-static batches of four with transformers, with its three beams and greedy (static_batches); `vllm
-run-batch` (run_batch); ray.data.llm's engine stage fed with prompt and image, and Ray's example of
-captioning with a vision model (on_ray). They write no shards, gate nothing and cannot resume.
+All ways have the same checkpoint, photographs, prompt, greedy decoding, token limit and cores; vLLM
+has the same settings wherever it runs, and Ray's workers the same priority. The bare engine is
+vLLM's AsyncLLM, which gets all requests at once with decoded pictures; our pass reads tar shards,
+decodes, frames and commits. The other ways use public interfaces: the paper's own static batches of
+four with transformers, with its three beams and greedy (static_batches); `vllm run-batch`
+(run_batch); ray.data.llm's engine stage, given prompt and image, and Ray's example of captioning
+with a vision model (on_ray). They write no shards, reject nothing and cannot resume.
 
-Counted is from the middle of the ends of the first images that are in work at once (16, or a batch
-of four) to the middle of the last ones' ends: no start is in it. All that run vLLM start once, with
-images for all rounds, and all their processes are stopped (SIGSTOP) while it is others' turn. Of
-Ray's rows and of ours the time is taken when the engine is done with them, not when they come out.
-Not all fit into the memory together, so that those on Ray have rounds of their own, with our pass
-once more.
-Read the factor: our rate over theirs, of each round. Beside the bare engine it is what the pass
-keeps of vLLM's rate on cores that both share; goal: 0.95, in the middle. Of the other ways one is
-behind where every round says so; goal: all are. Below stands who had the cores meanwhile.
+A measurement lasts from the mean end time of the first images processed at once (16, or a batch of
+four) to that of the last ones, so it includes no start. All ways with vLLM start once, with images
+for all rounds, and their processes are stopped (SIGSTOP) during other ways' turns. For Ray's rows
+and for ours, the time counts at which the engine finished them, not when they leave the pipeline.
+Not all ways fit into memory together, so those on Ray have their own rounds, again with our pass.
+Read the factor: our rate over theirs, in each round. Against the bare engine it is the share of
+vLLM's rate that the pass keeps on the same cores; goal: median 0.95. We are ahead of another way if
+every round says so; goal: ahead of all. The second table shows which processes used the cores.
 """
 
 import os
@@ -37,26 +36,29 @@ from tests.conftest import photo
 from tests.perf import static_batches
 from tests.perf.bare_engine import Bare
 from tests.perf.heavy import build_heavy
-from tests.perf.measuring import Goal, average, ratios, record, shares, spread
+from tests.perf.measuring import Goal, average, format_shares, format_spread, ratios, record
 from tests.perf.on_ray import OnRay
 from tests.perf.run_batch import RunBatch
-from tests.perf.vllm_pass import LONGEST_STOP_S, SEQUENCES, Pass, Report, Watched
+from tests.perf.vllm_pass import LONGEST_STOP_S, SEQUENCES, MeasuredWay, Pass, Report
 
 ROUNDS = 5
 BLOCKS = 6 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 4
-"""So many that vLLM takes at least 0.3 s for a caption: fewer would not set the pace."""
+"""Enough that vLLM takes at least 0.3 s per caption: with fewer, other work would be the limit."""
 SIZE = (640, 480)
 OURS, BARE, RUN_BATCH = "caption.py", "bare", "run_batch"
 STAGE, VISION = "engine_stage", "vision_example"
 IMAGES = {OURS: 960, RUN_BATCH: 352, STAGE: 480, VISION: 480}
-"""Of a way that starts once: what is counted of all rounds, and what else is done meanwhile."""
+"""Images for each way that starts once: those counted in all rounds, and those in between."""
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Attributes:
-    images: Of a measurement.
-    at_once: How many of them are in work at the same time.
+    """A way to caption images.
+
+    Attributes:
+        title: Its name in the table.
+        images: Images per measurement.
+        at_once: Number of images that are processed at the same time.
     """
 
     title: str
@@ -74,7 +76,7 @@ WAYS = {
     OURS: Way("`caption.py`"),
     BARE: Way("the bare engine"),
     RUN_BATCH: Way("`vllm run-batch`"),
-    # A static batch is like every other one, so few will do.
+    # All static batches are alike, so few are enough.
     "beams": Way("transformers, batches of 4, 3 beams", 12, static_batches.BATCH),
     "greedy": Way("transformers, batches of 4, greedy", 12, static_batches.BATCH),
     STAGE: Way("ray.data.llm, engine stage alone"),
@@ -85,25 +87,25 @@ Rounds = Mapping[str, Sequence[Report]]
 
 
 def main() -> None:
-    """Takes about half of the time of `make bench`."""
-    # Before the process is there that the others are forked from, for it will not hear of them:
-    # Ray asks for a token in each that it starts on one machine.
+    """Run the benchmark; takes about half of the time of `make bench`."""
+    # Set before the fork server starts, which would not see later changes. Ray requires a token in
+    # each process that it starts.
     os.environ |= {"VLLM_NO_USAGE_STATS": "1", "RAY_AUTH_MODE": "token"}
     os.environ["VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"] = str(LONGEST_STOP_S)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         checkpoint = build_heavy(folder / "checkpoint", BLOCKS)
         images = [photo(seed, SIZE) for seed in range(max(IMAGES.values()))]
-        files = _write(folder / "images", images)
+        files = _write_images(folder / "images", images)
         with closing(Pass(checkpoint, images, WAYS[OURS].images, folder)) as ours:
-            alone, bare = _without_ray(ours, checkpoint, images, files, folder)
-            on_ray, theirs = _on_ray(ours, checkpoint, files, folder)
+            alone, bare = _measure_without_ray(ours, checkpoint, images, files, folder)
+            on_ray, theirs = _measure_on_ray(ours, checkpoint, files, folder)
     _record([alone, on_ray], {OURS: ours, BARE: bare} | theirs)
 
 
-def _without_ray(
+def _measure_without_ray(
     ours: Pass, checkpoint: Path, images: Sequence[bytes], files: Sequence[Path], folder: Path
-) -> tuple[Rounds, Watched]:
+) -> tuple[Rounds, MeasuredWay]:
     def in_batches(way: str, beams: int) -> Callable[[], Report]:
         shown, log = files[: WAYS[way].images], folder / f"{way}.log"
         return partial(static_batches.measure, checkpoint, shown, beams, log)
@@ -114,23 +116,23 @@ def _without_ray(
         closing(RunBatch(checkpoint, asked, WAYS[RUN_BATCH].images, folder)) as batch,
     ):
         measures = {RUN_BATCH: batch.measure, "beams": in_batches("beams", 3)}
-        # Neighbours in every round.
+        # These three are neighbours in every round.
         measures |= {"greedy": in_batches("greedy", 1), OURS: ours.measure, BARE: bare.measure}
-        return _by_turns(measures), bare
+        return _measure_in_turns(measures), bare
 
 
-def _on_ray(
+def _measure_on_ray(
     ours: Pass, checkpoint: Path, files: Sequence[Path], folder: Path
-) -> tuple[Rounds, dict[str, Watched]]:
+) -> tuple[Rounds, dict[str, MeasuredWay]]:
     def way(name: str) -> OnRay:
         return OnRay(name, checkpoint, files[: IMAGES[name]], WAYS[name].images, folder)
 
     with closing(way(STAGE)) as stage, closing(way(VISION)) as vision:
         measures = {STAGE: stage.measure, OURS: ours.measure, VISION: vision.measure}
-        return _by_turns(measures), {STAGE: stage, VISION: vision}
+        return _measure_in_turns(measures), {STAGE: stage, VISION: vision}
 
 
-def _write(folder: Path, images: Sequence[bytes]) -> list[Path]:
+def _write_images(folder: Path, images: Sequence[bytes]) -> list[Path]:
     folder.mkdir()
     paths = [folder / f"{number:04d}.jpg" for number in range(len(images))]
     for path, image in zip(paths, images, strict=True):
@@ -138,8 +140,8 @@ def _write(folder: Path, images: Sequence[bytes]) -> list[Path]:
     return paths
 
 
-def _by_turns(measures: Mapping[str, Callable[[], Report]]) -> Rounds:
-    """Every second round is backwards: a machine that slows down in a round does so to others."""
+def _measure_in_turns(measures: Mapping[str, Callable[[], Report]]) -> Rounds:
+    """Measure all ways in turn, every second round backwards, so that drift hits all alike."""
     found: dict[str, list[Report]] = {way: [] for way in measures}
     for number in range(ROUNDS):
         for way in reversed(measures) if number % 2 else measures:
@@ -148,7 +150,7 @@ def _by_turns(measures: Mapping[str, Callable[[], Report]]) -> Rounds:
     return found
 
 
-def _record(groups: Sequence[Rounds], watched: Mapping[str, Watched]) -> None:
+def _record(groups: Sequence[Rounds], watched: Mapping[str, MeasuredWay]) -> None:
     reports = {way: [one for group in groups for one in group.get(way, ())] for way in WAYS}
     lengths = {n for found in reports.values() for one in found for n in one.prompt_tokens}
     assert len(lengths) == 1, lengths  # the same text before every image
@@ -168,12 +170,14 @@ def _record(groups: Sequence[Rounds], watched: Mapping[str, Watched]) -> None:
     ]
     for key, way in WAYS.items():
         speed = [rate for group in rates for rate in group.get(key, ())]
-        factor = "1" if key == OURS else spread(factors[key], 3)
+        factor = "1" if key == OURS else format_spread(factors[key], 3)
         tokens = statistics.mean(n for report in reports[key] for n in report.output_tokens)
-        lines.append(f"| {way.title} | {spread(speed, 3)} | {factor} | {tokens:.1f} |")
+        lines.append(f"| {way.title} | {format_spread(speed, 3)} | {factor} | {tokens:.1f} |")
     cores = {way: one.cores() for way, one in watched.items()}
     lines += ["", "| cores of | are taken by |", "|---|---|"]
-    lines += [f"| {WAYS[way].title} | {shares(average(taken))} |" for way, taken in cores.items()]
+    lines += [
+        f"| {WAYS[way].title} | {format_shares(average(taken))} |" for way, taken in cores.items()
+    ]
     figures = {
         "blocks": BLOCKS,
         "per_s": rates,
@@ -185,7 +189,7 @@ def _record(groups: Sequence[Rounds], watched: Mapping[str, Watched]) -> None:
 
 
 def goals(figures: Mapping[str, Any]) -> list[Goal]:
-    """To be ahead counts only where every round shows it: machines vary by more than most ways."""
+    """The goals; ahead means ahead in every round, as machines vary more than most ways differ."""
     factors = figures["factors"]
     kept = statistics.median(factors[BARE])
     least = min(factor for way, found in factors.items() if way != BARE for factor in found)

@@ -1,9 +1,9 @@
-"""The bare loop that the training loop is measured against.
+"""The bare loop that the training loop is compared with.
 
 python -m tests.perf.bare_training STEPS bare|fed FLAG ...
 
-trains what `finetune.py` with these flags trains, and writes to STEPS after each step its seconds
-and its loss. Nothing else is recorded, nobody is told.
+trains what `finetune.py` trains with the same flags. After each step it writes the seconds and the
+loss of the step to the file STEPS. It records and reports nothing else.
 """
 
 import json
@@ -34,25 +34,28 @@ from s4v_core.training.worker.world import World, open_local_world
 
 BARE, FED = "bare", "fed"
 THREADS = 1
-"""Of torch: what Ray gives a worker of one CPU."""
+"""Number of threads of torch; Ray gives a worker with one CPU as many."""
 
 
 def main(steps: str, way: str, *flags: str) -> None:
-    """Args:
-    way: BARE, where parameters are plain and all tensors lie in memory before the first
-        step, or FED, where the model is the product's, sharded over a world of one, and its
-        loader reads ahead.
+    """Train with one of two loops.
+
+    Args:
+        way: BARE has an unsharded model, and all tensors in memory before the first step. FED has
+            the product's model, sharded over one worker, and its loader, which reads ahead.
     """
     torch.set_num_threads(THREADS)
-    torch.set_float32_matmul_precision("high")  # as the product's loop
+    torch.set_float32_matmul_precision("high")  # the same setting as in the product's loop
     _, spec = prepare_run(check_stage(parse(FINETUNE, list(flags), "")))
-    reader = _reader(spec)
+    reader = _build_reader(spec)
     if way == BARE:
-        _record(_trained(spec, _plain(spec), [reader[step] for step in range(spec.steps)]), steps)
+        _record(
+            _train(spec, _build_plain(spec), [reader[step] for step in range(spec.steps)]), steps
+        )
         return
     with open_local_world("cpu") as world:
         ahead = read_steps(reader, range(spec.steps), spec.job.loader_workers)
-        _record(_trained(spec, _sharded(spec, world), ahead), steps)
+        _record(_train(spec, _build_sharded(spec, world), ahead), steps)
 
 
 def _record(found: Iterable[tuple[float, float]], steps: str) -> None:
@@ -62,7 +65,7 @@ def _record(found: Iterable[tuple[float, float]], steps: str) -> None:
             sink.flush()
 
 
-def _trained(
+def _train(
     spec: RunSpec, module: LossModule, batches: Iterable[list[MicroBatch]]
 ) -> Iterator[tuple[float, float]]:
     settings = spec.job.optimiser
@@ -70,7 +73,7 @@ def _trained(
     optimiser = build_optimiser(parameters, settings)
     started = time.monotonic()
     for number, rounds in enumerate(batches):
-        loss = _backward(module, rounds)
+        loss = _run_backward(module, rounds)
         torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
         for group in optimiser.param_groups:
             group["lr"] = compute_learning_rate(number, spec.steps, settings)
@@ -81,7 +84,7 @@ def _trained(
         started = ended
 
 
-def _reader(spec: RunSpec) -> StepReader:
+def _build_reader(spec: RunSpec) -> StepReader:
     job = spec.job
     return StepReader(
         samples=fetch_samples(spec.samples, spec.samples_sha256),
@@ -94,7 +97,7 @@ def _reader(spec: RunSpec) -> StepReader:
     )
 
 
-def _sharded(spec: RunSpec, world: World) -> LossModule:
+def _build_sharded(spec: RunSpec, world: World) -> LossModule:
     job = spec.job
     folder, _ = locate_checkpoint(spec.model)
     return build_sharded_module(
@@ -102,7 +105,7 @@ def _sharded(spec: RunSpec, world: World) -> LossModule:
     )
 
 
-def _plain(spec: RunSpec) -> LossModule:
+def _build_plain(spec: RunSpec) -> LossModule:
     learning = spec.job.learning
     model = LlavaForConditionalGeneration.from_pretrained(spec.model, dtype=torch.float32).train()
     set_learning(
@@ -113,7 +116,7 @@ def _plain(spec: RunSpec) -> LossModule:
     return LossModule(model)
 
 
-def _backward(module: LossModule, rounds: list[MicroBatch]) -> float:
+def _run_backward(module: LossModule, rounds: list[MicroBatch]) -> float:
     learnt, loss = sum(batch.learnt for batch in rounds), 0.0
     for batch in rounds:
         part = module(batch.ids_RT, batch.positions_RT, batch.labels_RT, batch.pixels_NSS3) / learnt

@@ -1,13 +1,13 @@
-"""What an image costs the object store.
+"""Bytes that each image moves through Ray's object store.
 
 python -m tests.perf.data_moved
 
-Pixels travel from the tasks that decode to the engine through Ray's object store, and nothing
-larger may: pictures that ride along with every row multiply the traffic. The table has the bytes of
-all objects that the store held during a pass over photographs with the fake engine, by image (rows,
-accounts and the index are among them; what Ray sends inside its messages is not).
-Goal: at most 1.2 times the larger of the JPEG and the 336-pixel image, of 338,688 bytes. What a
-pass holds in memory is measured by whole_run.
+Pixels travel from the decoding tasks to the engine through Ray's object store, and nothing larger
+should: whole pictures attached to every row would multiply the traffic. The table shows the bytes
+of all objects that the store ever held during a pass over photographs with the fake engine, divided
+by the number of images. Rows, accounts and the index are included; data that Ray sends inside its
+messages is not. Goal: at most 1.2 times the larger of the JPEG and the 336-pixel image of 338,688
+bytes. The benchmark whole_run measures the memory of a pass.
 """
 
 import tempfile
@@ -24,15 +24,15 @@ GOAL = 1.2
 
 
 def main() -> None:
-    """Runs for about a minute on two cores."""
+    """Run the benchmark, for about a minute on two cores."""
     with tempfile.TemporaryDirectory() as name, cluster() as ray:
-        moved, jpeg = _moved(Path(name), ray)
+        moved, jpeg = _measure_bytes(Path(name), ray)
     figures = {"moved_per_image": moved, "jpeg": jpeg}
-    record("data_moved", figures, _table(moved, jpeg))
+    record("data_moved", figures, _build_table(moved, jpeg))
 
 
-def _moved(folder: Path, ray: Cluster) -> tuple[float, float]:
-    """Bytes of an image that the store held, and of its JPEG."""
+def _measure_bytes(folder: Path, ray: Cluster) -> tuple[float, float]:
+    """Measure the bytes per image that the store held, and those of its JPEG."""
     write_shards(folder / "photographs", PHOTOGRAPHS, SIZE)
     before = ray.created_bytes()
     caption(folder / "photographs", folder / "moved", inside=ray)
@@ -40,21 +40,21 @@ def _moved(folder: Path, ray: Cluster) -> tuple[float, float]:
     return (ray.created_bytes() - before) / PHOTOGRAPHS, stored / PHOTOGRAPHS
 
 
-def _table(moved: float, jpeg: float) -> str:
+def _build_table(moved: float, jpeg: float) -> str:
     size = "x".join(map(str, SIZE))
     lines = [f"| {size} JPEG in its shard | through the store | times the larger | goal |"]
     lines += ["|---|---|---|---|"]
-    times = _times(moved, jpeg)
+    times = _compute_factor(moved, jpeg)
     lines += [f"| {jpeg:,.0f} bytes | {moved:,.0f} bytes | {times:.3f} | {GOAL} |"]
     return "\n".join(lines)
 
 
-def _times(moved: float, jpeg: float) -> float:
+def _compute_factor(moved: float, jpeg: float) -> float:
     return moved / max(jpeg, SHOWN)
 
 
 def goals(figures: Mapping[str, Any]) -> list[Goal]:
-    times = _times(figures["moved_per_image"], figures["jpeg"])
+    times = _compute_factor(figures["moved_per_image"], figures["jpeg"])
     return [Goal("bytes moved over those of the picture", times, GOAL, False)]
 
 

@@ -1,14 +1,14 @@
-"""How many images a core feeds: the pass with the fake engine against a plain loop that decodes.
+"""How many images a core feeds: the pass with the fake engine against a plain decoding loop.
 
 python -m tests.perf.feed_rate
 
-The plain loop is Pillow alone in one process per core: bytes from memory, reduced-scale JPEG
-decoding, resize, crop, nothing kept. The pass reads tar shards, proves them whole, decodes in
-guarded children, moves pixels through the object store to an engine that answers at once, and
-commits rows.
-Read the ratio: the share of the plain rate that is left. Goal: 0.80. Beside it stands what one core
-feeds, and so the cores that an A100 (7 images/s) and an H200 (about three times that) need; below
-it who had the cores while the images counted were made.
+The plain loop is Pillow alone in one process per core: it takes bytes from memory, decodes JPEGs at
+reduced scale, resizes and crops, and keeps nothing. The pass reads tar shards and checks that they
+are complete, decodes in guarded child processes, moves pixels through the object store to an engine
+that answers at once, and commits rows.
+Read the ratio: the share of the plain rate that the pass reaches. Goal: 0.80. The last column shows
+how many images/s one core feeds, and so how many cores an A100 (7 images/s) and an H200 (about
+three times that) need; the line below shows which processes used the cores meanwhile.
 """
 
 import io
@@ -31,32 +31,32 @@ from tests.perf.measuring import (
     CoreWatch,
     Goal,
     average,
-    by_turns,
-    middle_ratio,
+    compute_median_ratio,
+    format_shares,
+    format_spread,
+    measure_in_turns,
     rate,
     ratios,
     record,
-    shares,
-    spread,
 )
 from tests.perf.passes import PROCESSES, Cluster, caption, cluster
 
 SIDE = 336
 DIFFERENT, SHARDS, PAIRS = 32, 8, 5
 SIZES = {(640, 480): (2560, 128), (2250, 1500): (960, 40)}
-"""Images of a pass and of a unit, by their size."""
+"""Images per pass and per unit, by image size."""
 PLAIN_SHARE, WARM_SHARE = 0.4, 0.25
-"""Of these: what the plain loop decodes; and what of a pass does not count, for at first Ray's
-workers start and import."""
+"""Shares of these images: those that the plain loop decodes, and the first ones of a pass, which do
+not count because Ray's workers are still starting and importing."""
 CORES = os.cpu_count() or 1
 NEEDED = {"A100": 7.0, "H200": 21.0}
 
 
-def plain(images: Sequence[bytes]) -> int:
-    """Decodes and frames each; how many."""
+def decode_plainly(images: Sequence[bytes]) -> int:
+    """Decode and frame each image; return their number."""
     for data in images:
         image = Image.open(io.BytesIO(data))
-        # As the pass does: nothing is reduced to less than twice what is shown of it.
+        # As in the pass: JPEGs are reduced at most to twice the size that is needed.
         scale = 2 * SIDE / min(image.size)
         image.draft("RGB", (round(image.width * scale), round(image.height * scale)))
         short = min(image.size)
@@ -67,20 +67,21 @@ def plain(images: Sequence[bytes]) -> int:
     return len(images)
 
 
-def _plain_rate(images: Sequence[bytes], count: int) -> float:
+def _measure_plain_rate(images: Sequence[bytes], count: int) -> float:
     whole = list(itertools.islice(itertools.cycle(images), count // CORES))
     with ProcessPoolExecutor(CORES) as pool:
-        list(pool.map(plain, [whole[:8]] * CORES))  # they have started
+        list(pool.map(decode_plainly, [whole[:8]] * CORES))  # starts the processes
         started = time.monotonic()
-        done = sum(pool.map(plain, [whole] * CORES))
+        done = sum(pool.map(decode_plainly, [whole] * CORES))
         return done / (time.monotonic() - started)
 
 
 class Pass:
-    """`caption.py`, a new output each time.
+    """Runs `caption.py`, each time with a new output.
 
     Attributes:
-        cores: Who had them while the images counted were made, of each measurement.
+        cores: Cores used by each kind of process while the counted images were made, for each
+            measurement.
     """
 
     def __init__(self, shards: Path, folder: Path, unit: int, inside: Cluster) -> None:
@@ -88,7 +89,7 @@ class Pass:
         self.cores: list[Mapping[str, float]] = []
 
     def measure(self) -> float:
-        """Images per second."""
+        """Run a pass; return its images per second."""
         output = self._folder / f"out-{len(self.cores)}"
         with CoreWatch(PROCESSES, "rest of Ray") as watch:
             caption(
@@ -102,7 +103,7 @@ class Pass:
         return rate(done_at, warm)
 
 
-def _write(folder: Path, images: Sequence[bytes], count: int) -> None:
+def _write_shards(folder: Path, images: Sequence[bytes], count: int) -> None:
     for shard in range(SHARDS):
         numbers = range(shard, count, SHARDS)
         members = {f"{n:06d}.jpg": images[n % DIFFERENT] for n in numbers}
@@ -110,24 +111,30 @@ def _write(folder: Path, images: Sequence[bytes], count: int) -> None:
 
 
 def main() -> None:
-    """Runs for about five minutes on two cores."""
+    """Run the benchmark, for about five minutes on two cores."""
     figures, lines = {}, ["| JPEG | pass, images/s | plain loop | ratio | one core feeds |"]
     lines.append("|---|---|---|---|---|")
     for size, (count, unit) in SIZES.items():
         images = [photo(seed, size) for seed in range(DIFFERENT)]
         with tempfile.TemporaryDirectory() as name, cluster() as ray:
             folder = Path(name)
-            _write(folder / "shards", images, count)
+            _write_shards(folder / "shards", images, count)
             whole = Pass(folder / "shards", folder, unit, ray)
             plain_count = round(count * PLAIN_SHARE)
-            mine, theirs = by_turns(PAIRS, whole.measure, partial(_plain_rate, images, plain_count))
+            mine, theirs = measure_in_turns(
+                PAIRS, whole.measure, partial(_measure_plain_rate, images, plain_count)
+            )
         about = "x".join(map(str, size))
         figures[about] = {"pass_per_s": mine, "plain_per_s": theirs, "cores": whole.cores}
         fed = statistics.median(mine) / CORES
         needed = ", ".join(f"{name} {need / fed:.2f}" for name, need in NEEDED.items())
-        cells = (spread(mine, 0), spread(theirs, 0), spread(ratios(mine, theirs)))
+        cells = (
+            format_spread(mine, 0),
+            format_spread(theirs, 0),
+            format_spread(ratios(mine, theirs)),
+        )
         lines.append(f"| {about} | {' | '.join(cells)} | {fed:.0f}/s; cores: {needed} |")
-        lines.append(f"| its cores | {shares(average(whole.cores))} | | | |")
+        lines.append(f"| its cores | {format_shares(average(whole.cores))} | | | |")
     record("feed_rate", figures, "\n".join(lines))
 
 
@@ -135,7 +142,7 @@ def goals(figures: Mapping[str, Any]) -> list[Goal]:
     return [
         Goal(
             f"feed rate over the plain loop's, {size}",
-            middle_ratio(rates["pass_per_s"], rates["plain_per_s"]),
+            compute_median_ratio(rates["pass_per_s"], rates["plain_per_s"]),
             0.8,
         )
         for size, rates in figures.items()

@@ -1,4 +1,4 @@
-"""What a loss over a large vocabulary takes at its peak: for a process of its own each time."""
+"""Peak memory of a loss over a large vocabulary; each measurement needs a new process."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ Kind = Literal["chunked", "plain"]
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of the hidden states, and of the vocabulary that they are projected to."""
+    """Sizes of the hidden states, and of the vocabulary that they are projected to."""
 
     rows: int
     tokens: int
@@ -27,11 +27,13 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Found:
-    """Attributes:
-    peak_mib: Highest resident memory of forward and backward, above what was there before.
-    loss: Mean over the labelled places.
-    gradients: Of the hidden states and of the head's weight.
+class Measurement:
+    """Memory and result of a loss.
+
+    Attributes:
+        peak_mib: Increase of resident memory at the peak of forward and backward.
+        loss: Mean over the labelled places.
+        gradients: Gradients of the hidden states and of the head's weight.
     """
 
     peak_mib: float
@@ -39,24 +41,24 @@ class Found:
     gradients: tuple[NDArray[np.float32], ...]
 
 
-def measure(kind: Kind, labelled: float, sizes: Sizes) -> Found:
-    """Forward and backward over random states of which a share `labelled` carries a label."""
-    _run(kind, *_tensors(0.5, Sizes(1, 16, 32, 64)))  # libraries and threads are there
-    hidden, labels, head = _tensors(labelled, sizes)
+def measure(kind: Kind, labelled: float, sizes: Sizes) -> Measurement:
+    """Run forward and backward over random states, a share `labelled` of which has labels."""
+    _run(kind, *_draw_tensors(0.5, Sizes(1, 16, 32, 64)))  # loads libraries and starts threads
+    hidden, labels, head = _draw_tensors(labelled, sizes)
     before = psutil.Process().memory_info().rss
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     loss = _run(kind, hidden, labels, head)
-    peak = (_peak_bytes() - before) / 2**20
+    peak = (_read_peak_bytes() - before) / 2**20
     gradients = [tensor.grad for tensor in (hidden, head.weight)]
-    return Found(peak, loss, tuple(g.numpy() for g in gradients if g is not None))
+    return Measurement(peak, loss, tuple(g.numpy() for g in gradients if g is not None))
 
 
 def largest_difference(one: Any, other: Any) -> float:
-    """Of two arrays or numbers, over the largest value of the other."""
+    """The largest difference of two arrays or numbers, relative to the other's largest value."""
     return float(np.abs(np.subtract(one, other)).max() / np.abs(other).max())
 
 
-def _tensors(labelled: float, sizes: Sizes) -> tuple[torch.Tensor, torch.Tensor, LossHead]:
+def _draw_tensors(labelled: float, sizes: Sizes) -> tuple[torch.Tensor, torch.Tensor, LossHead]:
     chance = torch.Generator().manual_seed(0)
     places = (sizes.rows, sizes.tokens)
     hidden = torch.randn(*places, sizes.width, generator=chance).requires_grad_()
@@ -69,18 +71,24 @@ def _tensors(labelled: float, sizes: Sizes) -> tuple[torch.Tensor, torch.Tensor,
 
 
 def _run(kind: Kind, hidden: torch.Tensor, labels: torch.Tensor, head: LossHead) -> float:
-    total = head(hidden, labels) if kind == "chunked" else _plain(hidden, labels, head.weight)
+    total = (
+        head(hidden, labels)
+        if kind == "chunked"
+        else _compute_plain_loss(hidden, labels, head.weight)
+    )
     mean = total / (labels != IGNORED).sum()
     mean.backward()
     return float(mean.detach())
 
 
-def _plain(hidden: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def _compute_plain_loss(
+    hidden: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor
+) -> torch.Tensor:
     logits = F.linear(hidden, weight).flatten(0, 1)
     return F.cross_entropy(logits, labels.flatten(), ignore_index=IGNORED, reduction="sum")
 
 
-def _peak_bytes() -> int:
+def _read_peak_bytes() -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     [peak_kib] = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
     return int(peak_kib) << 10

@@ -1,8 +1,8 @@
-"""What Ray has for captioning a folder of photographs, each way from its public interface.
+"""Ray's own ways to caption a folder of photographs, each from its public interface.
 
 python -m tests.perf.on_ray WAY CHECKPOINT IMAGES ENDS
 
-runs one of them on a Ray of its own, and writes to ENDS when each image's caption was done.
+runs one of them on its own Ray, and writes the end time of each image's caption to ENDS.
 """
 
 import io
@@ -20,27 +20,29 @@ from s4v_core import chat, prompts
 from tests.flow.scripts import ROOT
 from tests.perf.passes import cluster
 from tests.perf.stopping import Family
-from tests.perf.vllm_pass import ENGINE, LIMIT_S, SEQUENCES, TOKENS, Report, Slices, Watched
+from tests.perf.vllm_pass import ENGINE, LIMIT_S, SEQUENCES, TOKENS, MeasuredWay, Report, Slices
 
 BATCH = 16
 CPUS = 8
-"""With six, as a pass gives its own Ray on two cores, the stages of the example stand still."""
+"""With six, as a pass starts Ray on two cores, the stages of the example make no progress."""
 POLL_S = 0.1
 SIDE = 336
 GREEDY = {"temperature": 0, "max_tokens": TOKENS}
 
 
-class OnRay(Watched):
-    """A way that starts once; between measurements all its processes are stopped.
+class OnRay(MeasuredWay):
+    """A way that starts once, and whose processes are stopped between measurements.
 
-    Reports are filled when it is closed: a row leaves the engine's stage only with its whole batch.
+    Reports are filled when it is closed, because rows leave the engine's stage in whole batches.
     """
 
     def __init__(
         self, way: str, checkpoint: Path, images: Sequence[Path], counted: int, folder: Path
     ) -> None:
-        """Args:
-        counted: Images of a measurement.
+        """Start the way and stop it after its first captions.
+
+        Args:
+            counted: Images per measurement.
         """
         super().__init__("rest of Ray")
         self._ends, self._log = folder / f"{way}.jsonl", folder / f"{way}.log"
@@ -56,50 +58,53 @@ class OnRay(Watched):
         self._family.stop()
 
     def close(self) -> None:
-        """Nobody needs the rest of its captions, but those of batches that had begun to leave."""
-        self._family.go_on()
+        """Wait only for the batches that were leaving the engine; the rest is not needed."""
+        self._family.resume()
         self._wait_for(2 * SEQUENCES, since=time.time())
         self._family.kill()
-        self._slices.fill(self._found())
+        self._slices.fill(self._read_ends())
 
     def _report(self) -> Report:
         since, report = self._slices.begin()
-        self._family.go_on()
+        self._family.resume()
         self._wait_for(self._slices.counted, since)
         self._family.stop()
         return report
 
     def _wait_for(self, count: int, since: float) -> None:
         deadline = time.monotonic() + LIMIT_S
-        while sum(done_at > since for done_at, *_ in self._found()) < count:
+        while sum(done_at > since for done_at, *_ in self._read_ends()) < count:
             assert self._process.poll() is None, self._log.read_text()[-3000:]
             assert time.monotonic() < deadline, self._log.read_text()[-3000:]
             time.sleep(POLL_S)
 
-    def _found(self) -> list[tuple[float, int, int]]:
-        lines = self._ends.read_text().split("\n")[:-1]  # the last may not be whole
+    def _read_ends(self) -> list[tuple[float, int, int]]:
+        lines = self._ends.read_text().split("\n")[:-1]  # the last line may be incomplete
         return [tuple(json.loads(line)) for line in lines]
 
 
 def engine_stage(checkpoint: Path, images: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    """ray.data.llm's engine stage alone: prompt and decoded image go in, rows hold nothing else."""
+    """Use only ray.data.llm's engine stage; rows hold just the prompt and the decoded image."""
 
     def preprocess(row: dict[str, Any]) -> dict[str, Any]:
-        picture = _picture(Path(row["path"]).read_bytes())
+        picture = _decode_small(Path(row["path"]).read_bytes())
         return {
-            "prompt": _prompt(),
+            "prompt": _build_prompt(),
             "multimodal_data": {"image": picture},
             "sampling_params": GREEDY,
         }
 
     stages = {"chat_template_stage": False, "tokenize_stage": False, "detokenize_stage": False}
     rows = [{"path": str(path)} for path in images]
-    return _captioned(checkpoint, rows, preprocess, stages)
+    return _run_processor(checkpoint, rows, preprocess, stages)
 
 
 def vision_example(checkpoint: Path, images: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    """Ray's example of captioning with a vision model (llm_batch_inference_vision): bytes in rows,
-    a check that they open, PIL images in chat messages, every stage on, batches of 16."""
+    """Follow Ray's example of captioning with a vision model (llm_batch_inference_vision).
+
+    Rows hold bytes, a filter checks that they open, chat messages hold PIL images, every stage is
+    on, and batches have 16 rows.
+    """
 
     def is_valid(row: dict[str, Any]) -> bool:
         Image.open(io.BytesIO(row["jpg"]["bytes"]))
@@ -108,22 +113,22 @@ def vision_example(checkpoint: Path, images: Sequence[Path]) -> Iterator[dict[st
     def preprocess(row: dict[str, Any]) -> dict[str, Any]:
         parts = [
             {"type": "text", "text": prompts.CAPTION},
-            {"type": "image_pil", "image_pil": _picture(row["jpg"]["bytes"])},
+            {"type": "image_pil", "image_pil": _decode_small(row["jpg"]["bytes"])},
         ]
         messages = [{"role": "user", "content": parts}]
-        # As the processor's documentation has it: its last stage makes the text.
+        # The processor's documentation says so: its last stage produces the text.
         return {"messages": messages, "sampling_params": GREEDY | {"detokenize": False}}
 
     from s4v_core.model.processor import CHAT_TEMPLATE
 
-    # The tokenizer stage writes BOS as well; two would be another prompt than everybody's.
+    # The tokenizer stage adds BOS too; with two the prompt would differ from the other ways'.
     template = CHAT_TEMPLATE.removeprefix("{{ bos_token }}")
     stages = {"prepare_multimodal_stage": True, "chat_template_stage": {"chat_template": template}}
     rows = [{"jpg": {"bytes": path.read_bytes()}} for path in images]
-    return _captioned(checkpoint, rows, preprocess, stages, is_valid)
+    return _run_processor(checkpoint, rows, preprocess, stages, is_valid)
 
 
-def _captioned(
+def _run_processor(
     checkpoint: Path,
     rows: list[dict[str, Any]],
     preprocess: Callable[[dict[str, Any]], dict[str, Any]],
@@ -135,36 +140,36 @@ def _captioned(
 
     config = vLLMEngineProcessorConfig(
         model_source=str(checkpoint),
-        # With its statistics, which ours keeps as well: the rows' times are from there.
+        # Statistics stay on, as in our pass, because the end times of rows come from them.
         engine_kwargs=dict(ENGINE),
         batch_size=BATCH,
-        # As many as our pass gives its engine; without it the stage waits for a GPU.
+        # Our pass gives its engine as many CPUs; without this the stage waits for a GPU.
         placement_group_config={"bundles": [{"CPU": 2}]},
         **stages,
     )
-    processor = build_processor(config, preprocess=preprocess, postprocess=_ended)
+    processor = build_processor(config, preprocess=preprocess, postprocess=_select_columns)
     found = ray.data.from_items(rows, override_num_blocks=max(1, len(rows) // BATCH))
     if is_valid:
         found = found.filter(is_valid)
     yield from processor(found).iter_rows()
 
 
-def _ended(row: dict[str, Any]) -> dict[str, Any]:
+def _select_columns(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "caption": row["generated_text"],
         "prompt_tokens": row["num_input_tokens"],
         "output_tokens": row["num_generated_tokens"],
-        # When the engine was done with it: a row leaves the stage only with its whole batch.
+        # The time at which the engine finished; rows leave the stage only in whole batches.
         "done_at": row["metrics"]["last_token_ts"],
     }
 
 
-def _prompt() -> str:
+def _build_prompt() -> str:
     return chat.VICUNA_V1.render(prompts.CAPTION)
 
 
-def _picture(data: bytes) -> Image.Image:
-    """Decoded, and as small as the model takes it, for it travels between processes."""
+def _decode_small(data: bytes) -> Image.Image:
+    """Decode an image and shrink it to the model's size, because it travels between processes."""
     image = Image.open(io.BytesIO(data)).convert("RGB")
     scale = SIDE / min(image.size)
     width, height = (round(side * scale) for side in image.size)

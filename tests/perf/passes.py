@@ -1,4 +1,4 @@
-"""`caption.py` with the fake engine on generated shards, and what its processes hold meanwhile."""
+"""Runs `caption.py` with the fake engine on generated shards, and samples its memory."""
 
 import itertools
 import logging
@@ -30,20 +30,20 @@ PROCESSES = {
     "commit_unit": "committing",
     "caption.py": "driver",
 }
-"""Part of a process's title, and what it does in a pass."""
+"""Task of a process in a pass, by a part of its title."""
 HOLDERS = ("driver", "workers", "decoders", "ray", "store")
-"""Who holds memory: `caption.py`; Ray's workers; the children that decode for them; Ray's own
+"""Holders of memory: `caption.py`; Ray's workers; their decoding child processes; Ray's own
 processes; the object store."""
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """What a pass held at one moment.
+class MemorySample:
+    """Memory of a pass at one moment.
 
     Attributes:
         at: Seconds since 1970.
-        mib: By HOLDERS. Of processes other than the driver only memory that is theirs alone, for
-            what they share is the store.
+        mib: MiB of each of HOLDERS. Processes other than the driver count only private memory,
+            because what they share is the object store.
     """
 
     at: float
@@ -51,32 +51,39 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
-    """How a pass went."""
+class PassResult:
+    """Duration, output and memory samples of a pass.
+
+    Attributes:
+        wall_s: Seconds from start to end.
+        ended_at: Time of the end, in seconds since 1970.
+        printed: Text that it wrote to stdout.
+        held: Memory samples, one per second.
+    """
 
     wall_s: float
     ended_at: float
-    said: str
-    held: list[Held]
+    printed: str
+    held: list[MemorySample]
 
     def peak(self, holder: str) -> float:
-        """MiB."""
+        """The largest memory of a holder, in MiB."""
         return max(held.mib[holder] for held in self.held)
 
 
 class Cluster:
-    """A Ray on this machine that outlives the passes in it, so that its store can be asked."""
+    """A local Ray that outlives the passes in it, so that its store can be queried afterwards."""
 
     def __init__(self, address: str, node: dict[str, Any]) -> None:
         self.address, self._node = address, node
 
     def created_bytes(self) -> int:
-        """Of all objects that the store ever held. Small answers never go there: Ray sends them
-        along with its messages."""
+        """Bytes of all objects that the store ever held. Ray sends small results in messages
+        instead, which do not count."""
         return int(self._store().cumulative_created_bytes)
 
     def store_mib(self) -> float:
-        """What the objects take that are there now."""
+        """MiB of the objects that are in the store now."""
         return float(self._store().object_store_bytes_used) / 2**20
 
     def _store(self) -> Any:
@@ -88,7 +95,7 @@ class Cluster:
 
 @contextmanager
 def cluster(cpus: int | None = None) -> Iterator[Cluster]:
-    """With so many CPUs, or as large as the one that `caption.py` starts where there is none."""
+    """Start a local Ray, by default as large as the one that `caption.py` starts by itself."""
     import ray
 
     from s4v_core.engines.settings import EngineSettings
@@ -112,10 +119,10 @@ def cluster(cpus: int | None = None) -> Iterator[Cluster]:
 def write_shards(
     folder: Path, images: int, size: tuple[int, int] = TINY, different: int = DIFFERENT
 ) -> None:
-    """Tar shards of so many JPEGs.
+    """Write tar shards of generated JPEGs.
 
-    All whole ones are one file under many names: a million images need little disk, and reading
-    them measures no disk.
+    All full shards are hard links to one file, so that a million images need little disk space, and
+    reading them is not limited by the disk.
     """
     pictures = [photo(seed, size) for seed in range(min(different, images))]
     first = folder / "00000.tar"
@@ -130,29 +137,32 @@ def write_shards(
 
 def caption(
     shards: Path, output: Path, *flags: str, inside: Cluster | None = None, look: bool = True
-) -> Ran:
-    """Runs `caption.py` to its end, in a Ray of its own unless one is given; memory is looked at
-    where one is given, unless not even that may cost anything."""
+) -> PassResult:
+    """Run `caption.py` to its end, in its own Ray unless one is given.
+
+    Args:
+        look: Whether to sample memory, which needs `inside` and some CPU time.
+    """
     started, ended = time.monotonic(), threading.Event()
     with (
-        at_work(shards, output, *flags, inside=inside) as process,
+        run_pass_process(shards, output, *flags, inside=inside) as process,
         ThreadPoolExecutor(1) as pool,
     ):
-        watch = pool.submit(_watch, process.pid, inside, ended) if inside and look else None
+        watch = pool.submit(_sample_memory, process.pid, inside, ended) if inside and look else None
         try:
-            said, complaints = process.communicate()
+            printed, complaints = process.communicate()
         finally:
             ended.set()
     assert process.returncode == 0, complaints[-3000:]
     held = watch.result() if watch else []
-    return Ran(time.monotonic() - started, time.time(), said, held)
+    return PassResult(time.monotonic() - started, time.time(), printed, held)
 
 
 @contextmanager
-def at_work(
+def run_pass_process(
     shards: Path, output: Path, *flags: str, inside: Cluster | None = None
 ) -> Iterator[subprocess.Popen[str]]:
-    """`caption.py`, which does not outlive the block."""
+    """Start `caption.py`, and kill it if it still runs at the end of the block."""
     joined = {"RAY_ADDRESS": inside.address} if inside else {}
     places = ("--input", str(shards), "--output", str(output))
     process = start("caption.py", *FAKE, *places, *flags, cwd=output.parent, **joined)
@@ -164,24 +174,24 @@ def at_work(
             process.wait()
 
 
-def _watch(driver: int, inside: Cluster, ended: threading.Event) -> list[Held]:
+def _sample_memory(driver: int, inside: Cluster, ended: threading.Event) -> list[MemorySample]:
     found = []
     while not ended.wait(SAMPLE_EVERY_S):
         mib = dict.fromkeys(HOLDERS, 0.0)
         for process in psutil.Process().children(recursive=True):
             try:
-                if holder := _holder(process, driver):
-                    mib[holder] += _own_mib(process, driver)
-            except psutil.Error:  # it has just gone
+                if holder := _find_holder(process, driver):
+                    mib[holder] += _measure_own_mib(process, driver)
+            except psutil.Error:  # the process has just ended
                 continue
         mib["store"] = inside.store_mib()
         if mib["driver"]:
-            found.append(Held(time.time(), mib))
+            found.append(MemorySample(time.time(), mib))
     return found
 
 
-def _holder(process: psutil.Process, driver: int) -> str | None:
-    """None for what does not belong to a pass, as what an earlier benchmark has left."""
+def _find_holder(process: psutil.Process, driver: int) -> str | None:
+    """Find the holder that a process belongs to; None for processes outside the pass."""
     if process.pid == driver:
         return "driver"
     command = " ".join(process.cmdline())
@@ -189,10 +199,10 @@ def _holder(process: psutil.Process, driver: int) -> str | None:
         return "decoders"
     if command.startswith("ray::") or "default_worker" in command:
         return "workers"
-    # A forkserver's command has all of sys.path in it, Ray's folders among them.
+    # A fork server's command line contains all of sys.path, including Ray's folders.
     return "ray" if "/ray/" in command and "multiprocessing" not in command else None
 
 
-def _own_mib(process: psutil.Process, driver: int) -> float:
+def _measure_own_mib(process: psutil.Process, driver: int) -> float:
     memory = process.memory_info()
     return float(memory.rss - (0 if process.pid == driver else memory.shared)) / 2**20

@@ -1,15 +1,15 @@
-"""Resuming with 1.2 million rows done: how long until the first new image, and in what memory.
+"""Resuming with 1.2 million rows done: time until the first new image, and memory.
 
 python -m tests.perf.resume
 
-The same command again must not index, list or read so much that a run that was cut short costs its
-last minutes twice. The output holds all units of 240 shards but one, with rows that a real pass
-wrote; the comparison is an empty output and an input of that one unit's 256 images. Both are
-`caption.py` from its start, with the fake engine on a Ray that runs, until the file of that unit is
-there. Memory is the driver's peak, as the kernel counts it, at that moment.
-Read the differences. Goal: at most 30 s more, at most 1 GB more. Below stand the same, measured
-once, at the end of the process, when it has counted all rows and written the report; they have no
-goal.
+A resumed run must not spend minutes on indexing, listing or reading what is done. The output holds
+all units of 240 shards except one, with rows that a real pass wrote; it is compared with an empty
+output and an input of the 256 images of that one unit. Both measure `caption.py` with the fake
+engine on a running Ray, from its start until the file of that unit exists. Memory is the peak of
+the driver up to that moment, as counted by the kernel.
+Read the differences. Goal: at most 30 s more, at most 1 GB more. The lower rows show the same,
+measured once, at the end of the process, when it has counted all rows and written the report; they
+have no goal.
 """
 
 import statistics
@@ -26,14 +26,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from s4v_core.inputs.digest import digest_listing
 from s4v_core.inputs.indexing import INDEX_SCHEMA
 from s4v_core.inputs.shards import Shard, find_shards
 from s4v_core.interrupts import TERMINATED
 from s4v_core.records import plan
 from s4v_core.records.captions import caption_units
 from s4v_core.records.schemas import UNIT_SIZE
-from tests.perf.measuring import Goal, by_turns, record, spread
-from tests.perf.passes import Cluster, at_work, caption, cluster, write_shards
+from tests.perf.measuring import Goal, format_spread, measure_in_turns, record
+from tests.perf.passes import Cluster, caption, cluster, run_pass_process, write_shards
 
 IMAGES, PAIRS = 1_200_000, 5
 NAMES = {
@@ -43,13 +44,13 @@ NAMES = {
     "end_mib": "driver's peak, MiB",
 }
 GOALS = {"first_s": 30, "first_mib": 1000**3 / 2**20}
-LOOK_EVERY_S = 0.02
+POLL_S = 0.02
 WRITERS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Seconds since a process began, and its peak of memory until then."""
+    """Seconds since the start of a process, and its peak memory until then."""
 
     s: float
     mib: float
@@ -59,8 +60,8 @@ class Start:
     """A pass that has one unit to do.
 
     Attributes:
-        first: Of each measurement, when its first new unit was there.
-        end: Of the last one, when the process ended by itself.
+        first: The moment at which the unit was done, for each measurement.
+        end: The moment at which the process of the last measurement ended by itself.
     """
 
     def __init__(self, shards: Path, output: Path, unit: int, inside: Cluster, done: bool) -> None:
@@ -70,19 +71,19 @@ class Start:
         self.end = Moment(0, 0)
 
     def measure(self, to_the_end: bool = False) -> float:
-        """Seconds to the first new image; then the process is told to go, unless its end counts."""
+        """Return seconds to the first new image; then terminate the process or await its end."""
         output = self._output
         if self._done:
             self._file.unlink(missing_ok=True)
-        else:  # nothing there yet, each time
+        else:  # a new output each time
             output = self._output.with_name(f"{self._output.name}-{len(self.first)}")
         file = output / self._file.relative_to(self._output)
         started = time.monotonic()
-        with at_work(self._shards, output, inside=self._inside) as process:
-            mib = _until(process, file)
+        with run_pass_process(self._shards, output, inside=self._inside) as process:
+            mib = _wait_and_read_peak(process, file)
             first = Moment(time.monotonic() - started, mib)
             if to_the_end:
-                mib = max(_until(process), mib)
+                mib = max(_wait_and_read_peak(process), mib)
                 self.end = Moment(time.monotonic() - started, mib)
             else:
                 process.terminate()
@@ -92,17 +93,17 @@ class Start:
         return first.s
 
 
-def _until(process: subprocess.Popen[str], file: Path | None = None) -> float:
-    """Waits for a file or for the end; the peak of the process's memory, MiB."""
+def _wait_and_read_peak(process: subprocess.Popen[str], file: Path | None = None) -> float:
+    """Wait for a file or for the end; return the peak memory of the process in MiB."""
     mib = 0.0
     while process.poll() is None and not (file and file.exists()):
-        mib = _peak_mib(process.pid) or mib
-        time.sleep(LOOK_EVERY_S)
+        mib = _read_peak_mib(process.pid) or mib
+        time.sleep(POLL_S)
     assert file is None or file.exists(), process.communicate()[1][-3000:]
     return mib
 
 
-def _peak_mib(pid: int) -> float:
+def _read_peak_mib(pid: int) -> float:
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):
@@ -111,28 +112,28 @@ def _peak_mib(pid: int) -> float:
 
 
 def main() -> None:
-    """Runs for about two minutes on two cores."""
+    """Run the benchmark, for about two minutes on two cores."""
     with tempfile.TemporaryDirectory() as name, cluster() as ray:
         folder = Path(name)
         write_shards(folder / "shards", IMAGES)
         write_shards(folder / "one unit", UNIT_SIZE)
         caption(folder / "shards" / "00000.tar", folder / "template", inside=ray, look=False)
         shards = find_shards([str(folder / "shards")])
-        missing = _finish(folder / "template", shards, folder / "done")
+        missing = _write_finished_run(folder / "template", shards, folder / "done")
         resumed = Start(folder / "shards", folder / "done", missing, ray, done=True)
         empty = Start(folder / "one unit", folder / "empty", 0, ray, done=False)
-        by_turns(PAIRS - 1, resumed.measure, empty.measure)
-        by_turns(1, partial(resumed.measure, True), partial(empty.measure, True))
+        measure_in_turns(PAIRS - 1, resumed.measure, empty.measure)
+        measure_in_turns(1, partial(resumed.measure, True), partial(empty.measure, True))
         account = caption_units(str(folder / "done")).read_account(missing)
         assert account.ok == account.rows == UNIT_SIZE
     _record(resumed, empty)
 
 
-def _finish(template: Path, shards: list[Shard], output: Path) -> int:
-    """A run of whole shards that is finished: what the template has of one of them, for each.
+def _write_finished_run(template: Path, shards: list[Shard], output: Path) -> int:
+    """Write a finished run, repeating the template's rows of one shard for each shard.
 
     Returns:
-        The last unit that is as large as any.
+        The number of the last full unit.
     """
     head = plan.read_plan_head(str(template))
     assert head is not None
@@ -141,25 +142,27 @@ def _finish(template: Path, shards: list[Shard], output: Path) -> int:
         caption_units(str(template)).read(unit)
         for unit in sorted(caption_units(str(template)).list_done())
     ]
-    tables = [_of_shard(rows, shard).cast(INDEX_SCHEMA) for shard in shards]
-    accounts = [head.shards[0] | {"uri": shard.uri, "name": shard.name} for shard in shards]
-    listing = plan.digest_listing(shards)
-    new, table = plan.build_plan(tables, accounts, head.settings, listing)
+    tables = [_move_to_shard(rows, shard).cast(INDEX_SCHEMA) for shard in shards]
+    accounts = [head.inputs[0] | {"uri": shard.uri, "name": shard.name} for shard in shards]
+    listing = digest_listing(shards)
+    new, table = plan.build_plan(
+        tables, accounts, head.settings, listing, kind=head.kind, key=head.key
+    )
     new = plan.write_plan(str(output), new, table)
 
     def commit(unit: int) -> None:
         number, at = divmod(unit, len(made))
-        rows = _of_shard(made[at], shards[number])
+        rows = _move_to_shard(made[at], shards[number])
         caption_units(str(output)).commit(unit, new.digest, "before", rows)
 
-    with ThreadPoolExecutor(WRITERS) as pool:  # each waits for the disk
+    with ThreadPoolExecutor(WRITERS) as pool:  # the threads mostly wait for the disk
         list(pool.map(commit, range(len(shards) * len(made))))
-    assert new.images == sum(new.unit_rows) == rows.num_rows * len(shards)
+    assert new.rows == rows.num_rows * len(shards)
     return max(u for u, rows in enumerate(new.unit_rows) if rows == UNIT_SIZE)
 
 
-def _of_shard(rows: pa.Table, shard: Shard) -> pa.Table:
-    """The same rows of a shard with the same images and another name."""
+def _move_to_shard(rows: pa.Table, shard: Shard) -> pa.Table:
+    """Copy rows to a shard with the same images and another name."""
     keys = (name.rpartition("/")[2] for name in rows["image_id"].to_pylist())
     there: dict[str, list[Any]] = {
         "image_id": [f"{shard.name}/{key}" for key in keys],
@@ -173,12 +176,17 @@ def _of_shard(rows: pa.Table, shard: Shard) -> pa.Table:
 
 def goals(figures: Mapping[str, Any]) -> list[Goal]:
     return [
-        Goal(f"more with {IMAGES:,} rows done: {NAMES[name]}", _more(*figures[name]), most, False)
+        Goal(
+            f"more with {IMAGES:,} rows done: {NAMES[name]}",
+            _compute_difference(*figures[name]),
+            most,
+            False,
+        )
         for name, most in GOALS.items()
     ]
 
 
-def _more(mine: Sequence[float], theirs: Sequence[float]) -> float:
+def _compute_difference(mine: Sequence[float], theirs: Sequence[float]) -> float:
     return statistics.median(mine) - statistics.median(theirs)
 
 
@@ -196,8 +204,8 @@ def _record(resumed: Start, empty: Start) -> None:
     ]
     for name, (mine, theirs) in figures.items():
         goal = f"{GOALS[name]:.0f}" if name in GOALS else ""
-        more = f"{_more(mine, theirs):.1f}"
-        cells = (NAMES[name], spread(mine, 1), spread(theirs, 1), more, goal)
+        more = f"{_compute_difference(mine, theirs):.1f}"
+        cells = (NAMES[name], format_spread(mine, 1), format_spread(theirs, 1), more, goal)
         lines.append(f"| {' | '.join(cells)} |")
     record("resume", figures, "\n".join(lines))
 

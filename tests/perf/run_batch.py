@@ -1,4 +1,4 @@
-"""`vllm run-batch` on a file of chat requests with the images in them."""
+"""`vllm run-batch` on a file of chat requests that contain the images."""
 
 import base64
 import json
@@ -22,72 +22,78 @@ MODEL = "captioner"
 
 
 class RunBatch:
-    """The command, which starts once; between measurements all its processes are stopped.
+    """The command, which starts once and whose processes are stopped between measurements.
 
-    Its answers come all at the end; when they were ready is in the metrics that it shows meanwhile.
-    Reports are complete when it is closed.
+    It writes all answers at the end, so the metrics that it serves meanwhile show when each was
+    ready. Reports are complete when it is closed.
     """
 
     def __init__(
         self, checkpoint: Path, images: Sequence[Path], counted: int, folder: Path
     ) -> None:
-        """Args:
-        counted: Images of a measurement.
+        """Start the command and stop it after its first answers.
+
+        Args:
+            counted: Images per measurement.
         """
         asked, port = folder / "requests.jsonl", free_port()
         self._answers, self._log = folder / "answers.jsonl", folder / "run_batch.log"
         self._metrics = f"http://127.0.0.1:{port}/metrics"
-        asked.write_text("".join(map(_request, images)))
+        asked.write_text("".join(map(_build_request, images)))
         command = [
-            # What `vllm run-batch` runs; that command does not know itself in vLLM's CPU build.
+            # The module behind `vllm run-batch`, which does not work in vLLM's CPU build.
             *(sys.executable, "-m", "vllm.entrypoints.openai.run_batch"),
             *("-i", str(asked), "-o", str(self._answers), "--model", str(checkpoint)),
-            *("--served-model-name", MODEL, *_flags(ENGINE)),
+            *("--served-model-name", MODEL, *_build_flags(ENGINE)),
             *("--enable-metrics", "--host", "127.0.0.1", "--port", str(port)),
         ]
         with self._log.open("w") as sink:
             self._process = subprocess.Popen(command, cwd=ROOT, stdout=sink, stderr=sink)
         self._family, self._counted = Family(self._process), counted
         self._reports: list[Report] = []
-        # One client for all looks: each new one loads certificates, a third of a core at this pace.
+        # One client for all requests: each new one loads certificates, which would take a third of
+        # a core at this rate.
         self._client = httpx.Client()
         self._done = 0
         while self._done < SEQUENCES:
-            self._look()
+            self._count_new()
         self._family.stop()
 
     def measure(self) -> Report:
-        """Captions so many images more."""
+        """Caption the next images of a measurement."""
         report = Report()
-        self._family.go_on()
+        self._family.resume()
         while len(report.done_at) < self._counted:
-            report.done_at.extend([time.monotonic()] * self._look())
+            report.done_at.extend([time.monotonic()] * self._count_new())
         self._family.stop()
         del report.done_at[self._counted :]
         self._reports.append(report)
         return report
 
     def close(self) -> None:
-        """Lets it come to its end."""
+        """Let the command run to its end, and fill the reports."""
         self._client.close()
-        self._family.go_on()
+        self._family.resume()
         assert self._process.wait() == 0, self._log.read_text()[-3000:]
         answers = [json.loads(line) for line in self._answers.read_text().splitlines()]
         usages = [answer["response"]["body"]["usage"] for answer in answers]
-        for report in self._reports:  # which of them were in it nobody tells; they are all alike
+        for report in self._reports:  # answers cannot be matched to reports, but all are alike
             report.prompt_tokens.extend(u["prompt_tokens"] for u in usages[: self._counted])
             report.output_tokens.extend(u["completion_tokens"] for u in usages[: self._counted])
 
-    def _look(self) -> int:
-        """A moment later, how many more are done."""
+    def _count_new(self) -> int:
+        """Wait a moment; return how many more requests are done."""
         time.sleep(POLL_S)
         assert self._process.poll() is None, self._log.read_text()[-3000:]
-        before, self._done = self._done, max(self._done, _finished(self._client, self._metrics))
+        before, self._done = (
+            self._done,
+            max(self._done, _read_finished_count(self._client, self._metrics)),
+        )
         return self._done - before
 
 
-def _finished(client: httpx.Client, metrics: str) -> int:
-    """Requests that vLLM has answered; none while it does not tell."""
+def _read_finished_count(client: httpx.Client, metrics: str) -> int:
+    """Read the number of answered requests; 0 while vLLM serves no metrics yet."""
     try:
         lines = client.get(metrics).text.splitlines()
     except httpx.TransportError:
@@ -96,7 +102,7 @@ def _finished(client: httpx.Client, metrics: str) -> int:
     return sum(int(float(line.rpartition(" ")[2])) for line in counts)
 
 
-def _request(image: Path) -> str:
+def _build_request(image: Path) -> str:
     url = "data:image/jpeg;base64," + base64.b64encode(image.read_bytes()).decode()
     parts = [
         {"type": "image_url", "image_url": {"url": url}},
@@ -108,7 +114,7 @@ def _request(image: Path) -> str:
     return json.dumps(line) + "\n"
 
 
-def _flags(arguments: dict[str, Any]) -> list[str]:
+def _build_flags(arguments: dict[str, Any]) -> list[str]:
     found = []
     for name, value in arguments.items():
         flag = name.replace("_", "-")

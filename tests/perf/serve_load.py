@@ -1,14 +1,14 @@
-"""The endpoints under load that comes whether they keep up or not, with the fake engine of 200 ms.
+"""The endpoints under requests that arrive at a fixed rate, with the fake engine of 200 ms.
 
 python -m tests.perf.serve_load [--steady-s 30] [--overload-s 30]
 
-Requests arrive at fixed times, each a 640x480 JPEG for `/v1/caption`: what waits is not asked less
-often. Steady, with twice the places that the load needs: how long answers take, of which 200 ms
-are the engine's; goal: p50 260 ms, p99 600 ms. Overload: three times and
-ten times what the engine can do; how much of its peak is still answered, how soon the rest is
-refused, and how soon all is well again. Leaving: half of the clients go away before their answer;
-what the engine does for others meanwhile. The client takes its share of the cores; what each
-process took of them while there was too much load tells what would have to be faster.
+Requests arrive at fixed times, however slow the answers are; each is a 640x480 JPEG for
+`/v1/caption`. Steady load, with twice the engine slots that it needs: how long answers take, 200 ms
+of which are the engine's; goal: p50 260 ms, p99 600 ms. Overload, with three and ten times the
+engine's capacity: how much of the peak rate is still answered, how soon the rest is refused, and
+how soon answers are normal again. Leaving: half of the clients disconnect before their answer; how
+the others are served meanwhile. The client shares the cores. The cores used by each process during
+the overload show what would have to become faster.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from pathlib import Path
 import aiohttp
 
 from tests.conftest import photo
-from tests.perf.measuring import CoreWatch, record, shares
+from tests.perf.measuring import CoreWatch, format_shares, record
 from tests.perf.servers import application
 
 LATENCY_S = 0.2
@@ -35,16 +35,20 @@ CAPACITY_PER_S = SLOTS / LATENCY_S
 STEADY_PER_S, STEADY_S, STEADY_SLOTS = 20, 30, 8
 CALM_PER_S, PEAK_S = 15, 20
 OVERLOADS, OVERLOAD_S = (3, 10), 30
-"""Times the capacity."""
+"""Multiples of the capacity, and seconds of each overload."""
 LEAVING = 450
 REFUSED = (429, 503)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Attributes:
-    at: Seconds since the load began.
-    seconds: From sending to the last byte, or to leaving.
+    """The answer to one request.
+
+    Attributes:
+        status: HTTP status; 499 if the client disconnected.
+        at: Seconds from the start of the load to sending.
+        seconds: Seconds from sending to the last byte, or to disconnecting.
+        has_retry_after: Whether the answer has a Retry-After header.
     """
 
     status: int
@@ -54,7 +58,7 @@ class Answer:
 
 
 class Client:
-    """Keeps a session; sends requests at their times."""
+    """Sends requests at fixed times over one session."""
 
     def __init__(self, address: str, key: str) -> None:
         self._address = address
@@ -62,8 +66,10 @@ class Client:
         self._images = [photo(seed, (640, 480)) for seed in range(64)]
 
     def load(self, per_s: float, seconds: float, leaving: float = 0.0) -> list[Answer]:
-        """Args:
-        leaving: Share of requests that are given up at some time within the engine's 200 ms.
+        """Send requests at a fixed rate; return their answers.
+
+        Args:
+            leaving: Share of requests that the client gives up within the engine's 200 ms.
         """
         return asyncio.run(self._load(per_s, seconds, leaving))
 
@@ -100,31 +106,35 @@ class Client:
         return Answer(status, sent - began, time.monotonic() - sent, retry_after)
 
 
-def milliseconds(answers: Sequence[Answer]) -> tuple[float, float]:
-    """Median and 99th percentile."""
+def _compute_milliseconds(answers: Sequence[Answer]) -> tuple[float, float]:
+    """Compute the median and the 99th percentile of the answer times."""
     found = sorted(1000 * answer.seconds for answer in answers)
     return statistics.median(found), found[min(len(found) - 1, int(len(found) * 0.99))]
 
 
 PROCESSES = {"ProxyActor": "proxy", ":Ingress": "ingress", ":CaptionServer": "engine"}
-"""Part of a process's title, and what it is."""
+"""Name of a process, by a part of its title."""
 
 
 def main(steady_s: int = STEADY_S, overload_s: int = OVERLOAD_S) -> None:
-    """Runs for about six minutes."""
+    """Run the benchmark, for about six minutes."""
     with _fake_endpoint(STEADY_SLOTS) as client:
         steady = client.load(STEADY_PER_S, steady_s)
-    rows = {f"steady {STEADY_PER_S}/s for {steady_s} s, {STEADY_SLOTS} places": _told(steady)}
+    rows = {
+        f"steady {STEADY_PER_S}/s for {steady_s} s, {STEADY_SLOTS} places": _describe_answers(
+            steady
+        )
+    }
     with _fake_endpoint(SLOTS) as client:
-        rows |= _loaded(client, overload_s)
+        rows |= _measure_loads(client, overload_s)
     lines = ["| load | result |", "|---|---|"]
-    lines += [f"| {name} | {told} |" for name, told in rows.items()]
+    lines += [f"| {name} | {outcome} |" for name, outcome in rows.items()]
     record("serve_load", rows, "\n".join(lines))
 
 
 @contextmanager
 def _fake_endpoint(slots: int) -> Iterator[Client]:
-    # The replica holds the next requests: between two messages an engine would stand still.
+    # The replica holds some waiting requests, so that the engine is not idle between messages.
     scaling = {"min_replicas": 1, "max_replicas": 1, "max_ongoing_requests": 2 * slots}
     model = {
         "id": "share-captioner",
@@ -143,52 +153,54 @@ def _fake_endpoint(slots: int) -> Iterator[Client]:
         yield client
 
 
-def _loaded(client: Client, overload_s: int) -> dict[str, str]:
-    """Too much, calm, and clients that leave."""
-    peak = _answered_per_s(client.load(CAPACITY_PER_S, PEAK_S), PEAK_S)
+def _measure_loads(client: Client, overload_s: int) -> dict[str, str]:
+    """Measure overload, the time after it, and clients that disconnect."""
+    peak = _compute_answer_rate(client.load(CAPACITY_PER_S, PEAK_S), PEAK_S)
     rows = {}
     for times in OVERLOADS:
-        rows |= _overload(client, times, overload_s, peak)
+        rows |= _measure_overload(client, times, overload_s, peak)
     after = client.load(CALM_PER_S, 20)
-    rows["the 10 s after it"] = _told([answer for answer in after if answer.at < 10])
-    rows["the 10 s after those"] = _told([answer for answer in after if answer.at >= 10])
+    rows["the 10 s after it"] = _describe_answers([answer for answer in after if answer.at < 10])
+    rows["the 10 s after those"] = _describe_answers(
+        [answer for answer in after if answer.at >= 10]
+    )
     left = client.load(CALM_PER_S, LEAVING / CALM_PER_S, leaving=0.5)
     stayed = [answer for answer in left if answer.status != 499]
-    rows[f"half of {LEAVING} clients leave; those who stay"] = _told(stayed)
+    rows[f"half of {LEAVING} clients leave; those who stay"] = _describe_answers(stayed)
     return rows
 
 
-def _overload(client: Client, times: int, seconds: int, peak: float) -> dict[str, str]:
-    """What became of the requests, and where the cores' time went meanwhile."""
+def _measure_overload(client: Client, times: int, seconds: int, peak: float) -> dict[str, str]:
+    """Measure the outcome of the requests and the cores used during an overload."""
     with CoreWatch(PROCESSES, "rest of Ray", "client") as watch:
         answers = client.load(times * CAPACITY_PER_S, seconds)
     answered = [answer for answer in answers if answer.status == 200]
     refused = [answer for answer in answers if answer.status in REFUSED]
     others = [answer for answer in answers if answer.status not in (200, *REFUSED)]
     assert all(answer.has_retry_after for answer in refused)
-    share = f"{_answered_per_s(answers, seconds) / peak:.0%} of the peak of {peak:.1f}/s"
+    share = f"{_compute_answer_rate(answers, seconds) / peak:.0%} of the peak of {peak:.1f}/s"
     about = f"{times} times the capacity"
     return {
-        f"{about} for {seconds} s, answered": f"{_told(answered)}; {share}",
-        f"{about}, refused": _told(refused),
-        f"{about}, anything else": _told(others),
-        f"{about}, cores in use": shares(watch.cores()),
+        f"{about} for {seconds} s, answered": f"{_describe_answers(answered)}; {share}",
+        f"{about}, refused": _describe_answers(refused),
+        f"{about}, anything else": _describe_answers(others),
+        f"{about}, cores in use": format_shares(watch.cores()),
     }
 
 
-def _answered_per_s(answers: Sequence[Answer], seconds: float) -> float:
+def _compute_answer_rate(answers: Sequence[Answer], seconds: float) -> float:
     return sum(answer.status == 200 for answer in answers) / seconds
 
 
-def _told(answers: Sequence[Answer]) -> str:
+def _describe_answers(answers: Sequence[Answer]) -> str:
     if not answers:
         return "none"
-    middle, last = milliseconds(answers)
+    middle, last = _compute_milliseconds(answers)
     statuses = ", ".join(f"{n} x {s}" for s, n in Counter(a.status for a in answers).items())
     return f"{statuses}; p50 {middle:.0f} ms, p99 {last:.0f} ms"
 
 
-def _durations_asked() -> tuple[int, int]:
+def _parse_durations() -> tuple[int, int]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -199,4 +211,4 @@ def _durations_asked() -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    main(*_durations_asked())
+    main(*_parse_durations())

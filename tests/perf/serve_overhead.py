@@ -2,11 +2,12 @@
 
 python -m tests.perf.serve_overhead
 
-Both servers run side by side and are asked by turns, each after a pause: vLLM's processes look for
-work for a moment before they sleep, on the core that the other one's need. Per number of
-clients: answered requests per second, and the time to the first streamed piece. The ratio is ours
-over theirs, of each pair. Where it is 1, keys, limits, safe decoding, the ladder and Ray Serve cost
-nothing beside the engine. Goal: throughput at 32 clients at least 0.95 of bare vLLM's.
+Both servers run side by side and get requests in turns, each after a pause, because vLLM's
+processes poll for work for a moment before they sleep, on the core that the other server needs.
+Measured for each number of clients: answered requests per second, and the time to the first
+streamed piece. The ratio is ours over theirs, for each pair. At 1, keys, limits, safe decoding, the
+ladder and Ray Serve cost nothing beside the engine. Goal: throughput at 32 clients at least 0.95 of
+bare vLLM's.
 """
 
 import asyncio
@@ -26,8 +27,8 @@ import aiohttp
 
 from tests.conftest import photo
 from tests.perf.heavy import build_heavy
-from tests.perf.measuring import by_turns, ratios, record, spread
-from tests.perf.servers import application, free_port, running
+from tests.perf.measuring import format_spread, measure_in_turns, ratios, record
+from tests.perf.servers import application, free_port, run_server
 from tests.serve.service import about
 
 MODEL = "captioner"
@@ -37,16 +38,16 @@ KV_CACHE_GIB = 2
 PAIRS = 5
 PAUSE_S = 1.5
 REQUESTS = {1: (3, 2), 8: (12, 6), 32: (48, 16)}
-"""Of one measurement, by number of clients: for whole answers, and streamed ones."""
+"""Requests per measurement, by number of clients: for whole answers, and for streamed ones."""
 
 
 @dataclass
 class Server:
-    """An endpoint that speaks OpenAI's language.
+    """An endpoint with OpenAI's API.
 
     Attributes:
-        first_piece_s: Of every streamed request so far, by number of clients.
-        lengths: Numbers of tokens of the answers, prompt and output.
+        first_piece_s: Seconds to the first piece of each streamed request, by number of clients.
+        lengths: Different numbers of tokens of prompt and output.
     """
 
     address: str
@@ -55,19 +56,19 @@ class Server:
     lengths: set[tuple[int, int]] = field(default_factory=set)
 
     def throughput(self, clients: int) -> float:
-        """Whole answers per second."""
-        return asyncio.run(self._measured(clients, stream=False))
+        """Measure whole answers per second."""
+        return asyncio.run(self._send_requests(clients, stream=False))
 
     def streamed(self, clients: int) -> float:
-        """Median seconds to the first piece."""
+        """Measure the median seconds to the first piece."""
         self.first_piece_s[clients] = []
-        asyncio.run(self._measured(clients, stream=True))
+        asyncio.run(self._send_requests(clients, stream=True))
         return statistics.median(self.first_piece_s[clients])
 
-    async def _measured(self, clients: int, stream: bool) -> float:
+    async def _send_requests(self, clients: int, stream: bool) -> float:
         await asyncio.sleep(PAUSE_S)
         count = REQUESTS[clients][stream]
-        bodies = iter(_bodies(count, stream))
+        bodies = iter(_build_bodies(count, stream))
         connector = aiohttp.TCPConnector(limit=clients)
         headers = {"authorization": f"Bearer {self.key}"}
         async with aiohttp.ClientSession(
@@ -109,16 +110,16 @@ def _has_text(line: bytes) -> bool:
     return bool(choices and choices[0]["delta"].get("content"))
 
 
-def _bodies(count: int, stream: bool) -> list[dict[str, Any]]:
+def _build_bodies(count: int, stream: bool) -> list[dict[str, Any]]:
     asked = {"model": MODEL, "max_tokens": TOKENS, "temperature": 0, "stream": stream}
     return [asked | {"messages": about(photo(n, (640, 480)))} for n in range(count)]
 
 
 @contextmanager
-def _bare(checkpoint: Path, folder: Path) -> Iterator[Server]:
+def _run_bare(checkpoint: Path, folder: Path) -> Iterator[Server]:
     port = free_port()
     command = [
-        # What `vllm serve` runs; that command does not know itself in vLLM's CPU build.
+        # The module behind `vllm serve`, which does not work in vLLM's CPU build.
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(checkpoint)),
         *("--served-model-name", MODEL, "--host", "127.0.0.1", "--port", str(port)),
         *("--dtype", "float32", "--max-num-seqs", str(SEQUENCES), "--generation-config", "vllm"),
@@ -128,12 +129,12 @@ def _bare(checkpoint: Path, folder: Path) -> Iterator[Server]:
     ]
     variables = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
     address = f"http://127.0.0.1:{port}"
-    with running(command, folder / "vllm.log", f"{address}/health", **variables):
+    with run_server(command, folder / "vllm.log", f"{address}/health", **variables):
         yield Server(address, "none")
 
 
 @contextmanager
-def _ours(checkpoint: Path, folder: Path) -> Iterator[Server]:
+def _run_ours(checkpoint: Path, folder: Path) -> Iterator[Server]:
     scaling = {"min_replicas": 1, "max_replicas": 1, "max_ongoing_requests": 64}
     model = {
         "id": MODEL,
@@ -147,11 +148,11 @@ def _ours(checkpoint: Path, folder: Path) -> Iterator[Server]:
 
 
 def main() -> None:
-    """Runs for about eight minutes on two cores."""
+    """Run the benchmark, for about eight minutes on two cores."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         checkpoint = build_heavy(folder / "checkpoint")
-        with _bare(checkpoint, folder) as bare, _ours(checkpoint, folder) as ours:
+        with _run_bare(checkpoint, folder) as bare, _run_ours(checkpoint, folder) as ours:
             _measure(ours, bare)
 
 
@@ -165,10 +166,10 @@ def _measure(ours: Server, bare: Server) -> None:
         "|---|---|---|---|---|---|",
     ]
     for clients in REQUESTS:
-        mine, theirs = by_turns(
+        mine, theirs = measure_in_turns(
             PAIRS, partial(ours.throughput, clients), partial(bare.throughput, clients)
         )
-        first, their_first = by_turns(
+        first, their_first = measure_in_turns(
             PAIRS, partial(ours.streamed, clients), partial(bare.streamed, clients)
         )
         figures[str(clients)] = {
@@ -177,10 +178,9 @@ def _measure(ours: Server, bare: Server) -> None:
             "ours_first_piece_s": first,
             "bare_first_piece_s": their_first,
         }
-        cells = (spread(mine), spread(theirs), spread(ratios(mine, theirs), 3))
-        lines.append(
-            f"| {clients} | {' | '.join(cells)} | {spread(first)} | {spread(their_first)} |"
-        )
+        rates = (format_spread(mine), format_spread(theirs), format_spread(ratios(mine, theirs), 3))
+        cells = (*rates, format_spread(first), format_spread(their_first))
+        lines.append(f"| {clients} | {' | '.join(cells)} |")
     assert ours.lengths == bare.lengths, (ours.lengths, bare.lengths)
     figures["lengths"] = sorted(ours.lengths)
     record("serve_overhead", figures, "\n".join(lines))

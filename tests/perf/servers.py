@@ -1,4 +1,4 @@
-"""Servers as people start them, each in processes of its own, with their output in a log."""
+"""Starts servers as users start them, each in its own processes, with their output in a log."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ START_LIMIT_S = 400
 
 
 def free_port() -> int:
-    """One that nobody listens at now."""
+    """Find a port on which nothing listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -29,8 +29,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(command: list[str], log: Path, ready: str, **variables: str) -> Iterator[int]:
-    """A server, from when it answers at the address `ready` until the block ends; its process."""
+def run_server(command: list[str], log: Path, ready: str, **variables: str) -> Iterator[int]:
+    """Run a server during the block, once it answers at the URL `ready`; yield its process id."""
     with log.open("w") as sink:
         process = subprocess.Popen(
             command, stdout=sink, stderr=sink, env=os.environ | variables, start_new_session=True
@@ -44,7 +44,7 @@ def running(command: list[str], log: Path, ready: str, **variables: str) -> Iter
 
 @contextmanager
 def application(folder: Path, **settings: Any) -> Iterator[tuple[str, str]]:
-    """`python -m serve` with these settings (ServeConfig's fields); its address and a key."""
+    """Run `python -m serve` with fields of ServeConfig; yield its address and a key."""
     port = free_port()
     secret, line = make_key("benchmark")
     (folder / "keys").write_text(f"{line}\n")
@@ -54,7 +54,7 @@ def application(folder: Path, **settings: Any) -> Iterator[tuple[str, str]]:
     config.write_text(yaml.safe_dump({"applications": [{"args": {"guard": guard} | settings}]}))
     command = [sys.executable, "-m", "serve", "--config", str(config), "--port", str(port)]
     address = f"http://127.0.0.1:{port}"
-    with running(command, folder / "application.log", f"{address}/readyz"):
+    with run_server(command, folder / "application.log", f"{address}/readyz"):
         yield address, secret
 
 

@@ -1,7 +1,7 @@
-"""The original's way to caption a folder of photographs: static batches with transformers.
+"""The paper's own way to caption a folder of photographs: static batches with transformers.
 
-Each measurement is a process of its own, forked from one that has only imported: no start counts
-here, and imports take long.
+Each measurement runs in a new process, forked from one that has only imported modules, because
+starts are not measured and imports take long.
 """
 
 import multiprocessing
@@ -18,13 +18,16 @@ from tests.perf.vllm_pass import TOKENS, Report
 
 BATCH = 4
 LIMIT_S = 900
-"""For all images of a measurement, start included."""
+"""Time limit for all images of a measurement, start included."""
 IMPORTS = __name__, "torch", "transformers.models.llava.modeling_llava"
 
 
-def in_batches(checkpoint: Path, images: Sequence[Path], beams: int) -> Report:
-    """The original's loop (ShareGPT4V, tools/share-cap_batch_infer.py): four images are read and
-    prepared, generated to the end of the longest caption, then the next four."""
+def caption_in_batches(checkpoint: Path, images: Sequence[Path], beams: int) -> Report:
+    """Caption images with the loop of ShareGPT4V's tools/share-cap_batch_infer.py.
+
+    It reads and prepares four images, generates to the end of the longest caption, and then takes
+    the next four.
+    """
     import torch
     from transformers import AutoProcessor, LlavaForConditionalGeneration
 
@@ -41,21 +44,21 @@ def in_batches(checkpoint: Path, images: Sequence[Path], beams: int) -> Report:
         report.done_at.extend([time.monotonic()] * len(pictures))
         report.prompt_tokens.extend([length] * len(pictures))
         end = processor.tokenizer.eos_token_id
-        report.output_tokens.extend(_length(row, end) for row in ids[:, length:].tolist())
+        report.output_tokens.extend(_count_tokens(row, end) for row in ids[:, length:].tolist())
     return report
 
 
-def _length(ids: list[int], end: int) -> int:
-    """Tokens up to and with the end; what follows it waits for the batch's longest caption."""
+def _count_tokens(ids: list[int], end: int) -> int:
+    """Count tokens up to the end token; later ones only pad to the batch's longest caption."""
     return ids.index(end) + 1 if end in ids else len(ids)
 
 
 def measure(checkpoint: Path, images: Sequence[Path], beams: int, log: Path) -> Report:
-    """Captions all images once; what is printed meanwhile goes to the log."""
+    """Caption all images once; output goes to the log."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(IMPORTS))
     with ProcessPoolExecutor(1, context, _print_to, (log,)) as pool:
-        return pool.submit(in_batches, checkpoint, images, beams).result(LIMIT_S)
+        return pool.submit(caption_in_batches, checkpoint, images, beams).result(LIMIT_S)
 
 
 def _print_to(log: Path) -> None:

@@ -1,4 +1,4 @@
-"""A process that starts once and stands still while it is others' turn."""
+"""A process that starts once and is stopped during the turns of others."""
 
 import contextlib
 import signal
@@ -9,10 +9,9 @@ import psutil
 
 
 class Family:
-    """A process and all that it has started, which take no core while they are stopped (SIGSTOP).
+    """A process and all its descendants, which use no core while they are stopped (SIGSTOP).
 
-    They take no notice of it but by the clock: whoever waits for an answer must be told to wait for
-    long.
+    They notice it only by the clock, so their time limits for answers must be long.
     """
 
     def __init__(self, process: subprocess.Popen[Any]) -> None:
@@ -24,11 +23,11 @@ class Family:
         self._stopped = [first, *first.children(recursive=True)]
         self._send(signal.SIGSTOP)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         self._send(signal.SIGCONT)
 
     def kill(self) -> None:
-        """All that there are now, at once."""
+        """Kill all current processes of the family at once."""
         self.stop()
         self._send(signal.SIGKILL)
         self._process.wait()

@@ -1,4 +1,4 @@
-"""`caption.py` with vLLM, and the terms that it shares with whatever it is measured against."""
+"""`caption.py` with vLLM, and the settings and types that the other ways share with it."""
 
 import time
 from abc import ABC, abstractmethod
@@ -15,11 +15,11 @@ from tests.perf.passes import PROCESSES
 from tests.perf.stopping import Family
 
 SHARD, UNIT = 16, 16
-"""Images of each; a unit is as large as what the engine makes at once, as it is by default."""
+"""Images per shard and per unit; as by default, the engine processes a whole unit at once."""
 LIMIT_S = 600
-"""For a pass to start, or to caption the images of one measurement."""
+"""Time limit for a pass to start, or to caption the images of one measurement."""
 LONGEST_STOP_S = 3600
-"""Of an engine that is stopped for other ways' turns, and does not hang."""
+"""Longest stop of an engine during other ways' turns, which must not count as a hang."""
 TOKENS, SEQUENCES, STEP_TOKENS, KV_CACHE_GIB = 64, 16, 8192, 1
 ENGINE: dict[str, Any] = {
     "dtype": "float32",
@@ -32,15 +32,17 @@ ENGINE: dict[str, Any] = {
     "kv_cache_memory_bytes": KV_CACHE_GIB << 30,
     "generation_config": "vllm",
 }
-"""What the pass gives its engine here, as arguments of vLLM: for those who run vLLM beside it."""
+"""The engine settings of the pass as arguments of vLLM, for the other ways."""
 
 
 @dataclass
 class Report:
-    """How a way went, image by image.
+    """The figures of a measurement, for each image.
 
     Attributes:
-        done_at: Seconds of some clock.
+        done_at: End times, in seconds of any clock.
+        prompt_tokens: Tokens of the prompts.
+        output_tokens: Tokens of the captions.
     """
 
     done_at: list[float] = field(default_factory=list)
@@ -49,23 +51,27 @@ class Report:
 
 
 class Slices:
-    """Measurements of a way that tells only at its end when each image was done."""
+    """Measurements of a way that reports the end times of images only when it is closed."""
 
     def __init__(self, counted: int) -> None:
-        """Args:
-        counted: Images of a measurement.
+        """Start without measurements.
+
+        Args:
+            counted: Images per measurement.
         """
         self.counted = counted
         self._begun: list[tuple[float, Report]] = []
 
     def begin(self) -> tuple[float, Report]:
-        """Now (seconds since 1970), and the report that will be filled."""
+        """Begin a measurement; return the time (seconds since 1970) and its empty report."""
         self._begun.append((time.time(), Report()))
         return self._begun[-1]
 
     def fill(self, ends: Iterable[tuple[float, int, int]]) -> None:
-        """Args:
-        ends: Of each image when it was done, and the tokens of its prompt and its caption.
+        """Fill all reports.
+
+        Args:
+            ends: For each image its end time, and the tokens of its prompt and its caption.
         """
         ends = sorted(ends)
         for since, report in self._begun:
@@ -75,25 +81,27 @@ class Slices:
                 column.extend(values)
 
 
-class Watched(ABC):
-    """A way of which is known who had the cores."""
+class MeasuredWay(ABC):
+    """A way to caption images that records the cores used by its processes."""
 
     def __init__(self, rest: str, here: str = "") -> None:
-        """Args:
-        rest, here: CoreWatch's.
+        """Name kinds of processes.
+
+        Args:
+            rest, here: Arguments of CoreWatch.
         """
         self._names = rest, here
         self._measured: list[tuple[CoreWatch, Report]] = []
 
     def measure(self) -> Report:
-        """Captions so many images once more."""
+        """Caption the images of one measurement."""
         with CoreWatch(PROCESSES, *self._names) as watch:
             report = self._report()
         self._measured.append((watch, report))
         return report
 
     def cores(self) -> list[Mapping[str, float]]:
-        """Between the first captions and the last, of each measurement."""
+        """Cores in use between the first and the last captions, for each measurement."""
         found = []
         for watch, report in self._measured:
             ends = sorted(report.done_at)
@@ -104,18 +112,20 @@ class Watched(ABC):
     def _report(self) -> Report: ...
 
 
-class Pass(Watched):
-    """`caption.py` on tar shards, with a Ray of its own, which starts once; between measurements
-    all its processes are stopped.
+class Pass(MeasuredWay):
+    """`caption.py` on tar shards with its own Ray. It starts once, and its processes are stopped
+    between measurements.
 
-    Reports are filled when it is closed, for only then all rows are there.
+    Reports are filled when it is closed, because only then all rows exist.
     """
 
     def __init__(
         self, checkpoint: Path, images: Sequence[bytes], counted: int, folder: Path
     ) -> None:
-        """Args:
-        counted: Images of a measurement.
+        """Start the pass and stop it after its first unit.
+
+        Args:
+            counted: Images per measurement.
         """
         super().__init__("rest of Ray")
         for first in range(0, len(images), SHARD):
@@ -124,14 +134,14 @@ class Pass(Watched):
             }
             write_tar(folder / "shards" / f"{first:04d}.tar", members)
         self._output, self._slices = folder / "out", Slices(counted)
-        self._process = start("caption.py", *_flags(checkpoint, folder), cwd=folder)
+        self._process = start("caption.py", *_build_flags(checkpoint, folder), cwd=folder)
         self._family = Family(self._process)
         wait_for_units(self._output, 1, self._process, LIMIT_S)
         self._family.stop()
 
     def close(self) -> None:
-        """Lets it come to its end."""
-        self._family.go_on()
+        """Let the pass run to its end, and fill the reports."""
+        self._family.resume()
         _, complaints = self._process.communicate()
         assert self._process.returncode == 0, complaints[-3000:]
         self._slices.fill(
@@ -141,15 +151,15 @@ class Pass(Watched):
 
     def _report(self) -> Report:
         _, report = self._slices.begin()
-        self._family.go_on()
-        # One unit more: of the first one some images were done before.
+        self._family.resume()
+        # One unit more, because some images of the first one were done before.
         units = len(list((self._output / "captions").iterdir())) + self._slices.counted // UNIT + 1
         wait_for_units(self._output, units, self._process, LIMIT_S)
         self._family.stop()
         return report
 
 
-def _flags(checkpoint: Path, folder: Path) -> list[str]:
+def _build_flags(checkpoint: Path, folder: Path) -> list[str]:
     return [
         *("--engine", "vllm", "--model", str(checkpoint)),
         *("--input", str(folder / "shards"), "--output", str(folder / "out")),
@@ -158,6 +168,6 @@ def _flags(checkpoint: Path, folder: Path) -> list[str]:
         *("--settings.kv-cache-gib", str(KV_CACHE_GIB), "--gate.no-enabled"),
         *("--settings.silence-limit-s", str(LONGEST_STOP_S)),
         *("--sampling.max-tokens", str(TOKENS), "--sampling.no-stop-at-loops"),
-        # The recipe's are the paper's, which draws.
+        # Without these flags the recipe samples, as the paper did.
         *("--sampling.temperature", "0", "--sampling.top-p", "1"),
     ]

@@ -1,20 +1,19 @@
-"""Whole runs through the fake engine: does one stay as it was at first, however long it is?
+"""Whole runs with the fake engine: do rate and memory stay the same, however long a run is?
 
 python -m tests.perf.whole_run [--images 1200000]
 
-What grows with a run shows late: a listing per unit, a list that is never emptied, a plan that is
-read again and again. Shards are generated, of tiny images, and the engine answers at once, so that
-all that is around it runs as fast as it can. First a run of 10,000 images; then `caption.py --plan`
-of the many images, and their run. Memory is looked at every second: RSS of the driver, of all
-others what is theirs alone, and the object store.
-Read along the tenths of the run, each of as many rows: rows/s, and peaks of memory, must be the
-same in the last as in the second (the first has all starts in it). A goal of the rate takes the
-medians of both halves, for a tenth of a run varies. Files: one for each unit
-and nothing left over; sizes are the least, the median and the greatest. Planned and found: within
-15 %. In the last table peaks of whole runs stand below each other; flat is what does not grow with
-them.
-By itself the benchmark takes 1.2 million images, an hour on two slow cores; `make
-bench` takes 100,000. What was measured with another number stays in the tables.
+Costs that grow with a run show only late: a listing per unit, a list that is never emptied, a plan
+that is read again and again. The shards hold generated tiny images, and the engine answers at once,
+so that everything around it runs at full speed. First comes a run of 10,000 images, then
+`caption.py --plan` for the many images, then their run. Memory is sampled every second: RSS of the
+driver, private memory of all other processes, and the object store.
+Compare the tenths of a run, which have equally many rows: rows/s and peaks of memory must be the
+same in the last as in the second (the first contains all starts). The goal for the rate compares
+the medians of both halves, because single tenths vary. Files: one for each unit and nothing left
+over; sizes are the least, the median and the greatest. Planned and found must agree within 15 %.
+The last table compares the peaks of runs of different lengths.
+Without `--images` the benchmark takes 1.2 million images, an hour on two slow cores; `make bench`
+takes 100,000. Results for other numbers of images stay in the tables.
 """
 
 import argparse
@@ -31,48 +30,50 @@ import pyarrow.parquet as pq
 
 from s4v_core.records import plan
 from s4v_core.records.captions import caption_units
-from tests.flow.oracle import planned_and_found
-from tests.perf.measuring import Goal, record, recorded
-from tests.perf.passes import HOLDERS, SHARD, Cluster, Ran, caption, cluster, write_shards
+from tests.flow.oracle import compare_with_plan
+from tests.perf.measuring import Goal, read_record, record
+from tests.perf.passes import HOLDERS, SHARD, Cluster, PassResult, caption, cluster, write_shards
 
 FEW, MANY, ALL = 10_000, 100_000, 1_200_000
 TENTHS = 10
 
 
 def main(images: int = MANY) -> None:
-    """Runs for about a minute per 20,000 images on two cores."""
-    found = recorded("whole_run")
+    """Run the benchmark, for about a minute per 20,000 images on two cores."""
+    found = read_record("whole_run")
     with tempfile.TemporaryDirectory() as name, cluster() as ray:
         for count in (FEW, images):
             found[str(count)] = _run(Path(name) / str(count), count, ray, planned=count != FEW)
     counts = sorted(map(int, found))
-    tables = [_table(count, found[str(count)]) for count in counts if count != FEW]
-    tables.append(_peaks_table({count: found[str(count)] for count in counts}))
+    tables = [_build_table(count, found[str(count)]) for count in counts if count != FEW]
+    tables.append(_build_peaks_table({count: found[str(count)] for count in counts}))
     record("whole_run", found, "\n\n".join(tables))
 
 
 def _run(folder: Path, images: int, ray: Cluster, planned: bool) -> dict[str, Any]:
     shards, output = folder / "shards", folder / "out"
-    write_shards(shards, images, different=SHARD)  # equal rows are smaller in a file
+    write_shards(
+        shards, images, different=SHARD
+    )  # different images, because equal rows would compress better
     if planned:
         caption(shards, output, "--plan", inside=ray)
     ran = caption(shards, output, inside=ray)
     _prove(output, images)
-    ends = _tenths(output)
+    ends = _find_tenths(output)
     found = {
         "date": datetime.now(UTC).date().isoformat(),
         "wall_s": ran.wall_s,
-        "rows_per_s": _rates(ends),
-        "mib": {holder: _peaks(ran, ends, holder) for holder in HOLDERS},
+        "rows_per_s": _compute_rates(ends),
+        "mib": {holder: _find_peaks(ran, ends, holder) for holder in HOLDERS},
         "peak_mib": {holder: ran.peak(holder) for holder in HOLDERS},
-        "after": _after(ran, ends[-1][0]),
-        "files": _files(output),
+        "after": _measure_end(ran, ends[-1][0]),
+        "files": _measure_files(output),
     }
-    return found | ({"forecast": planned_and_found(output)} if planned else {})
+    return found | ({"forecast": compare_with_plan(output)} if planned else {})
 
 
 def _prove(output: Path, images: int) -> None:
-    """Each image has one row and a caption, and nothing half-written is left."""
+    """Check that each image has one row and a caption, and that no partial file is left."""
     assert [path.name for path in output.iterdir() if path.is_dir()] == ["captions"]
     files = list((output / "captions").iterdir())
     head = plan.read_plan_head(str(output))
@@ -83,8 +84,8 @@ def _prove(output: Path, images: int) -> None:
     assert pc.unique(rows["status"]).to_pylist() == ["ok"]
 
 
-def _tenths(output: Path) -> list[tuple[float, int]]:
-    """When the first unit, and then each tenth of the rows, was committed; and rows until then."""
+def _find_tenths(output: Path) -> list[tuple[float, int]]:
+    """Commit times of the first unit and of each tenth of the rows, with the rows until then."""
     head = plan.read_plan_head(str(output))
     assert head is not None
     times = caption_units(str(output)).list_commit_times()
@@ -92,34 +93,34 @@ def _tenths(output: Path) -> list[tuple[float, int]]:
     rows = 0
     for unit in sorted(times, key=times.__getitem__):
         rows += head.unit_rows[unit]
-        if not ends or rows >= len(ends) * head.images / TENTHS:
+        if not ends or rows >= len(ends) * head.rows / TENTHS:
             ends.append((times[unit], rows))
     return ends
 
 
-def _rates(ends: list[tuple[float, int]]) -> list[float]:
-    """Rows per second of each tenth."""
+def _compute_rates(ends: list[tuple[float, int]]) -> list[float]:
+    """Compute the rows per second of each tenth."""
     return [
         (rows - before) / (at - since) for (since, before), (at, rows) in itertools.pairwise(ends)
     ]
 
 
-def _peaks(ran: Ran, ends: list[tuple[float, int]], holder: str) -> list[float]:
-    """MiB, the most of each tenth."""
+def _find_peaks(ran: PassResult, ends: list[tuple[float, int]], holder: str) -> list[float]:
+    """Find the peak memory of a holder in each tenth, in MiB."""
     return [
         max((held.mib[holder] for held in ran.held if since < held.at <= at), default=0.0)
         for (since, _), (at, _) in itertools.pairwise(ends)
     ]
 
 
-def _after(ran: Ran, last: float) -> dict[str, float]:
-    """Counting and the report: seconds, and the driver's peak."""
+def _measure_end(ran: PassResult, last: float) -> dict[str, float]:
+    """Measure counting and report: seconds, and the peak memory of the driver."""
     later = [held.mib["driver"] for held in ran.held if held.at > last]
     return {"s": ran.ended_at - last, "driver_mib": max(later, default=0.0)}
 
 
-def _files(output: Path) -> dict[str, Any]:
-    """Bytes of what the run left, units apart from the rest."""
+def _measure_files(output: Path) -> dict[str, Any]:
+    """Measure the sizes of the files that a run leaves, units apart from the rest."""
     captions = output / "captions"
     sizes = sorted(path.stat().st_size for path in captions.iterdir())
     rest = {path.name: path.stat().st_size for path in output.iterdir() if path.is_file()}
@@ -130,7 +131,7 @@ def _files(output: Path) -> dict[str, Any]:
     }
 
 
-def _table(images: int, found: dict[str, Any]) -> str:
+def _build_table(images: int, found: dict[str, Any]) -> str:
     rates, after, files = found["rows_per_s"], found["after"], found["files"]
     lines = [f"| {images:,} images, {found['date']} | by tenth | last to second |", "|---|---|---|"]
     series = {"rows/s": rates} | {f"{holder}, MiB": found["mib"][holder] for holder in HOLDERS}
@@ -151,7 +152,7 @@ def _table(images: int, found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _peaks_table(found: dict[int, dict[str, Any]]) -> str:
+def _build_peaks_table(found: dict[int, dict[str, Any]]) -> str:
     lines = [f"| images | {', MiB | '.join(HOLDERS)}, MiB | images/s, start included |"]
     lines += ["|---" * (len(HOLDERS) + 2) + "|"]
     for count, run in found.items():
@@ -161,14 +162,14 @@ def _peaks_table(found: dict[int, dict[str, Any]]) -> str:
 
 
 def goals(figures: Mapping[str, Any]) -> list[Goal]:
-    """Of the long runs."""
+    """The goals of all runs except the short one."""
     many = {int(count): run for count, run in figures.items() if int(count) != FEW}
-    return [goal for count in sorted(many) for goal in _goals(f"{count:,} rows", many[count])]
+    return [goal for count in sorted(many) for goal in _build_goals(f"{count:,} rows", many[count])]
 
 
-def _goals(title: str, run: Mapping[str, Any]) -> list[Goal]:
+def _build_goals(title: str, run: Mapping[str, Any]) -> list[Goal]:
     rates, half = run["rows_per_s"], TENTHS // 2
-    # The first tenth has all starts in it.
+    # The first tenth contains all starts.
     kept = statistics.median(rates[half:]) / statistics.median(rates[1:half])
     held = [sum(tenth) for tenth in zip(*run["mib"].values(), strict=True)]
     apart = {name: abs(was / planned - 1) for name, (planned, was) in run["forecast"].items()}
@@ -182,7 +183,7 @@ def _goals(title: str, run: Mapping[str, Any]) -> list[Goal]:
     ]
 
 
-def _images_asked() -> int:
+def _parse_images() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -191,4 +192,4 @@ def _images_asked() -> int:
 
 
 if __name__ == "__main__":
-    main(_images_asked())
+    main(_parse_images())

@@ -1,4 +1,4 @@
-"""A run that is finished, written without engines: every third caption long, some rejected."""
+"""Writes a finished run without engines: every third caption is long, some rows are rejected."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,14 +28,15 @@ def write_run(output: Path, folder: Path, images: int) -> plan.PlanHead:
     for unit, count in enumerate(head.unit_rows):
         first = unit * 256
         made = [
-            _row(n, started + timedelta(seconds=30 * unit)) for n in range(first, first + count)
+            _build_row(n, started + timedelta(seconds=30 * unit))
+            for n in range(first, first + count)
         ]
         rows_table = table_of(made, RESULT_SCHEMA, "made")
         caption_units(str(output)).commit(unit, head.digest, "run", rows_table)
     return head
 
 
-def _row(number: int, at: datetime) -> dict:
+def _build_row(number: int, at: datetime) -> dict:
     status = "rejected" if number % 50 == 7 else "error" if number % 50 == 9 else "ok"
     words = 200 if number % 3 == 0 else 20 + number % 50
     return dict.fromkeys(RESULT_SCHEMA.names) | {

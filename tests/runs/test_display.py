@@ -1,4 +1,4 @@
-"""The notes behind the progress bar of a run."""
+"""The notes after the progress bar of a run."""
 
 from dataclasses import fields
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 from s4v_core.flow.spec import UnitDone
 from s4v_core.runs.display import LiveNotes
 
-NOTHING: dict[str, Any] = {field.name: 0 for field in fields(UnitDone)} | {
+EMPTY_UNIT: dict[str, Any] = {field.name: 0 for field in fields(UnitDone)} | {
     "reasons": (),
     "sums": {},
 }
 
 
 class Notes(LiveNotes):
-    """On a clock that the test sets."""
+    """LiveNotes with a clock that the test sets."""
 
     now = 0.0
 
@@ -23,10 +23,10 @@ class Notes(LiveNotes):
     def end_unit(self, at: float, rows: int, ok: int, *reasons: tuple[str, int]) -> None:
         self.now = at
         about = {"generated": rows, "generated_ok": ok, "reasons": reasons}
-        self.add(UnitDone(**NOTHING | about))
+        self.add(UnitDone(**EMPTY_UNIT | about))
 
 
-def test_the_pace_is_of_the_last_minute_and_of_no_moment() -> None:
+def test_the_rate_covers_the_last_minute_and_needs_more_than_a_moment() -> None:
     notes = Notes()
     notes.end_unit(10, 32, 32)
     notes.end_unit(10.05, 32, 32)
