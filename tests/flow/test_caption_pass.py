@@ -163,7 +163,7 @@ def test_a_run_of_version_0_1_is_resumed_counted_and_verified(
     next((output / "captions").iterdir()).unlink()
     outcome = run_pass(job)
     assert (outcome.figures.made, outcome.found_done, outcome.exit_code) == (10, 30, DONE)
-    assert _by_key(check_rows(output)) == captions
+    assert _captions_by_key(check_rows(output)) == captions
     assert verify_run(caption_units(str(output)), check_captions).is_sound
     assert export_run(str(output), str(tmp_path / "captions.json")) == 40
 
