@@ -3,7 +3,10 @@ PY := .venv/bin/python
 # Ray reports usage statistics by default; tests and demo must not.
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: bench bench-serve demo serve test test-faults test-cluster test-slow check setup lock clean
+# Not even collected by `make unit`: importing Ray and vLLM takes longer than its tests.
+HEAVY = $(addprefix --ignore tests/,flow faults cluster perf gpu)
+
+.PHONY: unit bench bench-serve demo serve test test-faults test-cluster test-slow check setup lock clean
 
 demo: setup  ## caption drawn scenes with the demo captioner: no GPU, no download
 	$(PY) ray_jobs/caption.py demo
@@ -11,11 +14,14 @@ demo: setup  ## caption drawn scenes with the demo captioner: no GPU, no downloa
 serve: setup  ## run both endpoints with the demo captioner on http://127.0.0.1:8000 and print an API key
 	$(PY) -m serve
 
+unit: check  ## run checks and all tests that need neither Ray nor an engine; under a minute
+	$(PY) -m pytest -q -n 2 --dist loadfile -m "unit and not slow" $(HEAVY)
+
 test: check  ## run all tests except those marked slow, cluster, perf, gpu or faults
 	$(PY) -m pytest --durations 25 -m "not slow and not cluster and not perf and not gpu and not faults"
 
 test-faults: setup  ## run every fault test with its full number of repetitions; hours on two cores
-	$(PY) -m pytest -m faults tests/faults
+	$(PY) -m pytest -m faults
 
 test-cluster: setup  ## run clusters on simulated hosts of this machine; needs root, iproute2, nftables, openssh-server, rsync
 	$(PY) -m pytest -m cluster

@@ -5,10 +5,20 @@ import pytest
 _FOLDERS = ("flow", "faults", "cluster", "perf", "gpu")
 _FIXTURES = {"local_ray", "s3_server", "browser", "checkpoint"}
 _MODULES = {
+    "tests/captioning/test_report.py",  # Chromium
+    "tests/model/test_conversion.py",  # checkpoints, converted by a process of its own
+    "tests/images/test_mutations.py",
     "tests/engines/test_supervision.py",  # processes that die, and limits of seconds
     "tests/engines/test_endpoint.py",
     "tests/serve/test_start.py",
     "tests/model/test_stored_checkpoint.py",
+}
+
+
+_LONG_TESTS = {
+    "test_every_generated_file_ends_as_it_may_and_takes_no_process_with_it",
+    "test_a_gzip_bomb_ends_the_shard",
+    "test_the_largest_image_allowed_stays_within_the_memory_limit",
 }
 
 
@@ -18,5 +28,5 @@ def mark_units(items: list[pytest.Item]) -> None:
         path = item.nodeid.partition("::")[0]
         fixtures = set(getattr(item, "fixturenames", ()))
         is_heavy = path.split("/")[1] in _FOLDERS or path in _MODULES or fixtures & _FIXTURES
-        if not is_heavy:
+        if not is_heavy and item.name.partition("[")[0] not in _LONG_TESTS:
             item.add_marker("unit")

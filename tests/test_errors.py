@@ -3,6 +3,7 @@ import pickle
 import pytest
 
 from s4v_core import errors
+from s4v_core.engines.endpoint import WeatherError
 from s4v_core.engines.requests import EngineDiedError
 from s4v_core.storage import SourceChangedError, UnreachableError
 
@@ -13,6 +14,7 @@ CASES = [
     errors.StorageError("s3://bucket/x", "no answer"),
     errors.EngineError("vllm", "died"),
     EngineDiedError("vllm", "died"),
+    WeatherError("openai", "HTTP 429", 2.5),
     errors.TrainingError(7, "the loss is nan"),
     SourceChangedError("s3://bucket/x", "changed"),
     UnreachableError("s3://bucket/x", "TimeoutError: "),

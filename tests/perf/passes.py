@@ -6,7 +6,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -94,8 +94,12 @@ class Cluster:
 
 
 @contextmanager
-def cluster(cpus: int | None = None) -> Iterator[Cluster]:
-    """Start a local Ray, by default as large as the one that `caption.py` starts by itself."""
+def cluster(cpus: int | None = None, setup: Callable[[], None] | None = None) -> Iterator[Cluster]:
+    """Start a local Ray, by default as large as the one that `caption.py` starts by itself.
+
+    Args:
+        setup: Called at the start of each of its workers.
+    """
     import ray
 
     from s4v_core.engines.settings import EngineSettings
@@ -109,6 +113,7 @@ def cluster(cpus: int | None = None) -> Iterator[Cluster]:
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
+        runtime_env={"worker_process_setup_hook": setup} if setup else None,
     )
     try:
         yield Cluster(about.address_info["address"], ray.nodes()[0])
