@@ -1,7 +1,9 @@
 """Requests -> prompt texts and token ids, the same for every engine that runs a checkpoint
 itself."""
 
+import json
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ from transformers import AutoConfig, AutoProcessor
 
 from s4v_core import chat
 from s4v_core.engines.requests import Request
+from s4v_core.engines.template_guard import GuardedTemplate
 from s4v_core.errors import ConfigError
 
 OWN_TEMPLATE = "model"
@@ -36,12 +39,15 @@ class PromptRenderer:
         self.kv_values = 2 * config.num_hidden_layers * heads * width
         self._tokenizer = self.processor.tokenizer
         self._template = template
+        self._own = GuardedTemplate(model) if template == OWN_TEMPLATE else None
+        self._render_own = lru_cache(maxsize=1024)(self._render_guarded)
 
     def render(self, request: Request) -> str:
         """The text of a request, with one image mark per image.
 
         Raises:
-            ConfigError: A question spells the image mark itself.
+            ConfigError: A question spells the image mark itself, or the checkpoint's own template
+                fails or exceeds a limit.
         """
         if request.is_raw:
             return request.prompt
@@ -49,10 +55,7 @@ class PromptRenderer:
             for question in (request.prompt, *(asked for asked, _ in request.earlier)):
                 chat.refuse_image_mark(question)
             return "".join(piece.text for piece in self._cut_pieces(request))
-        text: str = self.processor.apply_chat_template(
-            _build_messages(request), add_generation_prompt=True
-        )
-        return text
+        return self._render_own(json.dumps(_build_messages(request)))
 
     def token_ids(self, request: Request) -> list[int]:
         """Ids with one placeholder per image and exactly one BOS, as vLLM expands them.
@@ -100,6 +103,17 @@ class PromptRenderer:
             padding_side="left",
             add_special_tokens=not self._has_bos(texts[0]),
         )
+
+    def close(self) -> None:
+        if self._own:
+            self._own.close()
+
+    def _render_guarded(self, messages: str) -> str:
+        """Args:
+        messages: As JSON, so that equal conversations are rendered once.
+        """
+        assert self._own, "only the checkpoint's own template is rendered like this"
+        return self._own.render(json.loads(messages))
 
     def _cut_pieces(self, request: Request) -> list[chat.Piece]:
         turns = [*request.earlier, (request.prompt, None)]

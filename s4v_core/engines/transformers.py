@@ -106,6 +106,7 @@ class TransformersEngine:
 
     def close(self) -> None:
         del self._model
+        self._prompts.close()
 
 
 @dataclass(frozen=True, slots=True)

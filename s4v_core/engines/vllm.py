@@ -1,10 +1,10 @@
 """vLLM in this process: continuous batching over all requests of all units in flight."""
 
+import asyncio
 import itertools
 import os
 import time
 from contextlib import suppress
-from functools import lru_cache
 from typing import Any
 
 import psutil
@@ -28,6 +28,8 @@ _LOOP = {"max_pattern_size": 32, "min_pattern_size": 1, "min_count": 6}
 """A pattern of up to 32 tokens that occurs six times in a row ends an answer. Longer loops are left
 to the gate: the check costs the scheduler a call per size and token."""
 
+_REMEMBERED_QUESTIONS = 1024
+
 _ADMITTED_PER_SLOT = 1.1
 """Requests handed to vLLM per sequence it can run, so that a free place is filled at once."""
 
@@ -46,7 +48,7 @@ class VllmEngine:
         self.slots = int(_count_sequences(spec) * _ADMITTED_PER_SLOT) + 1
         self._numbers = itertools.count()
         self._prompts = PromptRenderer(spec.model, spec.template)
-        self._question_ids = lru_cache(maxsize=1024)(self._prompts.question_ids)
+        self._question_ids: dict[str, list[int]] = {}
         self._images_per_request = spec.images_per_request
         before = set(psutil.Process().children(recursive=True))
         self._engine = AsyncLLM.from_engine_args(
@@ -64,7 +66,7 @@ class VllmEngine:
 
         if len(request.images) > self._images_per_request:
             return refuse("too_many_images")
-        prompt: dict[str, Any] = {"prompt_token_ids": self._tokenize(request)}
+        prompt: dict[str, Any] = {"prompt_token_ids": await self._tokenize(request)}
         if request.images:
             prompt["multi_modal_data"] = {"image": request.pictures}
         number = f"{next(self._numbers)}"
@@ -87,10 +89,16 @@ class VllmEngine:
             len(ids),
         )
 
-    def _tokenize(self, request: Request) -> list[int]:
-        if request.is_single_question:  # a pass asks the same question again and again
-            return self._question_ids(request.prompt)
-        return self._prompts.token_ids(request)
+    async def _tokenize(self, request: Request) -> list[int]:
+        """Token ids of a request, made in a thread: a template may take seconds."""
+        if not request.is_single_question:
+            return await asyncio.to_thread(self._prompts.token_ids, request)
+        known = self._question_ids  # a pass asks the same question again and again
+        if request.prompt not in known:
+            if len(known) >= _REMEMBERED_QUESTIONS:
+                known.clear()
+            known[request.prompt] = await asyncio.to_thread(self._prompts.token_ids, request)
+        return known[request.prompt]
 
     def record(self, *_: Any, **__: Any) -> None:
         """Called after each step of the engine (vLLM's StatLoggerBase)."""
@@ -110,6 +118,7 @@ class VllmEngine:
     def close(self) -> None:
         self._engine.shutdown()
         self.kill()  # what a shutdown leaves behind after a crash
+        self._prompts.close()
 
 
 def _exporters() -> list[Any]:

@@ -1,0 +1,155 @@
+"""A checkpoint's own chat template, rendered in a child process with limits of time, memory and
+size.
+
+A template is a program that comes with the checkpoint. transformers runs it in a sandbox, which
+keeps it from files and the network, but lets it loop for hours or build a text of gigabytes.
+"""
+
+import json
+import os
+import resource
+import select
+import struct
+import subprocess
+import sys
+import threading
+from typing import IO, Any
+
+from s4v_core.errors import ConfigError
+
+DEADLINE_S = 10.0
+"""Seconds that rendering one prompt may take; real templates take milliseconds."""
+
+MAX_CHARACTERS = 1 << 20
+"""Longest rendered prompt; the longest contexts of today's models hold less text."""
+
+_MEMORY_MIB = 1024
+"""Memory that rendering may take on top of what the loaded processor has."""
+
+_START_LIMIT_S = 180
+"""Seconds for the child to load the processor on a busy machine."""
+
+_SIZE = struct.Struct("<I")
+
+
+class GuardedTemplate:
+    """Renders conversations with the chat template of one checkpoint. Usable from several
+    threads."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._child: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+
+    def render(self, messages: list[dict[str, Any]]) -> str:
+        """The text that the template makes of messages.
+
+        Raises:
+            ConfigError: The template fails, or exceeds a limit.
+        """
+        with self._lock:
+            child = self._ensure_child()
+            try:
+                _send(child.stdin, messages)
+                answer = _receive_in_time(child.stdout, DEADLINE_S)
+            except (TimeoutError, EOFError, BrokenPipeError) as error:
+                self._kill()
+                why = f"took more than {DEADLINE_S:g} s"
+                why = why if isinstance(error, TimeoutError) else "took too much memory"
+                raise self._blame(why) from None
+        if "text" in answer:
+            return str(answer["text"])
+        raise self._blame(answer["problem"])
+
+    def close(self) -> None:
+        with self._lock:
+            self._kill()
+
+    def _blame(self, problem: str) -> ConfigError:
+        return ConfigError(f"template: the chat template of {self._model} {problem}")
+
+    def _ensure_child(self) -> subprocess.Popen[bytes]:
+        if self._child is None or self._child.poll() is not None:
+            self._kill()
+            code = "from s4v_core.engines.template_guard import run_child; run_child()"
+            self._child = subprocess.Popen(
+                [sys.executable, "-c", code, self._model],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                # The package may only be on this process's path (a job's working dir).
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )
+            try:
+                _receive_in_time(self._child.stdout, _START_LIMIT_S)
+            except (TimeoutError, EOFError):
+                self._kill()
+                raise self._blame("cannot be loaded") from None
+        return self._child
+
+    def _kill(self) -> None:
+        child, self._child = self._child, None
+        if child:
+            child.kill()
+            child.communicate()
+
+
+def run_child() -> None:
+    """The child's main loop: load the processor, then render each conversation until the pipe
+    closes."""
+    from transformers import AutoProcessor
+
+    source, sink = sys.stdin.buffer, sys.stdout.buffer
+    processor = AutoProcessor.from_pretrained(sys.argv[1], trust_remote_code=False)
+    _limit_memory()
+    try:
+        _send(sink, {"text": ""})  # ready
+        while True:
+            _send(sink, _render(processor, _receive(source)))
+    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+        return
+
+
+def _render(processor: Any, messages: list[dict[str, Any]]) -> dict[str, str]:
+    try:
+        text = processor.apply_chat_template(messages, add_generation_prompt=True)
+    # Border to foreign code: a template may raise anything.
+    except Exception as error:  # noqa: BLE001
+        return {"problem": f"fails: {type(error).__name__}: {str(error)[:300]}"}
+    if len(text) > MAX_CHARACTERS:
+        return {"problem": f"makes a prompt of {len(text)} characters, allowed {MAX_CHARACTERS}"}
+    return {"text": text}
+
+
+def _limit_memory() -> None:
+    """Bound what the process may allocate from now on."""
+    with open("/proc/self/statm") as file:
+        data_pages = int(file.read().split()[5])
+    limit = data_pages * resource.getpagesize() + (_MEMORY_MIB << 20)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def _send(sink: IO[bytes] | None, value: Any) -> None:
+    assert sink, "the child has pipes"
+    data = json.dumps(value).encode()
+    sink.write(_SIZE.pack(len(data)) + data)
+    sink.flush()
+
+
+def _receive_in_time(source: IO[bytes] | None, limit_s: float) -> dict[str, Any]:
+    assert source, "the child has pipes"
+    if not select.select([source], [], [], limit_s)[0]:
+        raise TimeoutError
+    found: dict[str, Any] = _receive(source)
+    return found
+
+
+def _receive(source: IO[bytes]) -> Any:
+    header = source.read(_SIZE.size)
+    if len(header) < _SIZE.size:
+        raise EOFError
+    (size,) = _SIZE.unpack(header)
+    data = source.read(size)
+    if len(data) < size:
+        raise EOFError
+    return json.loads(data)
