@@ -25,17 +25,28 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 requests do not come back at the same moment."""
 
 
+FIRST_CONTACT_S = 60.0
+"""Patience, in seconds, with an address that nothing has ever answered at: it may be wrong."""
+
+
 class WeatherError(EngineError):
     """An endpoint that did not answer this time; it may answer the same request later.
 
-    `WeatherError(endpoint, problem, retry_after_s)`: the endpoint asked for no other try before
-    `retry_after_s` seconds, or did not say.
+    Attributes:
+        retry_after_s: Seconds that the endpoint asked to wait; None if it did not say.
+        is_reached: Whether anything answered at the endpoint's address.
     """
 
-    def __init__(self, engine: str, problem: str, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        engine: str,
+        problem: str,
+        retry_after_s: float | None = None,
+        is_reached: bool = True,
+    ) -> None:
         super().__init__(engine, problem)
-        self.args = (engine, problem, retry_after_s)
-        self.retry_after_s = retry_after_s
+        self.args = (engine, problem, retry_after_s, is_reached)
+        self.retry_after_s, self.is_reached = retry_after_s, is_reached
 
 
 class Client(Protocol):
@@ -74,6 +85,7 @@ class EndpointEngine:
         self._timeout_s, self._patience_s = settings.request_timeout_s, settings.endpoint_patience_s
         self._slots = asyncio.Semaphore(settings.max_concurrent_requests)
         self._failures_in_a_row = 0
+        self._was_reached = False
 
     async def generate(
         self, request: Request, sampling: SamplingConfig, on_piece: OnPiece | None = None
@@ -94,7 +106,7 @@ class EndpointEngine:
                     await asyncio.sleep(wait_s)
                     pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
                 else:
-                    self._failures_in_a_row = 0
+                    self._failures_in_a_row, self._was_reached = 0, True
                     if answer.text and on_piece:
                         on_piece(answer.text)
                     return answer
@@ -111,6 +123,7 @@ class EndpointEngine:
             raise WeatherError(self.name, problem) from None
 
     def _choose_wait(self, weather: WeatherError, pause_s: float) -> float:
+        self._was_reached |= weather.is_reached
         self._failures_in_a_row += 1
         if self._failures_in_a_row in (1, 10, 100, 1000):
             log.warning("%s; trying again", weather)
@@ -118,10 +131,11 @@ class EndpointEngine:
         return max(pause_s, weather.retry_after_s or 0.0)
 
     def _check_patience(self, weather: WeatherError, started: float, wait_s: float) -> None:
-        if self._clock() + wait_s - started <= self._patience_s:
+        patience_s = self._patience_s
+        if not self._was_reached:
+            patience_s = min(FIRST_CONTACT_S, patience_s)
+        if self._clock() + wait_s - started <= patience_s:
             return
-        raise EngineError(
-            self.name,
-            f"{weather.problem}; no answer for {self._patience_s:g} s "
-            "(--settings.endpoint-patience-s); what is done stays done",
-        ) from weather
+        hint = "--settings.endpoint-patience-s" if self._was_reached else "--settings.url"
+        problem = f"{weather.problem}; no answer for {patience_s:g} s ({hint})"
+        raise EngineError(self.name, f"{problem}; what is done stays done") from weather

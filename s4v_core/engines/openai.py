@@ -6,6 +6,7 @@ import base64
 import email.utils
 import io
 import os
+import socket
 import time
 from collections.abc import Mapping
 from datetime import UTC
@@ -58,7 +59,11 @@ class OpenAIClient:
         except openai.APIStatusError as error:
             return self._judge_status(error)
         except (openai.APIConnectionError, openai.APIResponseValidationError) as error:
-            raise WeatherError(self.name, f"{type(error).__name__}: {error}") from error
+            # A reset or a cut body comes from something that listens; a refused connection does
+            # not.
+            is_reached = not _has_cause(error, (ConnectionRefusedError, socket.gaierror))
+            problem = f"{type(error).__name__}: {error}"
+            raise WeatherError(self.name, problem, is_reached=is_reached) from error
         except openai.OpenAIError as error:
             raise EngineError(self.name, f"{type(error).__name__}: {error}") from error
         if not getattr(answer, "choices", None):
@@ -118,6 +123,15 @@ def read_retry_after(headers: Mapping[str, str]) -> float | None:
             continue
         return max(date.replace(tzinfo=date.tzinfo or UTC).timestamp() - time.time(), 0.0)
     return None
+
+
+def _has_cause(error: BaseException | None, kinds: tuple[type[BaseException], ...]) -> bool:
+    """Whether an error, or one that it was raised for, is of one of these kinds."""
+    while error is not None:
+        if isinstance(error, kinds):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _encode_picture(picture: Picture) -> str:

@@ -49,7 +49,8 @@ class EngineSettings(Config):
     """Seconds that engine openai waits for the answer to one request before it sends it again."""
     endpoint_patience_s: float = Field(1800.0, gt=0)
     """Seconds that engine openai repeats a request while its endpoint is down, overloaded or too
-    slow. After that the job ends, and the same command resumes it."""
+    slow; one minute if nothing ever answered there. After that the job ends, and the same command
+    resumes it."""
     silence_limit_s: float = Field(120.0, gt=0)
     """An engine on this cluster that has work and shows no progress for this many seconds is killed
     and replaced. Endpoints are never judged by this."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 
+from s4v_core.engines import endpoint as endpoint_module
 from s4v_core.engines.choice import choose_engine, start_engine
 from s4v_core.engines.endpoint import EndpointEngine, WeatherError
 from s4v_core.engines.fake import fake_caption
@@ -126,6 +127,16 @@ def test_an_answer_later_than_the_deadline_is_requested_again_until_patience_end
 def test_an_unreachable_endpoint_blames_no_image() -> None:
     with pytest.raises(EngineError, match="Connection"):
         _ask("http://127.0.0.1:9/v1", _requests(1), endpoint_patience_s=1.0)
+
+
+def test_an_address_that_never_answered_gets_a_minute_and_not_half_an_hour(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(endpoint_module, "FIRST_CONTACT_S", 1.0)
+    started = time.monotonic()
+    with pytest.raises(EngineError, match=r"no answer for 1 s \(--settings\.url\)"):
+        _ask("http://127.0.0.1:9/v1", _requests(1))
+    assert time.monotonic() - started < 20
 
 
 def test_a_wait_that_patience_cannot_bear_ends_at_once(endpoint: WeatherEndpoint) -> None:

@@ -36,7 +36,7 @@ class WeatherEndpoint:
         self.busy_until, self.retry_after = 0.0, "1"
         self.refused: set[str] = set()
         self.requests: list[dict[str, Any]] = []
-        self._count = 0
+        self._count, self._is_closed = 0, False
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", port), self._make_handler())
         self._server.daemon_threads = True
@@ -45,6 +45,7 @@ class WeatherEndpoint:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def close(self) -> None:
+        self._is_closed = True
         self._server.shutdown()
         self._server.server_close()
 
@@ -68,6 +69,7 @@ class WeatherEndpoint:
             self.requests.append(body)
             self._count += 1
             is_reset = self.reset_every and self._count % self.reset_every == 0
+            is_reset = is_reset or self._is_closed  # connections that were kept alive, too
             status = self.statuses.pop(0) if self.statuses else 200
         if is_reset:
             linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"  # closing sends a reset

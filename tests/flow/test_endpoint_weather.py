@@ -97,17 +97,25 @@ def test_rows_come_when_a_quota_allows_it_again(
 @pytest.mark.parametrize("down_s", [6, pytest.param(180, marks=pytest.mark.faults)])
 @pytest.mark.timeout(600)
 def test_rows_come_when_an_endpoint_is_up_again(world: World, tmp_path: Path, down_s: int) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as place:
-        port = place.getsockname()[1]
+    first = WeatherEndpoint()
+    first.delay_s = 0.3
     opened: list[WeatherEndpoint] = []
-    timer = threading.Timer(down_s, lambda: opened.append(WeatherEndpoint(port)))
-    timer.start()
+
+    def go_down_after_ten_requests() -> None:
+        while len(first.requests) < 10:
+            time.sleep(0.02)
+        first.close()
+        time.sleep(down_s)
+        opened.append(WeatherEndpoint(first.port))
+
+    outage = threading.Thread(target=go_down_after_ten_requests)
+    outage.start()
     try:
-        url = f"http://127.0.0.1:{port}/v1"
-        assert run_pass(_job(world, tmp_path / "out", url)).exit_code == 0
+        job = _job(world, tmp_path / "out", first.url, max_concurrent_requests=2)
+        assert run_pass(job).exit_code == 0
         _prove(tmp_path / "out")
     finally:
-        timer.join()
+        outage.join()
         opened[0].close()
 
 
