@@ -26,7 +26,7 @@ except ModuleNotFoundError:
 from ray_jobs.command_line import parse, printable, run_main
 from s4v_core.recipes import CAPTION
 
-SHOWN_CAPTIONS = 8
+_SHOWN_CAPTIONS = 8
 
 
 def main(argv: list[str]) -> int:
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
         print(make_forecast(job).as_text())
         return 0
     outcome: Outcome = run_pass(job)
-    for image_id, text in read_first_captions(outcome.output, SHOWN_CAPTIONS):
+    for image_id, text in read_first_captions(outcome.output, _SHOWN_CAPTIONS):
         print(f"  {image_id}: {printable(text)}")
     print(outcome.as_text())
     if job.demo_scenes:

@@ -1,4 +1,4 @@
-"""What all entry scripts share: `[RECIPE] [--flag value ...]`, one-sentence errors, exit codes."""
+"""Shared by all entry scripts: `[RECIPE] [--flag value ...]`, one-sentence errors, exit codes."""
 
 import contextlib
 import errno
@@ -20,7 +20,7 @@ J = TypeVar("J", bound=Config)
 
 BAD_INPUT = 2
 INTERRUPTED = 130
-READER_GONE = 141
+_READER_GONE = 141
 
 
 def parse(
@@ -44,7 +44,7 @@ def parse(
     default = recipes[name]
     program = f"{sys.argv[0]} [{'|'.join(sorted(recipes))}]"
     job = read_flags(type(default), flags, manual, default, program)
-    job = _without_defaults(job, default)
+    job = _drop_defaults(job, default)
     return fill_in_root(job) if has_places(job) else job
 
 
@@ -70,11 +70,11 @@ def read_flags(
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise ConfigError(_sentence_of(box.getvalue())) from None
+        raise ConfigError(_extract_sentence(box.getvalue())) from None
 
 
-def _sentence_of(box: str) -> str:
-    """What stands in tyro's box, without the box: the complaint, and the flag that was meant."""
+def _extract_sentence(box: str) -> str:
+    """The complaint in tyro's box, without the box, and the flag that was probably meant."""
     lines = [line.strip("\u2502 ") for line in box.splitlines() if line.startswith("\u2502")]
     complaint: list[str] = []
     for line in lines:
@@ -88,7 +88,7 @@ def _sentence_of(box: str) -> str:
     return " ".join(complaint).rstrip(".") + hint
 
 
-def _without_defaults(job: J, default: J) -> J:
+def _drop_defaults(job: J, default: J) -> J:
     """A repeatable flag appends to the recipe's values; what the user gives replaces them."""
     given: dict[str, Any] = {}
     for name, value in job:
@@ -96,7 +96,7 @@ def _without_defaults(job: J, default: J) -> J:
         if isinstance(value, tuple) and len(value) > len(before):
             given[name] = value[len(before) :]
         elif isinstance(value, Config) and isinstance(before, Config):
-            given[name] = _without_defaults(value, before)
+            given[name] = _drop_defaults(value, before)
     return job.replace(**given)
 
 
@@ -118,7 +118,7 @@ def run_main(main: Callable[[list[str]], int]) -> None:
         code = 1
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = READER_GONE
+        code = _READER_GONE
     except OSError as error:  # of the output it is a StorageError
         if error.errno != errno.ENOSPC:
             raise

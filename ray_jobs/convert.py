@@ -23,7 +23,7 @@ import tyro
 from ray_jobs.command_line import read_flags, run_main
 from s4v_core.config import Config
 
-LAYOUTS = {"ours": "transformers and vLLM", "original": "original"}
+_LAYOUTS = {"ours": "transformers and vLLM", "original": "original"}
 
 
 class ConvertJob(Config):
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
             bar.update()
 
         layout = convert(job.source, job.target, job.tower, advance)
-    print(f"{job.target}: written in the {LAYOUTS[layout]} layout")
+    print(f"{job.target}: written in the {_LAYOUTS[layout]} layout")
     return 0
 
 

@@ -1,4 +1,5 @@
-"""What the environment sets: the storage root of jobs ($S4V_ROOT) and a node's scratch folder."""
+"""Places that environment variables set: the storage root of jobs ($S4V_ROOT) and a node's scratch
+folder."""
 
 import os
 from pathlib import Path

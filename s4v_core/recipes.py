@@ -8,14 +8,15 @@ from s4v_core.training.stage import NEW_DEMO, Expected, Learning, Optimiser, Sav
 
 CAPTION: dict[str, CaptionJob] = {
     # The 1.2M pass (Sec. 3.3). The original drew with 3 beams at temperature 1.0 and repetition
-    # penalty 1.5, unseeded; no batching engine does that. Ours: near-greedy, seeded per image.
+    # penalty 1.5, unseeded, which no batching engine does. We draw near-greedy, seeded per image.
     "paper": CaptionJob(
         input=("$S4V_ROOT/images",),
         output="$S4V_ROOT/captions",
         model="$S4V_ROOT/models/share-captioner",
         sampling=SamplingConfig(max_tokens=512, temperature=0.2, top_p=0.7),
         # An A100-80GB holds 163 sequences of 626 + 200 tokens beside a 7B model in bf16; vLLM
-        # admits the rest as others end. 8192 tokens a step: 13 prompts, so that decoding goes on.
+        # admits the rest as others end. 8192 tokens per step hold 13 prompts and leave room to
+        # decode.
         settings=EngineSettings(
             dtype="auto",
             max_model_len=2048,
@@ -55,8 +56,8 @@ _DEMO = {
 }
 
 CAPTIONER: dict[str, TrainStage] = {
-    # The recipe was never released; data, instruction and base are known (Sec. 3.3). Ours: the
-    # SFT's numbers on the 100K captions of GPT4-Vision.
+    # The recipe was never released; data, instruction and base model are known (Sec. 3.3). We use
+    # the SFT's numbers on the 100K captions of GPT4-Vision.
     "paper": TrainStage(
         stage="captioner",
         data=("$S4V_ROOT/data/sharegpt4v_instruct_gpt4-vision_cap100k.json",),
@@ -71,7 +72,7 @@ CAPTIONER: dict[str, TrainStage] = {
         expected=Expected(samples=102_025, tokens=876, learnt=260),
         **_PAPER,
     ),
-    # From nothing, so all of it learns: 2,252 steps, a quarter of an hour on two cores.
+    # Trained from scratch, so every part learns: 2,252 steps, a quarter of an hour on two cores.
     "demo": TrainStage(
         stage="captioner",
         data=("out/demo/lessons_18000/captions.json",),

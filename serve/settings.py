@@ -74,7 +74,7 @@ class ModelConfig(Config):
 
 
 class Limits(Config):
-    """What one request may ask for."""
+    """Limits of one request."""
 
     max_text_chars: int = Field(8000, ge=1)
     """Maximum number of characters in all texts of a request together."""

@@ -8,8 +8,8 @@ from s4v_core import storage
 from s4v_core.records.plan import PlanHead
 from s4v_core.runs.counts import RunCounts
 
-CARD_NAME = "README.md"
-UNDECLARED = "not declared"
+_CARD_NAME = "README.md"
+_UNDECLARED = "not declared"
 
 
 def write_data_card(
@@ -20,12 +20,12 @@ def write_data_card(
     Args:
         licences: Licence of each source, as the job declares it.
     """
-    storage.replace(storage.join(output, CARD_NAME), _card(head, counts, licences).encode())
+    storage.replace(storage.join(output, _CARD_NAME), _card(head, counts, licences).encode())
 
 
 def _card(head: PlanHead, counts: RunCounts, licences: Mapping[str, str]) -> str:
     settings = head.settings
-    declared = licences.get("*", UNDECLARED)
+    declared = licences.get("*", _UNDECLARED)
     facts = {
         "images": f"{counts.rows:,} in {len(head.inputs):,} shards",
         "captions": f"{counts.ok:,} ({counts.rejected:,} rejected, {counts.error:,} errors)",

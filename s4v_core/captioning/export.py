@@ -21,7 +21,7 @@ from s4v_core.inputs.tar import add_member
 from s4v_core.records.captions import RESULT_SCHEMA, caption_units
 from s4v_core.records.plan import PlanHead, require_plan_head
 
-Writer = Callable[[Iterator[pa.Table], BinaryIO], int]
+_Writer = Callable[[Iterator[pa.Table], BinaryIO], int]
 
 
 def export_run(output: str, to: str) -> int:
@@ -52,7 +52,7 @@ def export_run(output: str, to: str) -> int:
     return _upload(_WRITERS[ending], tables, to)
 
 
-def _upload(write: Writer, tables: Iterator[pa.Table], to: str) -> int:
+def _upload(write: _Writer, tables: Iterator[pa.Table], to: str) -> int:
     with tempfile.TemporaryFile() as file:
         count = write(tables, file)
         file.seek(0)
@@ -77,13 +77,13 @@ def _write_sharegpt4v(tables: Iterator[pa.Table], sink: BinaryIO) -> int:
     count = 0
     for row in _ok_rows(tables):
         sink.write(b"[\n" if count == 0 else b",\n")
-        sink.write(json.dumps(sharegpt4v_record(row), ensure_ascii=False).encode())
+        sink.write(json.dumps(_build_record(row), ensure_ascii=False).encode())
         count += 1
     sink.write(b"\n]\n" if count else b"[]\n")
     return count
 
 
-def sharegpt4v_record(row: dict[str, Any]) -> dict[str, Any]:
+def _build_record(row: dict[str, Any]) -> dict[str, Any]:
     """A result row in the schema of the released files (ShareGPT4V-PT)."""
     return {
         "id": PurePosixPath(row["image_id"]).stem,
@@ -149,7 +149,7 @@ def _ok_rows(tables: Iterator[pa.Table]) -> Iterator[dict[str, Any]]:
         yield from (row for row in table.to_pylist() if row["status"] == "ok")
 
 
-_WRITERS: dict[str, Writer] = {
+_WRITERS: dict[str, _Writer] = {
     ".json": _write_sharegpt4v,
     ".jsonl": _write_jsonl,
     ".parquet": _write_parquet,

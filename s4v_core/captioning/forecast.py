@@ -22,8 +22,8 @@ from s4v_core.runs.driver import FlowDriver
 from s4v_core.runs.figures import describe_stages
 from s4v_core.runs.status import describe_duration
 
-SAMPLE_UNITS = 16
-SAMPLE_PER_SLOT = 4
+_SAMPLE_UNITS = 16
+_SAMPLE_PER_SLOT = 4
 """Images of the sample per caption that engines generate at the same time: engines must be full for
 most of the sample."""
 
@@ -41,7 +41,7 @@ _ROW_BYTES = 700
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What captioning the whole input will take.
+    """Time, size and cost of captioning the whole input.
 
     Attributes:
         images: Images of the whole input.
@@ -111,7 +111,7 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """What was measured on a sample, or given in its place.
+    """Measurements of a sample, or the rate that was given in its place.
 
     Attributes:
         spread_s: Seconds between the first and the last of its units.
@@ -171,7 +171,7 @@ def _measure_sample(checked: CheckedJob, tables: list[pa.Table]) -> _Sample:
 def _run_sample(checked: CheckedJob, rows: pa.Table, tables: list[pa.Table]) -> _Sample:
     job = checked.job
     folder = storage.join(job.output, f".forecast-{time.time_ns()}")
-    unit_size = min(max(-(-rows.num_rows // SAMPLE_UNITS), 1), job.unit_size)
+    unit_size = min(max(-(-rows.num_rows // _SAMPLE_UNITS), 1), job.unit_size)
     head, table = build_plan(
         [rows],
         [],
@@ -191,7 +191,7 @@ def _run_sample(checked: CheckedJob, rows: pa.Table, tables: list[pa.Table]) -> 
 def _choose_sample_size(checked: CheckedJob) -> int:
     slots = checked.job.settings.max_num_seqs
     slots = min(slots, CPU_SEQUENCES) if checked.engine.device == "cpu" else slots
-    return max(LEAST_SAMPLE, SAMPLE_PER_SLOT * slots * checked.job.engines)
+    return max(LEAST_SAMPLE, _SAMPLE_PER_SLOT * slots * checked.job.engines)
 
 
 def _spread_evenly(rows: pa.Table, count: int) -> pa.Table:

@@ -5,16 +5,16 @@ from typing import Any
 
 from s4v_core import storage
 
-FORECAST_NAME = "forecast.json"
+_FORECAST_NAME = "forecast.json"
 
 
 def write_forecast(output: str, found: dict[str, Any]) -> None:
-    storage.replace_json(storage.join(output, FORECAST_NAME), found)
+    storage.replace_json(storage.join(output, _FORECAST_NAME), found)
 
 
 def read_forecast(output: str) -> dict[str, Any] | None:
     """The forecast that was made for a run, if one was."""
-    uri = storage.join(output, FORECAST_NAME)
+    uri = storage.join(output, _FORECAST_NAME)
     if storage.stat(uri) is None:
         return None
     found: dict[str, Any] = json.loads(storage.read(uri))

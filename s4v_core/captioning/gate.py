@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from s4v_core.config import Config
 from s4v_core.errors import ConfigError
 
-SCRIPTS = ("LATIN", "CYRILLIC", "GREEK", "ARABIC", "HEBREW", "DEVANAGARI", "THAI", "HANGUL", "CJK")
+_SCRIPTS = ("LATIN", "CYRILLIC", "GREEK", "ARABIC", "HEBREW", "DEVANAGARI", "THAI", "HANGUL", "CJK")
 """Writing systems, named as Unicode's character names begin; kana counts as CJK."""
 
 
@@ -67,8 +67,8 @@ class Gate(Config):
 
     @model_validator(mode="after")
     def _is_known(self) -> Self:
-        if self.script is not None and self.script not in SCRIPTS:
-            allowed = ", ".join(SCRIPTS)
+        if self.script is not None and self.script not in _SCRIPTS:
+            allowed = ", ".join(_SCRIPTS)
             raise ConfigError(f"gate.script: found {self.script}, allowed {allowed}, or none")
         for pattern in (*self.refusals, *self.boilerplate):
             try:

@@ -21,7 +21,7 @@ FREE_TO_CHANGE = (
     *("engines", "accelerator", "settings"),
     # Read once, when the plan is made.
     "unit_size",
-    # What is done with the run, and what is said about it.
+    # Further work on the run, and notes about it.
     *("retry_errors", "plan", "rate", "price_per_hour", "licences", "demo_scenes"),
     # The prompts that they come to identify the run.
     *("prompt", "prompts"),
@@ -44,8 +44,8 @@ class CaptionJob(Config):
     """Folder of the images that a JSON or Parquet names by relative paths. Default: the folder of
     that file."""
     engine: EngineName = "auto"
-    """What runs the model. auto takes vllm if it is installed, else transformers; openai asks an
-    endpoint (--settings.url); fake needs no model."""
+    """Program that runs the model. auto takes vllm if it is installed, else transformers; openai
+    asks an endpoint (--settings.url); fake needs no model."""
     prompt: str | None = None
     """Prompt for every image. Default: the Share-Captioner's instruction."""
     prompts: str | None = None

@@ -1,4 +1,4 @@
-"""What must hold for every row of a caption run, beyond what holds for every run."""
+"""Checks of the rows of a caption run, beyond those of every run."""
 
 import pyarrow as pa
 

@@ -22,14 +22,14 @@ from s4v_core.records.captions import CAPTIONS
 if TYPE_CHECKING:  # imports ray, which a forecast and --help do without
     from s4v_core.captioning.twin_registry import TwinRegistry
 
-MORE_TEMPERATURE = 0.7
-MORE_SEEDS = 1000
+_MORE_TEMPERATURE = 0.7
+_MORE_SEEDS = 1000
 """Distance of the seeds of further captions from those of the ladder."""
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedImage:
-    """What a caption row needs to know about its image.
+    """Facts about an image that its caption row needs.
 
     Attributes:
         reason: Why the image cannot be captioned; None if it can.
@@ -155,9 +155,9 @@ class CaptionTask(Task[PreparedImage]):
         self, request: Request, first: SamplingConfig, engine: Generator
     ) -> tuple[str, ...]:
         """Other captions of the same image, drawn at a higher temperature, that pass the gate."""
-        warm = max(first.temperature, MORE_TEMPERATURE)
+        warm = max(first.temperature, _MORE_TEMPERATURE)
         samplings = [
-            first.replace(temperature=warm, seed=first.seed + MORE_SEEDS + number)
+            first.replace(temperature=warm, seed=first.seed + _MORE_SEEDS + number)
             for number in range(self.captions_per_image - 1)
         ]
         answers = await asyncio.gather(

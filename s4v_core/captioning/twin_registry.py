@@ -13,10 +13,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from s4v_core.captioning.ladder import Ending
 from s4v_core.captioning.twins import HASH_BITS, LOOKS, MOST_BITS
 
-REMEMBERED = 500_000
+_REMEMBERED = 500_000
 """Endings that are kept, about 0.6 GB; an image whose twin was longer ago is captioned again."""
 
-WAIT_S = 300.0
+_WAIT_S = 300.0
 """Seconds to wait for a twin that is being captioned elsewhere; after that its worker may be
 dead."""
 
@@ -61,7 +61,7 @@ class _TwinActor:
             return None
         settled = self._settled.setdefault(key, asyncio.Event())
         try:
-            await asyncio.wait_for(settled.wait(), WAIT_S)
+            await asyncio.wait_for(settled.wait(), _WAIT_S)
         except TimeoutError:
             self._owners[key] = image_id
             return None
@@ -73,7 +73,7 @@ class _TwinActor:
         self._owners.pop(key, None)
         if settled := self._settled.pop(key, None):
             settled.set()
-        if len(self._ended) > REMEMBERED:
+        if len(self._ended) > _REMEMBERED:
             self._ended.popitem(last=False)
 
     def _unify(self, key: str) -> str:

@@ -17,8 +17,8 @@ within 26."""
 
 
 def twin_key(kind: Dedupe, sha256: str, pixels: bytes, width: int, prompt: str) -> str | None:
-    """What equal images with equal prompts have in common, `question:picture`; None if images are
-    not compared.
+    """A key that equal images with equal prompts share, `question:picture`; None if images are not
+    compared.
 
     Args:
         pixels: RGB rows from the top, as the captioner sees them.
@@ -26,11 +26,11 @@ def twin_key(kind: Dedupe, sha256: str, pixels: bytes, width: int, prompt: str) 
     """
     if kind == "off":
         return None
-    picture = sha256 if kind == "exact" else LOOKS + difference_hash(pixels, width)
+    picture = sha256 if kind == "exact" else LOOKS + _hash_looks(pixels, width)
     return f"{hashlib.sha256(prompt.encode()).hexdigest()[:16]}:{picture}"
 
 
-def difference_hash(pixels: bytes, width: int) -> str:
+def _hash_looks(pixels: bytes, width: int) -> str:
     """Whether brightness falls or rises, at 16 x 16 places: survives another size and compression,
     not a crop."""
     picture = Image.frombytes("RGB", (width, len(pixels) // width // 3), pixels)

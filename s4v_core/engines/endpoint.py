@@ -90,7 +90,7 @@ class EndpointEngine:
     async def generate(
         self, request: Request, sampling: SamplingConfig, on_piece: OnPiece | None = None
     ) -> Generation:
-        """The endpoint's answer, however often it has to be asked for.
+        """The endpoint's answer, however many tries it takes.
 
         Raises:
             EngineError: The endpoint did not answer for `endpoint_patience_s`, or never will.

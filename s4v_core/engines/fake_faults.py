@@ -13,7 +13,7 @@ from s4v_core.engines.requests import EngineDiedError
 
 
 class Fault(enum.IntEnum):
-    """What a picture does that is one colour all over: (255, 0, value)."""
+    """Faults that a picture of one colour (255, 0, value) causes."""
 
     EXIT = 10
     """The engine's process leaves."""
@@ -32,7 +32,7 @@ class Fault(enum.IntEnum):
     LOOP = 70
     """The caption loops unless it is drawn with a temperature."""
     REFUSAL = 80
-    """The captioner refuses, however it is asked."""
+    """The captioner refuses, whatever the sampling."""
 
 
 def fault_of(pixels: npt.NDArray[np.uint8]) -> Fault | None:

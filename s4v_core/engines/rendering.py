@@ -14,7 +14,7 @@ from s4v_core.engines.requests import Request
 from s4v_core.engines.template_guard import GuardedTemplate
 from s4v_core.errors import ConfigError
 
-OWN_TEMPLATE = "model"
+_OWN_TEMPLATE = "model"
 """Template name that means the checkpoint's own chat template."""
 
 _NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
@@ -39,7 +39,7 @@ class PromptRenderer:
         self.kv_values = 2 * config.num_hidden_layers * heads * width
         self._tokenizer = self.processor.tokenizer
         self._template = template
-        self._own = GuardedTemplate(model) if template == OWN_TEMPLATE else None
+        self._own = GuardedTemplate(model) if template == _OWN_TEMPLATE else None
         self._render_own = lru_cache(maxsize=1024)(self._render_guarded)
 
     def render(self, request: Request) -> str:
@@ -51,7 +51,7 @@ class PromptRenderer:
         """
         if request.is_raw:
             return request.prompt
-        if self._template != OWN_TEMPLATE:
+        if self._template != _OWN_TEMPLATE:
             for question in (request.prompt, *(asked for asked, _ in request.earlier)):
                 chat.refuse_image_mark(question)
             return "".join(piece.text for piece in self._cut_pieces(request))
@@ -67,7 +67,7 @@ class PromptRenderer:
         image = getattr(self.processor, "image_token_id", None)
         if request.is_raw:
             return chat.encode([chat.Piece(request.prompt)], self._tokenizer, image)[0]
-        if self._template != OWN_TEMPLATE:
+        if self._template != _OWN_TEMPLATE:
             return chat.encode(self._cut_pieces(request), self._tokenizer, image)[0]
         text = self.render(request)
         ids: list[int] = self._tokenizer(text, add_special_tokens=not self._has_bos(text)).input_ids

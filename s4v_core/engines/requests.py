@@ -1,4 +1,4 @@
-"""What engines take and give: requests, generations, and the interface of an engine."""
+"""Requests, generations, and the interface of an engine."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What came back for one request.
+    """The result of one request.
 
     Attributes:
         text: None if there is none; `reason` then says why.
@@ -79,7 +79,7 @@ OnPiece = Callable[[str], None]
 
 
 class Generator(Protocol):
-    """What an engine and a supervised engine have in common."""
+    """The part that an engine and a supervised engine have in common."""
 
     version: str
 

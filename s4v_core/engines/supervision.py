@@ -18,7 +18,7 @@ from s4v_core.errors import EngineError
 DIED, HANG = "engine_died", "hang"
 """Reasons of a request that no engine survived, and of one that no engine ever answered."""
 
-DRAIN_S = 20.0
+_DRAIN_S = 20.0
 """Seconds that requests get to notice that their engine was killed, before they are cancelled."""
 
 A = TypeVar("A")
@@ -26,7 +26,7 @@ A_co = TypeVar("A_co", covariant=True)
 
 
 class SupervisableEngine(Protocol[A_co]):
-    """What supervision needs from an engine, whatever it answers with: a text, or a picture."""
+    """The part of an engine that supervision needs, whether it answers with texts or pictures."""
 
     version: str
     last_sign: float
@@ -223,7 +223,7 @@ class SupervisedEngine(Generic[A]):
         assert self._loop, "a request is waiting"
         tasks = [waiting.task for waiting in self._working if waiting.task]
         for task in tasks:
-            self._loop.call_later(DRAIN_S, task.cancel)
+            self._loop.call_later(_DRAIN_S, task.cancel)
 
     async def _restart(self) -> None:
         """Raises EngineError: The engine does not start, or it started too often."""

@@ -20,7 +20,7 @@ from s4v_core.errors import ConfigError
 DEADLINE_S = 10.0
 """Seconds that rendering one prompt may take; real templates take milliseconds."""
 
-MAX_CHARACTERS = 1 << 20
+_MAX_CHARACTERS = 1 << 20
 """Longest rendered prompt; the longest contexts of today's models hold less text."""
 
 _MEMORY_MIB = 1024
@@ -116,8 +116,8 @@ def _render(processor: Any, messages: list[dict[str, Any]]) -> dict[str, str]:
     # Border to foreign code: a template may raise anything.
     except Exception as error:  # noqa: BLE001
         return {"problem": f"fails: {type(error).__name__}: {str(error)[:300]}"}
-    if len(text) > MAX_CHARACTERS:
-        return {"problem": f"makes a prompt of {len(text)} characters, allowed {MAX_CHARACTERS}"}
+    if len(text) > _MAX_CHARACTERS:
+        return {"problem": f"makes a prompt of {len(text)} characters, allowed {_MAX_CHARACTERS}"}
     return {"text": text}
 
 

@@ -1,5 +1,5 @@
-"""What a driver and the workers of its flow share: whether to stop the intake, why a worker failed,
-and how long engines have been held.
+"""State that a driver and the workers of its flow share: whether to stop the intake, why a worker
+failed, and how long engines have been held.
 
 Ray Data wraps what a task raises and keeps only its text; the error itself travels through here.
 """

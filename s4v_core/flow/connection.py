@@ -10,7 +10,7 @@ from s4v_core.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-SPARE_CPUS = 3
+_SPARE_CPUS = 3
 """Logical CPUs of a local cluster on a small machine beyond what a job needs, so that reading goes
 on while both cores decode. More only start more processes that share them: on two cores with eight
 instead of six, a pass was a quarter slower."""
@@ -84,4 +84,4 @@ def _find_cluster() -> str | None:
 
 def local_cpus(needed_cpus: float) -> int:
     """Logical CPUs of a cluster that is started on this machine."""
-    return max(os.cpu_count() or 1, int(needed_cpus) + SPARE_CPUS)
+    return max(os.cpu_count() or 1, int(needed_cpus) + _SPARE_CPUS)

@@ -19,7 +19,7 @@ from s4v_core.flow.pipeline import commit_rows, engine_resources, run_flow
 from s4v_core.flow.preparation import prepare_unit
 from s4v_core.flow.spec import Engines, FlowSpec, UnitDone
 
-WORKER_DIED = "worker_died"
+_WORKER_DIED = "worker_died"
 """Reason of a row that no worker survives."""
 
 _DEATHS_ALONE = 2
@@ -108,7 +108,7 @@ class _ReplaceableWorker:
             except _WORKER_LOST:
                 self.close()
         if prepared.num_rows == 1:
-            return fail_rows(prepared, WORKER_DIED, self.spec)
+            return fail_rows(prepared, _WORKER_DIED, self.spec)
         half = prepared.num_rows // 2
         parts = (prepared.slice(0, half), prepared.slice(half))
         return pa.concat_tables(self.answer(part.combine_chunks()) for part in parts)

@@ -5,11 +5,11 @@ import time
 
 from s4v_core.flow.brake import Brake
 
-REPORT_EVERY_S = 2.0
+_REPORT_EVERY_S = 2.0
 """Seconds between two reports; a worker that dies loses at most this much."""
 
 
-def report_lease(brake: Brake, every_s: float = REPORT_EVERY_S) -> None:
+def report_lease(brake: Brake, every_s: float = _REPORT_EVERY_S) -> None:
     """Report to `brake` the time that passes from now to the end of this process."""
     threading.Thread(target=_report, args=(brake, every_s), daemon=True, name="lease").start()
 

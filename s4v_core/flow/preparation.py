@@ -18,7 +18,7 @@ from s4v_core.records.units import UnitFolder
 _FIELDS: list[tuple[str, Any]] = [
     ("unit", pa.int32()),
     ("key", pa.string()),
-    # What the task made of the row (pickled Prepared.about).
+    # The task's notes about the row (pickled Prepared.about).
     ("about", pa.binary()),
     # RGB rows from the top, of all pictures of the row. Nothing larger travels.
     ("pixels", pa.large_binary()),

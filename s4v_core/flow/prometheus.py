@@ -25,9 +25,9 @@ NAMES = (
 )
 """Everything that is exported; dashboards may use no other name."""
 
-BOUNDS = ("read", "decode", "engine", "write")
+_BOUNDS = ("read", "decode", "engine", "write")
 
-RENEW_EVERY_S = 4.0
+_RENEW_EVERY_S = 4.0
 """Ray's agent forgets a gauge that was not set during two of its reports, 20 seconds."""
 
 _JOIN_LIMIT_S = 1.0
@@ -53,7 +53,7 @@ class RunMetrics:
         done: int,
         engines: int,
         held_s: Callable[[], float],
-        renew_every_s: float = RENEW_EVERY_S,
+        renew_every_s: float = _RENEW_EVERY_S,
     ) -> None:
         """Args:
         kind: Kind of work, the label `kind` of every series.
@@ -131,7 +131,7 @@ class RunMetrics:
     def _renew(self) -> None:
         for gauge, value in self._steady:
             gauge.set(value, self._run)
-        for stage in BOUNDS if self._bound_by else ():
+        for stage in _BOUNDS if self._bound_by else ():
             self._bound.set(float(stage == self._bound_by), self._run | {"stage": stage})
 
     def _add_held(self) -> None:

@@ -1,4 +1,4 @@
-"""What one kind of work does with its rows; everything else about a run is the flow's.
+"""The interface of a task: one kind of work on rows. Everything else about a run is the flow's.
 
 The flow reads a planned row's bytes, hands both to the task, packs the pictures that come back,
 keeps the engine alive, and commits the task's result rows unit by unit. A task knows nothing of

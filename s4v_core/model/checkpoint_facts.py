@@ -72,4 +72,4 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
 
 
 FAKE_FACTS = CheckpointFacts(Framing("crop", 336), "vicuna_v1", "none")
-"""What engine fake gets when no checkpoint says otherwise: ShareGPT4V-7B's frame."""
+"""Facts for engine fake if no checkpoint says otherwise; the frame is ShareGPT4V-7B's."""

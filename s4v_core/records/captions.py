@@ -28,7 +28,8 @@ _FIELDS: list["pa.Field[Any]"] = [
     pa.field("height", pa.int32()),
     pa.field("image_sha256", pa.string()),
     pa.field("image_format", pa.string()),
-    # What the decoder had to decide: exif:6, alpha, cmyk, 16bit, animated:12; comma-separated.
+    # Decisions that the decoder had to take: exif:6, alpha, cmyk, 16bit, animated:12;
+    # comma-separated.
     pa.field("image_flags", pa.string()),
     pa.field("prompt", pa.string(), nullable=False),
     pa.field("model", pa.string(), nullable=False),

@@ -1,4 +1,4 @@
-"""What the result rows of one kind of run look like: their folder, their columns and their key.
+"""The contract of a kind of run: folder, columns and key of its result rows.
 
 The plan, the unit files, the flow and everything that reads a run know no kind of row but through
 its contract.

@@ -28,7 +28,7 @@ _OLD_PAYLOAD = "sidecar"  # the payload's name in plans of version 0.1, which ca
 
 @dataclass(frozen=True, slots=True)
 class PlanHead:
-    """What the plan says about itself, without its rows.
+    """The plan without its rows.
 
     Attributes:
         digest: Hash of settings and listing; every unit's file carries it.
@@ -104,7 +104,7 @@ def write_plan(output: str, head: PlanHead, table: pa.Table) -> PlanHead:
     """Write the plan unless there is one already.
 
     Returns:
-        The head of the plan that now lies there: the caller's, or that of whoever was first.
+        The head of the plan that now lies there: the caller's, or that of the run that was first.
     """
     about = {name: getattr(head, name) for name in PlanHead.__slots__}
     schema = plan_schema(head.key).with_metadata({_KEY: json.dumps(about).encode()})

@@ -21,7 +21,7 @@ from s4v_core.failpoints import reach
 from s4v_core.records.contract import STATUSES, Contract
 from s4v_core.records.schemas import check_schema
 
-FOOTER_BYTES = 64 << 10
+_FOOTER_BYTES = 64 << 10
 """Bytes read to find a unit's account: its footer has about 3 kB."""
 
 _FORMAT: dict[str, Any] = {
@@ -34,12 +34,12 @@ _NAME = re.compile(r"unit-(\d{6,})\.parquet$")
 _KEY = b"s4v.unit"
 _END = b"PAR1"
 _ACCOUNT = re.compile(rb"[^{]{2,4}(\{[^\0]*\})\0")
-"""What follows the key in a footer: type and length of the text, the text, the pair's end."""
+"""The bytes after the key in a footer: type and length of the text, the text, the pair's end."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnitAccount:
-    """What a unit's file says about itself in its footer.
+    """The account that a unit's file gives of itself in its footer.
 
     Attributes:
         plan: Digest of the plan that the unit belongs to.
@@ -166,7 +166,7 @@ class UnitFolder:
         """
         uri = self.uri(unit)
         try:
-            tail = storage.read_tail(uri, FOOTER_BYTES)
+            tail = storage.read_tail(uri, _FOOTER_BYTES)
             account = _cut_account(tail) or _parse_account(tail)
         except (pa.ArrowInvalid, OSError) as error:
             raise StorageError(uri, f"is no complete Parquet file: {error}") from None

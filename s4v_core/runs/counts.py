@@ -1,4 +1,4 @@
-"""What of a run is done and how it ended, from storage alone."""
+"""Counts of the rows of a run by status and reason, from storage alone."""
 
 from collections import Counter
 from collections.abc import Iterator

@@ -40,7 +40,7 @@ class RowBar:
 
 
 class LiveNotes:
-    """What is worth knowing about a run while it goes on, in half a line."""
+    """Half a line about a run in progress: rate, share of good rows, failures, bottleneck."""
 
     def __init__(self, unit: str = "img", clock: Callable[[], float] = time.monotonic) -> None:
         self._unit, self._clock = unit, clock

@@ -31,7 +31,7 @@ from s4v_core.runs.status import STATS_NAME
 
 log = logging.getLogger(__name__)
 
-DRAIN_LIMIT_S = 50.0
+_DRAIN_LIMIT_S = 50.0
 """Seconds after Ctrl-C; units that are not through by then stay undone, and nothing is lost."""
 
 _REPORT_EVERY_S = 15.0
@@ -168,7 +168,7 @@ class FlowDriver:
         bar_unit = _shorten(run.contract.words.rows)
         with (
             metrics,
-            drain_on_interrupt(brake.pull, limit_s=DRAIN_LIMIT_S) as drained,
+            drain_on_interrupt(brake.pull, limit_s=_DRAIN_LIMIT_S) as drained,
             RowBar(run.label, found_done + rows, found_done, bar_unit) as bar,
         ):
             for done in run_units(spec, todo, run.engines, brake):

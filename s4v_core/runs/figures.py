@@ -7,7 +7,7 @@ from typing import Any
 from s4v_core.flow.spec import COMMIT_CPUS, STAGES, UnitDone
 from s4v_core.records.contract import Words
 
-IDLE_SHARE = 0.1
+_IDLE_SHARE = 0.1
 """Share of engine time that may be idle before another stage is called the bottleneck."""
 
 CHANGES = {
@@ -16,7 +16,7 @@ CHANGES = {
     "read": "a nearer store, more CPUs to wait for it, or a larger --unit-size for a new --output",
     "write": "a nearer store for --output, or a larger --unit-size for a new one",
 }
-"""What makes a run faster, by the stage that sets its pace."""
+"""Advice that makes a run faster, by the stage that sets its pace."""
 
 
 @dataclass(slots=True)
@@ -46,16 +46,16 @@ class Times:
     def find_bottleneck(self, wall_s: float, engines: int) -> str:
         """The stage that sets the pace.
 
-        It is the engine, unless engines were idle for more than IDLE_SHARE of the time, or units
+        It is the engine, unless engines were idle for more than _IDLE_SHARE of the time, or units
         queued for their commit: for longer than commits take and, at any moment, at least one unit
         per engine. Then it is the stage that holds most of the CPUs that reading, decoding and
         writing share. In a run so small that most rows were generated before the first unit was
-        done, nothing can be told, and the answer is the engine.
+        done, the figures do not tell, and the answer is the engine.
 
         Args:
             wall_s: Seconds since the first unit was done.
         """
-        is_idle = self.idle_s > IDLE_SHARE * wall_s * engines
+        is_idle = self.idle_s > _IDLE_SHARE * wall_s * engines
         is_queued = self.queued_s > max(self.commit_s, wall_s * engines)
         is_small = self.generate_s > 2 * wall_s * engines
         if not self.rows or is_small or not (is_idle or is_queued):

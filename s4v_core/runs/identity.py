@@ -1,4 +1,4 @@
-"""What identifies a run: an output folder belongs to one set of settings."""
+"""The settings that identify a run: an output folder belongs to one set of them."""
 
 import json
 from collections.abc import Collection, Mapping

@@ -47,7 +47,7 @@ class Outcome:
         return INCOMPLETE_INPUT if self.notes or self.counts.damaged else DONE
 
     def as_text(self) -> str:
-        """What was asked for, what is there now, and what to know about it."""
+        """A summary for people: counts, reasons, notes, figures and places."""
         made = self.figures.made
         lines = [
             f"{self.output}: {describe_counts(self.counts, self.words)}",

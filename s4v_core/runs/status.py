@@ -87,16 +87,19 @@ def read_figures(output: str) -> dict[str, Any]:
 
 
 def open_units(output: str, contracts: tuple[Contract, ...]) -> UnitFolder:
-    """The unit files of a run whose kind its plan names.
+    """The unit files of a run, under the contract of the kind that its plan names.
+
+    Args:
+        contracts: The kinds that the caller knows. Any other kind gets a contract with the common
+            columns alone.
 
     Raises:
-        InputError: The folder holds no run, or one of none of these kinds.
+        InputError: The folder holds no run.
     """
     head = require_plan_head(output)
     for contract in contracts:
         if contract.folder == head.kind:
             return UnitFolder(output, contract)
-    # Counting and proving need no more than this of a kind that this program does not know.
     return UnitFolder(output, Contract.of_unknown_kind(head.kind, head.key))
 
 

@@ -21,7 +21,7 @@ RowChecks = Callable[[pa.Table], dict[str, int]]
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What reading every row found.
+    """The result of reading every row.
 
     Attributes:
         planned: Rows of the plan.

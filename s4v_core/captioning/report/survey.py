@@ -48,7 +48,7 @@ class Lengths:
 
 @dataclass(slots=True)
 class Survey:
-    """What one sweep found.
+    """The result of one sweep.
 
     Attributes:
         sources: Lengths by source name.

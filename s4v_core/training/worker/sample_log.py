@@ -33,7 +33,7 @@ _SCHEMA = pa.schema(_FIELDS)
 
 @dataclass(frozen=True, slots=True)
 class SampleAudit:
-    """What the sample log proves about a run.
+    """Facts about a run that its sample log proves.
 
     Attributes:
         seen: Number of rows in the log.

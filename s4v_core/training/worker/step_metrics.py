@@ -70,7 +70,7 @@ class StepMetrics:
 
     @property
     def bound_by(self) -> str:
-        """What limits the speed of the step: data, checkpoint or compute."""
+        """The limit of the step's speed: data, checkpoint or compute."""
         if self.data_wait_s > 0.1 * self.step_s:
             return "data"
         return "checkpoint" if self.checkpoint_wait_s > 0.1 * self.step_s else "compute"
