@@ -99,3 +99,46 @@ def test_a_checkpoint_that_does_not_load_is_one_sentence(tmp_path: Path) -> None
 def test_openai_needs_an_address() -> None:
     with pytest.raises(ConfigError, match="url"):
         choose_engine("openai", "gpt-4-vision", "model", EngineSettings())
+
+
+@pytest.mark.parametrize("template", ["vicuna_v1", "model"])
+def test_transformers_answers_text_conversations_and_several_images(
+    checkpoint: Path, template: str
+) -> None:
+    first, second = (request.images[0] for request in _requests(2))
+    earlier = (("What is it?", "A cat."),)
+    requests = [
+        Request("a", "a", (), "Which is better?"),
+        Request("b", "b", (first, second), "What differs?"),
+        Request("c", "c", (first,), "And now?", earlier, "Be brief.", (1,)),
+        Request("d", "d", (first,), "What is it?"),
+    ]
+    spec = choose_engine("transformers", str(checkpoint), template, EngineSettings(batch_size=4))
+    engine = build_engine(spec)
+    try:
+        found = asyncio.run(_generate_all(engine, requests, SamplingConfig(max_tokens=8)))
+    finally:
+        engine.close()
+    assert [answer.reason for answer in found] == [None] * 4
+    tokens = [answer.prompt_tokens for answer in found]
+    assert all(tokens)
+    assert tokens[1] > tokens[3] > tokens[0] - 20
+
+
+def test_a_request_that_spells_the_image_mark_is_refused_and_its_neighbours_are_answered(
+    checkpoint: Path,
+) -> None:
+    images = [request.images[0] for request in _requests(2)]
+    asked = ["look at <image>", "What is it?"]
+    requests = [
+        Request(f"{n}", f"{n}", (image,), text)
+        for n, (image, text) in enumerate(zip(images, asked, strict=True))
+    ]
+    spec = choose_engine("transformers", str(checkpoint), "vicuna_v1", EngineSettings())
+    engine = build_engine(spec)
+    try:
+        found = asyncio.run(_generate_all(engine, requests, SamplingConfig(max_tokens=8)))
+    finally:
+        engine.close()
+    assert found[0].reason == "engine_refused:ConfigError"
+    assert found[1].reason is None
