@@ -3,9 +3,6 @@ PY := .venv/bin/python
 # Ray reports usage statistics by default; tests and demo must not.
 export RAY_USAGE_STATS_ENABLED = 0
 
-# Not even collected by `make unit`: importing Ray and vLLM takes longer than its tests.
-HEAVY = $(addprefix --ignore tests/,flow faults cluster perf gpu)
-
 .PHONY: unit bench bench-serve demo serve test test-faults test-cluster test-slow check setup lock clean
 
 demo: setup  ## caption drawn scenes with the demo captioner: no GPU, no download
@@ -14,8 +11,8 @@ demo: setup  ## caption drawn scenes with the demo captioner: no GPU, no downloa
 serve: setup  ## run both endpoints with the demo captioner on http://127.0.0.1:8000 and print an API key
 	$(PY) -m serve
 
-unit: check  ## run checks and all tests that need neither Ray nor an engine; under a minute
-	$(PY) -m pytest -q -n 2 --dist loadfile -m "unit and not slow" $(HEAVY)
+unit: setup  ## run checks, and beside them all tests that need neither Ray nor an engine; under a minute
+	@$(MAKE) --no-print-directory check & checks=$$!; $(PY) -m tests.lanes && wait $$checks
 
 test: check  ## run all tests except those marked slow, cluster, perf, gpu or faults
 	$(PY) -m pytest --durations 25 -m "not slow and not cluster and not perf and not gpu and not faults"

@@ -1,4 +1,11 @@
-"""Which tests make up the lane of `make unit`: those without Ray, engines and browsers."""
+"""The tests of `make unit`: those without Ray, engines and browsers.
+
+`python -m tests.lanes` runs them in two processes that share no imports: Ray's cost as much time as
+the tests behind them.
+"""
+
+import subprocess
+import sys
 
 import pytest
 
@@ -30,3 +37,18 @@ def mark_units(items: list[pytest.Item]) -> None:
         is_heavy = path.split("/")[1] in _FOLDERS or path in _MODULES or fixtures & _FIXTURES
         if not is_heavy and item.name.partition("[")[0] not in _LONG_TESTS:
             item.add_marker("unit")
+
+
+def main() -> int:
+    """Run the lane; 1 if a test failed."""
+    heavy = [f"--ignore=tests/{folder}" for folder in _FOLDERS]
+    pytest_run = [sys.executable, "-m", "pytest", "-q", "-W", "ignore", "-m", "unit and not slow"]
+    halves = [
+        subprocess.Popen([*pytest_run, "-p", "no:cacheprovider", "tests/serve"]),
+        subprocess.Popen([*pytest_run, *heavy, "--ignore=tests/serve", "tests"]),
+    ]
+    return int(any([half.wait() for half in halves]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
