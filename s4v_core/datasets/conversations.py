@@ -74,10 +74,11 @@ def _check_messages(messages: Any, refuse: _Refuse) -> list[dict[str, str]]:
     if not isinstance(messages, list):
         raise refuse("conversations", messages, "a list of turns")
     for at, message in enumerate(messages):
+        if not isinstance(message, dict):
+            raise refuse(f"conversations[{at}]", message, "an object with from and value")
         for field in ("from", "value"):
-            found = message.get(field) if isinstance(message, dict) else message
-            if not isinstance(found, str):
-                raise refuse(f"conversations[{at}].{field}", found, "a text")
+            if not isinstance(message.get(field), str):
+                raise refuse(f"conversations[{at}].{field}", message.get(field), "a text")
         if message["from"] not in (_HUMAN, _ASSISTANT):
             raise refuse(f"conversations[{at}].from", message["from"], f"{_HUMAN} or {_ASSISTANT}")
     return messages

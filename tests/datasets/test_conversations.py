@@ -56,6 +56,7 @@ def test_a_record_that_teaches_nothing_is_a_reason(
     [
         ({"id": "x"}, "record 2 .id x., field conversations: found nothing"),
         ({"id": "x", "conversations": [{"from": "human"}]}, r"field conversations\[0\].value"),
+        ({"conversations": ["x"]}, r"field conversations\[0\]: found .x., needed an object"),
         ({"conversations": _turns(("system", "a"))}, "found 'system', needed human or gpt"),
         ({"image": 3, "conversations": []}, "record 2, field image: found 3"),
         ([], "record 2: found \\[\\], needed an object"),
