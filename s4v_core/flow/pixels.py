@@ -31,12 +31,12 @@ class PixelBuffer:
 
     def append(self, pictures: Sequence[Picture]) -> Shapes:
         """Copy one row's pictures behind those of the row before; returns their shapes."""
-        for_row = self._ends[-1]
+        start = self._ends[-1]
         for picture in pictures:
-            end = for_row + picture.size
-            self._bytes[for_row:end] = picture.reshape(-1)
-            for_row = end
-        self._ends.append(for_row)
+            end = start + picture.size
+            self._bytes[start:end] = picture.reshape(-1)
+            start = end
+        self._ends.append(start)
         return [(picture.shape[0], picture.shape[1]) for picture in pictures]
 
     def column(self) -> "pa.Array[Any]":

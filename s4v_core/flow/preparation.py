@@ -17,7 +17,6 @@ from s4v_core.records.units import UnitFolder
 
 _FIELDS: list[tuple[str, Any]] = [
     ("unit", pa.int32()),
-    ("key", pa.string()),
     # The task's notes about the row (pickled Prepared.about).
     ("about", pa.binary()),
     # RGB rows from the top, of all pictures of the row. Nothing larger travels.
@@ -46,10 +45,9 @@ def _prepare(unit: int, spec: FlowSpec) -> pa.Table:
     if not spec.heal and spec.units.exists(unit):
         return PREPARED_SCHEMA.empty_table()
     started = time.monotonic()
-    key = spec.task.contract.key
     planned = plan.read_planned_unit(spec.output, unit).to_pylist()
     if spec.heal:
-        failed = _find_failed_keys(spec.units, unit)
+        key, failed = spec.task.contract.key, _find_failed_keys(spec.units, unit)
         planned = [row for row in planned if row[key] in failed]
     reach("before_read")
     planned, contents = load_rows(planned, spec.task.reads_payloads)
@@ -58,7 +56,7 @@ def _prepare(unit: int, spec: FlowSpec) -> pa.Table:
     for row, content in zip(planned, contents, strict=True):
         prepared = spec.task.prepare(row, content)
         shapes = pickle.dumps(pixels.append(prepared.pictures))
-        rows.append({"key": row[key], "about": pickle.dumps(prepared.about), "shapes": shapes})
+        rows.append({"about": pickle.dumps(prepared.about), "shapes": shapes})
     reach("after_decode")
     times = {"unit": unit, "read_s": read - started, "decode_s": time.monotonic() - read}
     others = PREPARED_SCHEMA.remove(_PIXELS)
