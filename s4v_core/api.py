@@ -112,7 +112,7 @@ def _plan_in_memory(
     for place, one in enumerate(inputs):
         if isinstance(one, (str, Path)):
             found = [
-                table_of(index_shard(shard).rows, INDEX_SCHEMA, shard.uri)
+                table_of(index_shard(shard)[0], INDEX_SCHEMA, shard.uri)
                 for shard in find_shards((str(one),), job.image_root, columns)
             ]
             found = [name_sources(rows, job.sources, job.source_column) for rows in found]

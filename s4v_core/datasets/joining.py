@@ -79,7 +79,7 @@ class _ImageIndex:
     def __init__(self, images: tuple[str, ...]) -> None:
         with ThreadPoolExecutor(_INDEX_THREADS) as pool:
             indexes = list(pool.map(index_shard, find_shards(images)))
-        rows = [row for index in indexes for row in index.rows]
+        rows = [row for found, _ in indexes for row in found]
         self._by_id = {row["image_id"]: row for row in rows}
         self._by_key = {_remove_ending(row["image_id"]): row for row in rows}
         self._by_name = {_last_part(key): row for key, row in self._by_key.items()}

@@ -13,9 +13,8 @@ from ray.data import DataContext
 from s4v_core import storage
 from s4v_core.flow.brake import Brake
 from s4v_core.flow.pipeline import silence_ray_data
-from s4v_core.inputs.indexing import INDEX_SCHEMA, index_shard
+from s4v_core.inputs.indexing import INDEX_SCHEMA, ShardAccount, index_tables
 from s4v_core.inputs.shards import Shard
-from s4v_core.records.schemas import table_of
 
 
 def index_shards(
@@ -51,10 +50,10 @@ def index_shards(
 def _index_item(item: dict[str, Any], brake: Brake) -> dict[str, Any]:
     shard = pickle.loads(item["shard"])
     with brake.reporting(), storage.patience(storage.UNIT_PATIENCE_S):
-        index = index_shard(shard)
-    table = table_of(index.rows, INDEX_SCHEMA, shard.uri)
-    sink = io.BytesIO()
-    with pa.ipc.new_stream(sink, INDEX_SCHEMA) as writer:
-        writer.write_table(table)
-    account = json.dumps(index.account(shard))
+        found = ShardAccount()
+        sink = io.BytesIO()
+        with pa.ipc.new_stream(sink, INDEX_SCHEMA) as writer:
+            for table in index_tables(shard, found):
+                writer.write_table(table)
+    account = json.dumps(found.describe(shard))
     return {"number": item["number"], "table": sink.getvalue(), "account": account}

@@ -4,17 +4,26 @@ Opens shards and keeps no image bytes. Nothing is dropped silently: what cannot 
 row with a problem, a damage of the shard, or a count.
 """
 
+from collections.abc import Iterator
+from itertools import islice
+
+import pyarrow as pa
+
 from s4v_core.errors import StorageError
 from s4v_core.inputs.json_records import index_json
 from s4v_core.inputs.loose_files import index_files
 from s4v_core.inputs.parquet_shards import index_parquet
-from s4v_core.inputs.shard_index import INDEX_SCHEMA, ShardIndex
+from s4v_core.inputs.shard_index import INDEX_SCHEMA, Row, ShardAccount
 from s4v_core.inputs.shards import Shard
 from s4v_core.inputs.tar import Damage
 from s4v_core.inputs.tar_shards import index_tar_shard
+from s4v_core.records.schemas import table_of
 from s4v_core.storage import UnreachableError
 
-__all__ = ["INDEX_SCHEMA", "ShardIndex", "index_shard"]
+__all__ = ["INDEX_SCHEMA", "ShardAccount", "index_rows", "index_shard", "index_tables"]
+
+_TABLE_ROWS = 16384
+"""Rows that are held as Python values at the same time: some 15 MB."""
 
 _INDEXERS = {
     "files": index_files,
@@ -25,18 +34,36 @@ _INDEXERS = {
 }
 
 
-def index_shard(shard: Shard) -> ShardIndex:
-    """Read the structure of a shard.
+def index_rows(shard: Shard, account: ShardAccount) -> Iterator[Row]:
+    """Yield one row (INDEX_SCHEMA) per image of a shard, in the shard's own order.
 
     A shard that cannot be read at all has a damage; the pass continues without it and reports it.
 
+    Args:
+        account: Complete when the last row was taken.
+
     Raises:
-        InputError: A Parquet or JSON has no column or field that names images.
+        InputError: A table has no column or field that names images.
         UnreachableError: The store did not answer for as long as the caller's patience lasted.
     """
     try:
-        return _INDEXERS[shard.kind](shard)
+        for row in _INDEXERS[shard.kind](shard, account):
+            account.images += 1
+            yield row
     except UnreachableError:
         raise  # transient: running the same command again tries again
     except (StorageError, FileNotFoundError):
-        return ShardIndex(damages=[Damage("unreadable", 0)])
+        account.damages.append(Damage("unreadable", 0))
+
+
+def index_tables(shard: Shard, account: ShardAccount) -> Iterator[pa.Table]:
+    """The rows of `index_rows` as tables, so that a shard of any size takes little memory."""
+    rows = index_rows(shard, account)
+    while part := list(islice(rows, _TABLE_ROWS)):
+        yield table_of(part, INDEX_SCHEMA, shard.uri)
+
+
+def index_shard(shard: Shard) -> tuple[list[Row], ShardAccount]:
+    """All rows of a shard at once, and its account. Raises what `index_rows` raises."""
+    account = ShardAccount()
+    return list(index_rows(shard, account)), account

@@ -7,7 +7,7 @@ import ijson
 
 from s4v_core import storage
 from s4v_core.errors import InputError
-from s4v_core.inputs.shard_index import ShardIndex, build_row, dump_columns, resolve_image
+from s4v_core.inputs.shard_index import Row, ShardAccount, build_row, dump_columns, resolve_image
 from s4v_core.inputs.shards import Shard
 
 
@@ -25,35 +25,31 @@ def read_records(uri: str) -> Iterator[Any]:
             raise InputError(uri, f"not a JSON array of records: {error}") from None
 
 
-def index_json(shard: Shard) -> ShardIndex:
-    """Index a JSON: one row per image that its records name.
+def index_json(shard: Shard, account: ShardAccount) -> Iterator[Row]:
+    """Yield one row per image that its records name.
 
     Raises:
         InputError: It is no JSON array, or a record's image is no path.
     """
-    index = ShardIndex()
     root = shard.image_root or storage.parent(shard.uri)
     seen: set[str] = set()
     for number, record in enumerate(read_records(shard.uri)):
         image = record.get("image") if isinstance(record, dict) else None
         if image is None:
-            index.skipped += 1
+            account.skipped += 1
             continue
         if not isinstance(image, str):
             raise InputError(shard.uri, f"record {number}: image: found {image!r}, allowed a path")
         if image in seen:
-            index.repeated += 1
+            account.repeated += 1
             continue
         seen.add(image)
         uri, problem = resolve_image(image, root)
-        index.rows.append(
-            build_row(
-                image_id=image,
-                uri=uri,
-                container="file",
-                source=image.split("/")[0] if "/" in image else storage.base_name(root),
-                payload=dump_columns(record, shard.columns),
-                problem=problem,
-            )
+        yield build_row(
+            image_id=image,
+            uri=uri,
+            container="file",
+            source=image.split("/")[0] if "/" in image else storage.base_name(root),
+            payload=dump_columns(record, shard.columns),
+            problem=problem,
         )
-    return index

@@ -1,5 +1,6 @@
 """Index of a Parquet shard, whose images are bytes in a column or files that a column names."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,7 @@ import pyarrow.parquet as pq
 
 from s4v_core import storage
 from s4v_core.errors import InputError
-from s4v_core.inputs.shard_index import ShardIndex, build_row, dump_columns, resolve_image
+from s4v_core.inputs.shard_index import Row, ShardAccount, build_row, dump_columns, resolve_image
 from s4v_core.inputs.shards import Shard
 from s4v_core.inputs.tar import Damage
 
@@ -47,24 +48,24 @@ class _Layout:
         return [column for column in dict.fromkeys(columns) if column]
 
 
-def index_parquet(shard: Shard) -> ShardIndex:
-    """Index a Parquet: one row per row of it, read without the image bytes.
+def index_parquet(shard: Shard, account: ShardAccount) -> Iterator[Row]:
+    """Yield one row per row of it, read without the image bytes.
 
     Raises:
         InputError: No column holds or names images.
     """
-    index = ShardIndex()
+    number = 0
     with storage.open_to_read(shard.uri) as file:
         try:
             table = pq.ParquetFile(file)
         except pa.ArrowInvalid:
-            index.damages.append(Damage("unreadable", 0))
-            return index
+            account.damages.append(Damage("unreadable", 0))
+            return
         layout = _find_layout(table.schema_arrow, shard)
         for batch in table.iter_batches(columns=layout.list_columns()):
             for values in batch.to_pylist():
-                index.rows.append(_build_row(values, len(index.rows), layout, shard))
-    return index
+                yield _build_row(values, number, layout, shard)
+                number += 1
 
 
 def find_bytes_column(schema: pa.Schema) -> str | None:
@@ -107,9 +108,7 @@ def _has_field(schema: pa.Schema, column: str, name: str) -> bool:
     return pa.types.is_struct(kind) and kind.get_field_index(name) >= 0
 
 
-def _build_row(
-    values: dict[str, Any], number: int, layout: _Layout, shard: Shard
-) -> dict[str, Any]:
+def _build_row(values: dict[str, Any], number: int, layout: _Layout, shard: Shard) -> Row:
     name = _read_name(values, layout)
     row = build_row(
         image_id=str(name) if name is not None else f"{shard.name}/{number}",

@@ -13,38 +13,41 @@ from s4v_core.records.schemas import index_schema
 INDEX_SCHEMA = index_schema("image_id")
 """Columns of the plan's rows before they are cut into units."""
 
+Row = dict[str, Any]
+"""One image, with the columns of INDEX_SCHEMA."""
+
 
 @dataclass(slots=True)
-class ShardIndex:
-    """The contents of one shard.
+class ShardAccount:
+    """What was found in one shard, besides its images. Grows while the shard is read.
 
     Attributes:
-        rows: One dict per image with the columns of INDEX_SCHEMA, in the shard's own order.
+        images: Number of images.
         damages: Reasons why the shard is not proven complete.
         skipped: Number of members that are neither an image nor a sidecar, and of text-only
             records.
         repeated: Number of records that name an image again; an image gets one row.
     """
 
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    images: int = 0
     damages: list[Damage] = field(default_factory=list)
     skipped: int = 0
     repeated: int = 0
 
-    def account(self, shard: Shard) -> dict[str, Any]:
+    def describe(self, shard: Shard) -> dict[str, Any]:
         """The shard's entry in the plan's metadata."""
         return {
             "uri": shard.uri,
             "name": shard.name,
             "kind": shard.kind,
-            "images": len(self.rows),
+            "images": self.images,
             "skipped": self.skipped,
             "repeated": self.repeated,
             "damages": [{"kind": d.kind, "offset": d.offset} for d in self.damages],
         }
 
 
-def build_row(**values: Any) -> dict[str, Any]:
+def build_row(**values: Any) -> Row:
     """A row with the columns of INDEX_SCHEMA; columns that are not given are None."""
     return dict.fromkeys(INDEX_SCHEMA.names) | values
 

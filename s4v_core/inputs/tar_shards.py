@@ -1,18 +1,20 @@
 """Index of a tar shard in the WebDataset layout: an image and its sidecars share a key."""
 
+from collections.abc import Iterator
+
 from s4v_core import storage
-from s4v_core.inputs.shard_index import ShardIndex, build_row
+from s4v_core.inputs.shard_index import Row, ShardAccount, build_row
 from s4v_core.inputs.shards import NOT_IMAGES, SIDECARS, Shard, find_ending, split_name
 from s4v_core.inputs.tar import Member, TarIndex, index_tar, index_tar_gz
 
 _MAX_SIDECAR_BYTES = 64 << 10
 
 
-def index_tar_shard(shard: Shard) -> ShardIndex:
-    """Index a tar or a compressed tar: one row per image member."""
+def index_tar_shard(shard: Shard, account: ShardAccount) -> Iterator[Row]:
+    """Yield, for a tar or a compressed tar, one row per image member."""
     found = _read_members(shard)
     sidecars = _collect_sidecars(found.members)
-    index = ShardIndex(damages=found.damages)
+    account.damages += found.damages
     source = storage.base_name(storage.parent(shard.uri))
     keys: set[str] = set()
     for number, member in enumerate(found.members):
@@ -20,24 +22,21 @@ def index_tar_shard(shard: Shard) -> ShardIndex:
             continue
         key, ending = split_name(member.name)
         if ending in NOT_IMAGES:
-            index.skipped += ending not in SIDECARS
+            account.skipped += ending not in SIDECARS
             continue
-        index.rows.append(
-            build_row(
-                # Two images with one key both get rows; the later id has the member's number.
-                image_id=f"{shard.name}/{key}" + (f"#{number}" if key in keys else ""),
-                uri=shard.uri,
-                container=shard.kind,
-                offset=member.offset,
-                length=member.length,
-                etag=shard.etag,
-                source=source,
-                payload=sidecars.get(key),
-                problem=None if member.whole else "truncated",
-            )
+        yield build_row(
+            # Two images with one key both get rows; the later id has the member's number.
+            image_id=f"{shard.name}/{key}" + (f"#{number}" if key in keys else ""),
+            uri=shard.uri,
+            container=shard.kind,
+            offset=member.offset,
+            length=member.length,
+            etag=shard.etag,
+            source=source,
+            payload=sidecars.get(key),
+            problem=None if member.whole else "truncated",
         )
         keys.add(key)
-    return index
 
 
 def _read_members(shard: Shard) -> TarIndex:

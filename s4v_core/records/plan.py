@@ -34,7 +34,7 @@ class PlanHead:
         digest: Hash of settings and listing; every unit's file carries it.
         settings: Everything that changes a result row, as `name: value`.
         listing_digest: Hash of name, size and tag of every input file.
-        inputs: One account per input (`ShardIndex.account` for shards of images).
+        inputs: One account per input (`ShardAccount.describe` for shards of images).
         unit_rows: Rows of each unit.
         renamed: Rows whose key another row had already, so that they got a number.
         kind: Folder of the unit files, which is the name of the kind of run.

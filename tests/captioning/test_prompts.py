@@ -93,7 +93,7 @@ def test_a_bad_prompt_file_is_one_sentence(tmp_path: Path, text: str, sentence: 
 
 def _index(path: Path, *columns: str) -> pa.Table:
     [shard] = find_shards([str(path)], columns=columns)
-    return table_of(index_shard(shard).rows, INDEX_SCHEMA, str(path))
+    return table_of(index_shard(shard)[0], INDEX_SCHEMA, str(path))
 
 
 def test_columns_of_parquet_and_json_travel_with_their_images(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 import gzip
 import json
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,17 +9,22 @@ import pytest
 
 from s4v_core.errors import InputError
 from s4v_core.inputs.image_bytes import read_images
-from s4v_core.inputs.indexing import INDEX_SCHEMA, ShardIndex, index_shard
+from s4v_core.inputs.indexing import INDEX_SCHEMA, ShardAccount, index_shard
 from s4v_core.inputs.shards import find_shards
 from s4v_core.records.schemas import table_of
 from tests.conftest import write_tar
 
 
-def _indexed(*inputs: str, image_root: str | None = None) -> list[ShardIndex]:
-    return [index_shard(shard) for shard in find_shards(inputs, image_root)]
+class _Indexed(NamedTuple):
+    rows: list[dict[str, Any]]
+    account: ShardAccount
 
 
-def _images(index: ShardIndex) -> dict[str, bytes | str]:
+def _indexed(*inputs: str, image_root: str | None = None) -> list[_Indexed]:
+    return [_Indexed(*index_shard(shard)) for shard in find_shards(inputs, image_root)]
+
+
+def _images(index: _Indexed) -> dict[str, bytes | str]:
     table_of(index.rows, INDEX_SCHEMA, "test")
     return dict(zip((r["image_id"] for r in index.rows), read_images(index.rows), strict=True))
 
@@ -55,7 +61,7 @@ def test_a_tar_gives_ids_by_shard_and_key_and_keeps_sidecars(
     [index] = _indexed(str(tmp_path / "0003.tar"))
     assert _images(index) == {f"0003/{Path(n).stem}": data for n, data in photos.items()}
     assert [row["payload"] for row in index.rows] == list(photos)
-    assert not index.damages
+    assert not index.account.damages
 
 
 @pytest.mark.parametrize("ending", ["tar.gz", "tgz"])
@@ -68,7 +74,7 @@ def test_a_compressed_tar_gives_the_same_images(
     packed.write_bytes(gzip.compress(plain.read_bytes()))
     [index] = _indexed(str(packed))
     assert _images(index) == _images(_indexed(str(plain))[0])
-    assert not index.damages
+    assert not index.account.damages
 
 
 def test_names_that_trip_others_are_rows(tmp_path: Path) -> None:
@@ -132,7 +138,7 @@ def test_a_llava_json_gives_one_row_per_image_and_counts_the_rest(
     path.write_text("\n".join(map(json.dumps, records)) if lines else json.dumps(records))
     [index] = _indexed(str(path), image_root=str(folder))
     assert [row["image_id"] for row in index.rows] == ["a/photo_001.jpg", "a/gone.jpg"]
-    assert (index.skipped, index.repeated) == (1, 1)
+    assert (index.account.skipped, index.account.repeated) == (1, 1)
     assert list(_images(index).values())[1] == "not_found"
 
 
@@ -146,7 +152,7 @@ def test_an_unreadable_shard_is_named_and_the_others_go_on(tmp_path: Path) -> No
     (tmp_path / "a.parquet").write_bytes(b"PAR1 but not really PAR1")
     (tmp_path / "b.tar").write_bytes(b"<html>404</html>" * 50)
     write_tar(tmp_path / "c.tar", {"x.jpg": b"x"})
-    kinds = [[d.kind for d in index.damages] for index in _indexed(str(tmp_path))]
+    kinds = [[d.kind for d in index.account.damages] for index in _indexed(str(tmp_path))]
     assert kinds == [["unreadable"], ["not_a_tar"], []]
 
 

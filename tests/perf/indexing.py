@@ -130,8 +130,8 @@ def _measure_rate(size: int, work: Callable[[], object]) -> float:
 
 def _index(shards: list[Shard], images: int) -> None:
     found = [index_shard(shard) for shard in shards]
-    assert sum(len(index.rows) for index in found) == images
-    assert not any(index.damages for index in found)
+    assert sum(len(rows) for rows, _ in found) == images
+    assert not any(account.damages for _, account in found)
 
 
 def _index_with_ray(shards: list[Shard], images: int) -> None:

@@ -17,7 +17,7 @@ def write_run(output: Path, folder: Path, images: int) -> plan.PlanHead:
     members = {f"{n:04d}.jpg": photo(n, (64, 48)) for n in range(min(images, 40))}
     write_tar(folder / "shards" / "0.tar", members)
     [shard] = find_shards([str(folder / "shards" / "0.tar")])
-    one = index_shard(shard).rows
+    one = index_shard(shard)[0]
     rows = [one[n % len(one)] | {"image_id": f"0/{n:06d}"} for n in range(images)]
     table = table_of(rows, INDEX_SCHEMA, "rows")
     head, planned = plan.build_plan(
