@@ -26,8 +26,8 @@ from s4v_core.engines.choice import RunningEngine, start_engine
 from s4v_core.errors import ConfigError, StorageError
 from s4v_core.flow.loading import load_rows
 from s4v_core.flow.task import Row, stamp_row
+from s4v_core.inputs.finding import find_shards
 from s4v_core.inputs.indexing import INDEX_SCHEMA, index_shard
-from s4v_core.inputs.shards import find_shards
 from s4v_core.inputs.source_names import name_sources
 from s4v_core.inputs.unique_ids import number_repeated_ids
 from s4v_core.records.captions import RESULT_SCHEMA, caption_units

@@ -13,8 +13,9 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from s4v_core import storage
-from s4v_core.inputs.gunzip import Gunzip
 from s4v_core.inputs.parquet_shards import find_bytes_column
+from s4v_core.inputs.unpacking import Unpacked, name_compression
+from s4v_core.inputs.zip_shards import read_zip_rows
 from s4v_core.storage import SourceChangedError
 
 _MAX_GAP_BYTES = 1 << 20
@@ -104,16 +105,29 @@ def _group_neighbours(rows: list[dict[str, Any]]) -> list[list[int]]:
     return groups
 
 
-def _read_tar_gz(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:
+def _read_packed_tar(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:
     """Read members of a compressed tar, which has to be unpacked from its start once per unit."""
     _check_unchanged(rows[0])
+    found: list[bytes | str] = ["not_found"] * len(rows)
     with storage.open_to_read(rows[0]["uri"]) as file:
-        stream = Gunzip(file)
-        images: list[bytes | str] = []
-        for row in rows:
-            stream.seek(row["offset"])
-            images.append(stream.read(row["length"]))
-    return images
+        compression = name_compression(file.read(8))
+        if compression is None:
+            raise SourceChangedError(rows[0]["uri"], "is no longer compressed")
+        file.seek(0)
+        stream, last = Unpacked(file, compression), (-1, 0, b"")
+        # Links share the place of another member.
+        for at in sorted(range(len(rows)), key=lambda at: int(rows[at]["offset"])):
+            offset, length = rows[at]["offset"], rows[at]["length"]
+            if last[:2] != (offset, length):
+                stream.seek(offset)
+                last = (offset, length, stream.read(length))
+            found[at] = last[2]
+    return found
+
+
+def _read_zip(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:
+    _check_unchanged(rows[0])
+    return read_zip_rows(rows)
 
 
 def _read_parquet(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:
@@ -151,6 +165,7 @@ def _check_unchanged(row: dict[str, Any]) -> None:
 _READERS = {
     "file": _read_files,
     "tar": _read_tar,
-    "targz": _read_tar_gz,
+    "targz": _read_packed_tar,
+    "zip": _read_zip,
     "parquet": _read_parquet,
 }

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from s4v_core import storage
-from s4v_core.errors import InputError
+from s4v_core.errors import InputError, StorageError
 from s4v_core.failpoints import reach
 from s4v_core.records.schemas import UNIT_SIZE, check_schema, index_schema, plan_schema
 
@@ -134,6 +134,15 @@ def read_plan_head(output: str) -> PlanHead | None:
     return PlanHead(**about)
 
 
+def is_plan(uri: str) -> bool:
+    """Whether a Parquet file is the plan of a run, and no other table of that name."""
+    try:
+        with storage.open_to_read(uri, block_mib=1) as file:
+            return _KEY in (pq.read_schema(file).metadata or {})
+    except (pa.ArrowInvalid, StorageError, FileNotFoundError):
+        return False
+
+
 def require_plan_head(output: str) -> PlanHead:
     """The head of the plan of a run's folder.
 
@@ -160,8 +169,11 @@ def read_planned_unit(output: str, unit: int) -> pa.Table:
     names = ["payload" if name == _OLD_PAYLOAD else name for name in table.column_names]
     table = table.replace_schema_metadata().rename_columns(names)
     schema = plan_schema(names[0])
-    if table.column_names == schema.names:
-        table = table.cast(schema)  # plans of version 0.1 forbid null in more columns
+    for field in schema:  # that plans of earlier versions do not have
+        if field.nullable and field.name not in names:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    if set(table.column_names) == set(schema.names):
+        table = table.select(schema.names).cast(schema)  # version 0.1 forbids null in more columns
     return check_schema(table, schema, plan_uri(output))
 
 

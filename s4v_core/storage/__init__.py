@@ -5,12 +5,15 @@ The only package that uses fsspec. It knows nothing about the contents of the fi
 
 from s4v_core.storage.access import UNIT_PATIENCE_S, UnreachableError, patience
 from s4v_core.storage.listing import (
+    FileTree,
     StoredFile,
     exists,
     expand,
+    has_marks,
     is_folder,
     list_files,
     list_folder,
+    list_tree,
     refusal,
     stat,
 )
@@ -23,7 +26,15 @@ from s4v_core.storage.reading import (
     read_range,
     read_tail,
 )
-from s4v_core.storage.uris import absolute, arrow_filesystem, base_name, is_local, join, parent
+from s4v_core.storage.uris import (
+    absolute,
+    arrow_filesystem,
+    base_name,
+    is_local,
+    is_web,
+    join,
+    parent,
+)
 from s4v_core.storage.writing import (
     PARTIAL,
     create,
@@ -38,6 +49,7 @@ from s4v_core.storage.writing import (
 __all__ = [
     "PARTIAL",
     "UNIT_PATIENCE_S",
+    "FileTree",
     "SourceChangedError",
     "StoredFile",
     "UnreachableError",
@@ -47,12 +59,15 @@ __all__ = [
     "create",
     "exists",
     "expand",
+    "has_marks",
     "honours_create",
     "is_folder",
     "is_local",
+    "is_web",
     "join",
     "list_files",
     "list_folder",
+    "list_tree",
     "local_copy",
     "mirror",
     "open_to_read",

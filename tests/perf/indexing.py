@@ -28,8 +28,9 @@ from pathlib import Path
 from typing import Any
 
 from s4v_core.flow.shard_indexing import index_shards
+from s4v_core.inputs.finding import find_shards
 from s4v_core.inputs.indexing import index_shard
-from s4v_core.inputs.shards import Shard, find_shards
+from s4v_core.inputs.shards import Shard
 from tests.conftest import moto_server, write_tar
 from tests.faults.proxy import FaultProxy
 from tests.perf.measuring import Goal, format_spread, measure_in_turns, ratios, record

@@ -27,8 +27,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from s4v_core.inputs.digest import digest_listing
+from s4v_core.inputs.finding import find_shards
 from s4v_core.inputs.indexing import INDEX_SCHEMA
-from s4v_core.inputs.shards import Shard, find_shards
+from s4v_core.inputs.shards import Shard
 from s4v_core.interrupts import TERMINATED
 from s4v_core.records import plan
 from s4v_core.records.captions import caption_units

@@ -3,8 +3,8 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from s4v_core.inputs.finding import find_shards
 from s4v_core.inputs.indexing import INDEX_SCHEMA, index_shard
-from s4v_core.inputs.shards import find_shards
 from s4v_core.records import plan
 from s4v_core.records.captions import RESULT_SCHEMA, caption_units
 from s4v_core.records.schemas import table_of
