@@ -66,7 +66,7 @@ def check_job(job: CaptionJob) -> CheckedJob:
         InputError: An input that is not there or holds no images.
     """
     found = check_model(job)
-    shards = find_shards(job.input, job.image_root, found.columns)
+    shards = find_shards(job.input, job.image_root, found.columns, job.only_missing)
     resolved = {
         "model_revision": found.facts.revision,
         "engine": found.engine.name,

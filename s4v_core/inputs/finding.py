@@ -65,7 +65,10 @@ def _classify(file: StoredFile, folder: str, is_named: bool) -> _Found:
 
 
 def find_shards(
-    inputs: Sequence[str], image_root: str | None = None, columns: tuple[str, ...] = ()
+    inputs: Sequence[str],
+    image_root: str | None = None,
+    columns: tuple[str, ...] = (),
+    only_missing: str | None = None,
 ) -> list[Shard]:
     """Find the shards of all inputs, in the given order; a file that several inputs hold counts
     once.
@@ -90,7 +93,10 @@ def find_shards(
                 found[one.file.uri] = _classify(one.file, folder, one.is_named)
     shards = [shard for group in _group_by_folder(found.values()) for shard in _build_shards(group)]
     shards = list(_name_uniquely(shards)) + list(closed.values())
-    return [replace(shard, image_root=image_root, columns=columns) for shard in shards]
+    return [
+        replace(shard, image_root=image_root, columns=columns, only_missing=only_missing)
+        for shard in shards
+    ]
 
 
 def _list_input(pattern: str) -> tuple[list[_Found], list[Shard]]:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from s4v_core import storage
 from s4v_core.errors import StorageError
+from s4v_core.inputs.captioned import find_captioned
 from s4v_core.inputs.file_kinds import (
     HEAD_BYTES,
     MAX_SIDECAR_BYTES,
@@ -27,8 +28,12 @@ def index_files(shard: Shard, account: ShardAccount) -> Iterator[Row]:
     # In reverse order, so that `x.json` replaces `x.txt`.
     sidecars = sorted(shard.sidecars, key=lambda file: file.uri, reverse=True)
     texts = {split_name(file.uri)[0]: file for file in sidecars}
+    captioned = find_captioned(sidecars, shard.only_missing) if shard.only_missing else set()
     account.skipped += shard.companions
     for file in _select_images(shard, account):
+        if split_name(file.uri)[0] in captioned:
+            account.captioned += 1
+            continue
         name = relative_name(file.uri, shard.uri)
         text = texts.get(split_name(file.uri)[0])
         yield build_row(

@@ -22,6 +22,8 @@ class Shard:
         image_root: Folder of the images that a table names.
         columns: Columns of a table, or fields of its records, that are kept with each image as its
             sidecar.
+        only_missing: Where images that shall be left out have their captions: `txt` for sidecars of
+            that ending, or the name of a field or column.
         problem: Why the shard cannot be read at all.
     """
 
@@ -36,6 +38,7 @@ class Shard:
     companions: int = 0
     image_root: str | None = None
     columns: tuple[str, ...] = ()
+    only_missing: str | None = None
     problem: str | None = None
 
     @property

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from s4v_core import storage
+from s4v_core.inputs.captioned import is_caption
 from s4v_core.inputs.file_kinds import (
     HEAD_BYTES,
     MAX_SIDECAR_BYTES,
@@ -28,12 +29,16 @@ def index_tar_shard(shard: Shard, account: ShardAccount) -> Iterator[Row]:
     container, found = _read_members(shard)
     account.damages += found.damages
     sidecars = _collect_sidecars(found.members)
+    captioned = _find_captioned(found.members, shard.only_missing)
     keys: set[str] = set()
     for number, member in enumerate(found.members):
         if not _can_be_image(member):
             account.skipped += not _is_sidecar(member.name)
             continue
         key, _ = split_name(member.name)
+        if key in captioned:
+            account.captioned += 1
+            continue
         row = _build_member_row(shard, member.name, key, f"#{number}" if key in keys else "")
         yield row | {
             "container": container,
@@ -86,6 +91,18 @@ def _can_be_image(member: Member) -> bool:
 
 def _is_sidecar(name: str) -> bool:
     return find_ending(name) in SIDECARS
+
+
+def _find_captioned(members: list[Member], place: str | None) -> set[str]:
+    """Keys of the images that have a caption at `place`."""
+    if place is None:
+        return set()
+    return {
+        split_name(member.name)[0]
+        for member in members
+        if member.data is not None
+        and is_caption(member.name, member.data.decode("utf-8", "replace"), place)
+    }
 
 
 def _collect_sidecars(members: list[Member]) -> dict[str, str]:

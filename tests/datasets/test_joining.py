@@ -11,8 +11,8 @@ from s4v_core.datasets.conversations import Unusable
 from s4v_core.datasets.joining import PlacedConversation, join_images
 from s4v_core.errors import InputError
 from s4v_core.inputs.indexing import INDEX_SCHEMA
-from s4v_core.records import plan
 from s4v_core.records.captions import RESULT_SCHEMA, caption_units
+from s4v_core.records.plan_writing import build_head, write_plan
 from s4v_core.records.schemas import table_of
 from tests.conftest import photo, write_tar
 
@@ -73,8 +73,8 @@ def _write_caption_run(output: str, captions: dict[str, str | None]) -> None:
     """A run with one unit; an image without a caption was rejected."""
     place = dict.fromkeys(INDEX_SCHEMA.names) | {"uri": "u", "container": "tar", "source": "s"}
     index = table_of([place | {"image_id": name} for name in captions], INDEX_SCHEMA, "test")
-    head, table = plan.build_plan([index], [], {}, "listing", kind="captions", key="image_id")
-    plan.write_plan(output, head, table)
+    head = build_head([len(captions)], [], {}, "listing", kind="captions", key="image_id")
+    write_plan(output, head, [index])
     row: dict[str, Any] = dict.fromkeys(RESULT_SCHEMA.names) | {
         **dict.fromkeys(("uri", "source", "model", "model_revision", "engine", "run_id"), "x"),
         **{"prompt": "Describe it.", "sampling": "{}", "attempts": 1},

@@ -18,7 +18,7 @@ from s4v_core.errors import InputError
 from s4v_core.inputs.finding import find_shards
 from s4v_core.inputs.image_bytes import read_images
 from s4v_core.inputs.indexing import index_shard
-from s4v_core.records.plan import build_plan, write_plan
+from s4v_core.records.plan_writing import build_head, write_plan
 from tests.conftest import photo, write_tar
 
 
@@ -316,8 +316,8 @@ def test_tables_alone_in_a_folder_are_lists(tmp_path: Path) -> None:
 
 
 def _write_run(folder: Path) -> None:
-    head, table = build_plan([], [], {}, "x", kind="captions", key="image_id")
-    write_plan(str(folder), head, table)
+    head = build_head([], [], {}, "x", kind="captions", key="image_id")
+    write_plan(str(folder), head, [])
     _write_photos(folder, "exported/0.jpg", "captions/unit-000000.parquet")
 
 
@@ -342,3 +342,27 @@ def test_folder_marks_of_object_stores_are_no_files(s3_server: str) -> None:
         client.put_object(Bucket="marks", Key=key, Body=data)
     for place in ("s3://marks/in", "s3://marks/in/", "s3://marks/in/**"):
         assert _ids(place) == ["sub/x.jpg"]
+
+
+# Images that have a caption already.
+
+
+@pytest.mark.parametrize("where", ["folder", "tar"])
+def test_images_with_a_caption_are_left_alone_if_asked_for(tmp_path: Path, where: str) -> None:
+    files = {f"{n}.jpg": photo(n, (40, 30)) for n in range(6)}
+    files |= {"0.txt": b"a cat", "1.txt": b" \n", "2.json": b'{"caption": "a dog"}'}
+    files |= {"3.json": b'{"caption": ""}', "4.json": b"no json", "0.json": b"[1]"}
+    if where == "tar":
+        write_tar(tmp_path / "s.tar", files)
+    else:
+        _write(tmp_path / "s", **files)
+
+    def list_keys(place: str | None) -> tuple[list[str], int]:
+        shards = find_shards([str(tmp_path)], only_missing=place)
+        [(rows, account)] = [index_shard(shard) for shard in shards]
+        return [Path(row["image_id"]).stem for row in rows], account.captioned
+
+    assert list_keys(None) == (list("012345"), 0)
+    assert list_keys("txt") == (list("12345"), 1)
+    assert list_keys("caption") == (list("01345"), 1)
+    assert list_keys("alt") == (list("012345"), 0)
