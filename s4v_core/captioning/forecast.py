@@ -155,25 +155,25 @@ def make_forecast(job: CaptionJob) -> Forecast:
     started = time.monotonic()
     with RowSpool(INDEX_SCHEMA, len(checked.shards)) as spool:
         index_input(checked, spool)
-        tables, _ = number_repeated_ids([rows for _, rows in read_named(checked, spool)])
-    index_s = time.monotonic() - started
-    given = _Sample(job.rate * job.engines) if job.rate else None
-    sample = given or _measure_sample(checked, tables)
-    found = _scale_up(checked, _count_rows(tables), sample, index_s)
+        index_s = time.monotonic() - started
+        given = _Sample(job.rate * job.engines) if job.rate else None
+        sample = given or _measure_sample(checked, spool)
+        found = _scale_up(checked, sum(spool.input_rows), sample, index_s)
     write_forecast(job.output, asdict(found))
     return found
 
 
-def _measure_sample(checked: CheckedJob, tables: list[pa.Table]) -> _Sample:
-    rows, count = pa.concat_tables(tables), _choose_sample_size(checked)
+def _measure_sample(checked: CheckedJob, spool: RowSpool) -> _Sample:
+    count = _choose_sample_size(checked)
     while True:
-        sample = _run_sample(checked, _spread_evenly(rows, count), tables)
-        if sample.spread_s >= LEAST_SAMPLE_S or len(sample.results) == rows.num_rows:
+        rows = _spread_evenly(checked, spool, count)
+        sample = _run_sample(checked, rows, spool.input_rows)
+        if sample.spread_s >= LEAST_SAMPLE_S or len(sample.results) == sum(spool.input_rows):
             return sample
         count *= min(math.ceil(LEAST_SAMPLE_S / max(sample.spread_s, 1.0)) + 1, MOST_LARGER)
 
 
-def _run_sample(checked: CheckedJob, rows: pa.Table, tables: list[pa.Table]) -> _Sample:
+def _run_sample(checked: CheckedJob, rows: pa.Table, input_rows: list[int]) -> _Sample:
     job = checked.job
     folder = storage.join(job.output, f".forecast-{time.time_ns()}")
     unit_size = min(max(-(-rows.num_rows // _SAMPLE_UNITS), 1), job.unit_size)
@@ -188,7 +188,7 @@ def _run_sample(checked: CheckedJob, rows: pa.Table, tables: list[pa.Table]) -> 
     )
     head = write_plan(folder, head, [rows])
     try:
-        return _time_sample(checked, folder, head, tables)
+        return _time_sample(checked, folder, head, input_rows)
     finally:
         storage.remove(folder)
 
@@ -199,15 +199,22 @@ def _choose_sample_size(checked: CheckedJob) -> int:
     return max(LEAST_SAMPLE, _SAMPLE_PER_SLOT * slots * checked.job.engines)
 
 
-def _spread_evenly(rows: pa.Table, count: int) -> pa.Table:
-    """Rows at even distances over the whole input."""
-    if rows.num_rows <= count:
-        return rows
-    return rows.take([at * rows.num_rows // count for at in range(count)])
+def _spread_evenly(checked: CheckedJob, spool: RowSpool, count: int) -> pa.Table:
+    """`count` rows at even distances over the whole input."""
+    whole, start = sum(spool.input_rows), 0
+    count = min(count, whole)
+    picked: list[pa.Table] = [INDEX_SCHEMA.empty_table()]
+    for _, rows in read_named(checked, spool):
+        end = start + rows.num_rows
+        first, last = (-(-edge * count // whole) for edge in (start, end))
+        picked.append(rows.take([at * whole // count - start for at in range(first, last)]))
+        start = end
+    tables, _ = number_repeated_ids(picked)
+    return pa.concat_tables(tables)
 
 
 def _time_sample(
-    checked: CheckedJob, folder: str, head: PlanHead, tables: list[pa.Table]
+    checked: CheckedJob, folder: str, head: PlanHead, input_rows: list[int]
 ) -> _Sample:
     started = time.monotonic()
     arrivals: list[tuple[float, int]] = []
@@ -228,18 +235,14 @@ def _time_sample(
         rate=rate,
         start_s=max(first - started - arrivals[0][1] / rate, 0.0),
         spread_s=last - first,
-        row_bytes=_measure_row_bytes(results, tables, checked.job.unit_size),
+        row_bytes=_measure_row_bytes(results, input_rows, checked.job.unit_size),
         bound_by=figures.bound_by,
         ms_per_image=figures.ms_per_row,
         results=results.to_pylist(),
     )
 
 
-def _count_rows(tables: list[pa.Table]) -> int:
-    return sum(table.num_rows for table in tables)
-
-
-def _measure_row_bytes(results: pa.Table, tables: list[pa.Table], unit_size: int) -> float:
+def _measure_row_bytes(results: pa.Table, input_rows: list[int], unit_size: int) -> float:
     """Bytes per row of all unit files. Each is a footer and its rows; two sizes tell both."""
     units = caption_units("")
     whole = results.slice(0, unit_size)
@@ -247,8 +250,8 @@ def _measure_row_bytes(results: pa.Table, tables: list[pa.Table], unit_size: int
     sizes = units.measure_bytes(whole), units.measure_bytes(whole.slice(0, half))
     per_row = (sizes[0] - sizes[1]) / max(whole.num_rows - half, 1)
     footer = max(sizes[0] - per_row * whole.num_rows, 0.0)
-    files = sum(-(-table.num_rows // unit_size) for table in tables)
-    return footer * files / max(_count_rows(tables), 1) + per_row
+    files = sum(-(-rows // unit_size) for rows in input_rows)
+    return footer * files / max(sum(input_rows), 1) + per_row
 
 
 def _scale_up(checked: CheckedJob, rows: int, sample: _Sample, index_s: float) -> Forecast:

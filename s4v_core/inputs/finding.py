@@ -5,6 +5,7 @@ An input is a folder, a glob or brace pattern, shards (tar, zip, Parquet), a Sha
 or another list of images, or single image files.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from s4v_core.inputs.file_kinds import (
     is_companion,
     is_image,
     relative_name,
+    split_name,
 )
 from s4v_core.inputs.parquet_shards import holds_image_bytes
 from s4v_core.inputs.shards import Shard
@@ -26,6 +28,8 @@ from s4v_core.records.plan import PLAN_NAME, is_plan
 from s4v_core.storage import StoredFile
 
 _READS = 16
+_MAX_FILES = 50_000
+"""Loose files of one shard: those of a folder of millions are indexed side by side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,11 @@ class _Found:
     @property
     def is_container(self) -> bool:
         return bool(self.ending)
+
+    @property
+    def key(self) -> str:
+        """What an image and its sidecars have in common."""
+        return split_name(self.name)[0]
 
 
 def _classify(file: StoredFile, folder: str, is_named: bool) -> _Found:
@@ -161,12 +170,12 @@ def _group_by_folder(found: Iterable[_Found]) -> list[list[_Found]]:
 
 
 def _build_shards(group: list[_Found]) -> list[Shard]:
-    """One shard of each container file of a folder, and one of all its loose images."""
+    """A shard of each container file of a folder, and of its loose images."""
     tables = _find_metadata(group)
     containers = [one for one in group if one.is_container and one.file.uri not in tables]
     loose = [one for one in group if not one.is_container]
     shards = [_build_container_shard(one) for one in containers]
-    return shards + _build_loose_shard(loose, companions=len(tables))
+    return shards + list(_build_loose_shards(loose, companions=len(tables)))
 
 
 def _build_container_shard(one: _Found) -> Shard:
@@ -179,26 +188,29 @@ def _cut_ending(one: _Found) -> str:
     return one.name[: -len(one.ending)]
 
 
-def _build_loose_shard(loose: list[_Found], companions: int) -> list[Shard]:
-    """A shard of the image files among `loose`, in a list that is empty if there are none."""
-    images = tuple(one.file for one in loose if one.role == "image")
-    unknown = tuple(one.file for one in loose if one.role == "unknown")
-    if not images and not unknown:
-        return []
-    others = [one.file for one in loose if one.role == "companion"]
-    texts = tuple(file for file in others if find_ending(file.uri) in SIDECARS)
-    folder = loose[0].folder
-    return [
-        Shard(
+def _build_loose_shards(loose: list[_Found], companions: int) -> Iterator[Shard]:
+    """Shards of the image files among `loose`: one, or several of a large folder."""
+    images = sorted(
+        (one for one in loose if one.role in ("image", "unknown")), key=lambda one: one.key
+    )
+    others = [one for one in loose if one.role == "companion"]
+    texts = sorted((o for o in others if find_ending(o.name) in SIDECARS), key=lambda one: one.key)
+    companions += len(others) - len(texts)
+    for start in range(0, len(images), _MAX_FILES):
+        part = images[start : start + _MAX_FILES]
+        first, last = bisect_left(texts, part[0].key, key=lambda one: one.key), len(texts)
+        if start + _MAX_FILES < len(images):
+            last = bisect_left(texts, images[start + _MAX_FILES].key, key=lambda one: one.key)
+        yield Shard(
             "files",
-            folder,
-            storage.base_name(folder),
-            files=images,
-            unknown=unknown,
-            sidecars=texts,
-            companions=companions + len(others) - len(texts),
+            part[0].folder,
+            storage.base_name(part[0].folder),
+            files=tuple(one.file for one in part if one.role == "image"),
+            unknown=tuple(one.file for one in part if one.role == "unknown"),
+            sidecars=tuple(one.file for one in texts[first:last]),
+            companions=companions,
         )
-    ]
+        companions = 0
 
 
 def _find_metadata(group: list[_Found]) -> set[str]:

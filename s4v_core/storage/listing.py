@@ -1,8 +1,10 @@
 """Listings of a store: which files there are, how large they are, and which version they are."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,11 +111,12 @@ def list_tree(folder: str) -> FileTree:
     fs, path = locate_uncached(folder)
     if isinstance(fs, LocalFileSystem):
         return call_store(folder, lambda: _walk(Path(path)))
+    if hasattr(fs, "call_s3"):
+        return FileTree(sorted(_list_s3(fs, folder, path), key=lambda file: file.uri))
     found = call_store(folder, lambda: fs.find(path, detail=True))
     files = [
         describe_file(fs, info)
         for name, info in found.items()
-        # A name that ends in a slash is a mark that consoles of S3 leave for a folder.
         if not _is_hidden(name[len(path) :]) and not name.endswith("/") and name != path
     ]
     return FileTree(sorted(files, key=lambda file: file.uri))
@@ -170,6 +173,27 @@ def describe_file(fs: Any, info: dict[str, Any]) -> StoredFile:
     written = info.get("LastModified") or info.get("mtime") or info.get("created") or 0.0
     modified_s = written.timestamp() if isinstance(written, datetime) else float(written)
     return StoredFile(uri, int(info["size"]), str(etag).strip('"'), modified_s)
+
+
+def _list_s3(fs: Any, folder: str, path: str) -> Iterator[StoredFile]:
+    """Yield the objects below a prefix, page by page: `find` would keep 1.5 kB of each."""
+    bucket, key, _ = fs.split_path(path)
+    query = {"Bucket": bucket, "Prefix": f"{key.rstrip('/')}/" if key else ""}
+    while True:
+        page = call_store(folder, partial(fs.call_s3, "list_objects_v2", **query))
+        for found in page.get("Contents", ()):
+            name = found["Key"]
+            # A name that ends in a slash is a mark that consoles leave for a folder.
+            if not name.endswith("/") and not _is_hidden(name[len(query["Prefix"]) :]):
+                yield StoredFile(
+                    f"s3://{bucket}/{name}",
+                    int(found["Size"]),
+                    found["ETag"].strip('"'),
+                    found["LastModified"].timestamp(),
+                )
+        if not page.get("IsTruncated"):
+            return
+        query["ContinuationToken"] = page["NextContinuationToken"]
 
 
 def _describe_local(path: Path) -> StoredFile:

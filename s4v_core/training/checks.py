@@ -19,6 +19,9 @@ from s4v_core.training.stage import FREE_TO_CHANGE, NEW_DEMO, TrainStage
 RUN_NAME = "run.json"
 _START = "start"
 """Folder below the output of a run with the new model that it starts from."""
+_WRITTEN = ("samples.arrow", "skipped.jsonl", "metrics.jsonl", "model", "checkpoints", "seen")
+"""What a run writes into its folder after run.json."""
+
 _FIRST_ORDER_VERSION = 1
 """Version of the order of runs whose run.json does not have it yet."""
 
@@ -109,7 +112,19 @@ def _read_config(folder: Path) -> LlavaConfig:
 def _refuse_other_run(output: str, settings: dict[str, Any]) -> None:
     uri = storage.join(output, RUN_NAME)
     if storage.stat(uri) is None:
+        _refuse_foreign_files(output)
         return
-    old = {"order_version": _FIRST_ORDER_VERSION}
-    old |= json.loads(storage.read(uri)).get("settings", {})
-    refuse_other_settings(output, old, settings)
+    try:
+        found = json.loads(storage.read(uri))["settings"]
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError(f"output: {uri} is of no training run; choose another --output") from None
+    refuse_other_settings(output, {"order_version": _FIRST_ORDER_VERSION} | found, settings)
+
+
+def _refuse_foreign_files(output: str) -> None:
+    """Refuse a folder with files of the names that a run would write, and no run."""
+    for name in _WRITTEN:
+        if storage.exists(storage.join(output, name)):
+            raise ConfigError(
+                f"output: {output} holds {name}, but no training run; choose another --output"
+            )

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from s4v_core.errors import InputError
+from s4v_core.inputs import finding
 from s4v_core.inputs.finding import find_shards
 from s4v_core.inputs.image_bytes import read_images
 from s4v_core.inputs.indexing import index_shard
@@ -366,3 +367,18 @@ def test_images_with_a_caption_are_left_alone_if_asked_for(tmp_path: Path, where
     assert list_keys("txt") == (list("12345"), 1)
     assert list_keys("caption") == (list("01345"), 1)
     assert list_keys("alt") == (list("012345"), 0)
+
+
+def test_a_large_folder_is_cut_into_shards_and_sidecars_stay_with_their_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finding, "_MAX_FILES", 3)
+    names = ["a", "a-b", "a.b", "a b", "b", "c", "c.1", "d/a", "d/b", "e"]
+    for name in names:
+        _write(tmp_path, **{f"{name}.jpg": photo(1, (40, 30)), f"{name}.txt": name.encode()})
+    shards = find_shards([str(tmp_path)])
+    assert len(shards) == 4
+    rows = [row for shard in shards for row in index_shard(shard)[0]]
+    assert sorted(row["image_id"] for row in rows) == sorted(f"{name}.jpg" for name in names)
+    for row in rows:
+        assert json.loads(row["payload"])["uri"] == row["uri"].replace(".jpg", ".txt")
