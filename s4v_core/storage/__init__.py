@@ -23,14 +23,17 @@ from s4v_core.storage.reading import (
     read_range,
     read_tail,
 )
+from s4v_core.storage.receipts import Receipts, Written, describe_content, refuse_overwriting
 from s4v_core.storage.uris import absolute, arrow_filesystem, base_name, is_local, join, parent
 from s4v_core.storage.writing import (
     PARTIAL,
     create,
+    create_file,
     honours_create,
     remove,
     remove_stale_partials,
     replace,
+    replace_file,
     replace_json,
     upload,
 )
@@ -38,13 +41,17 @@ from s4v_core.storage.writing import (
 __all__ = [
     "PARTIAL",
     "UNIT_PATIENCE_S",
+    "Receipts",
     "SourceChangedError",
     "StoredFile",
     "UnreachableError",
+    "Written",
     "absolute",
     "arrow_filesystem",
     "base_name",
     "create",
+    "create_file",
+    "describe_content",
     "exists",
     "expand",
     "honours_create",
@@ -62,9 +69,11 @@ __all__ = [
     "read_range",
     "read_tail",
     "refusal",
+    "refuse_overwriting",
     "remove",
     "remove_stale_partials",
     "replace",
+    "replace_file",
     "replace_json",
     "stat",
     "upload",
