@@ -18,7 +18,7 @@ def printable(text: str) -> str:
 def _show(char: str) -> str:
     if char.isprintable():
         return char
-    if char in _SPACES or char.isspace() and ord(char) > 0x9F:
+    if char in _SPACES or (char.isspace() and ord(char) > 0x9F):
         return " "
     if ord(char) < 0x20:
         return chr(_PICTURES + ord(char))

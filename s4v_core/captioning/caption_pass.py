@@ -61,13 +61,14 @@ def run_pass(job: CaptionJob) -> Outcome:
     checked = check_job(job)
     run = plan_run(checked, checked.head or _plan(checked), job.output)
     outcome = run_missing(run, read_forecast(job.output))
-    report = storage.join(job.output, REPORT_NAME)
-    if outcome.has_run or storage.stat(report) is None:
+    report: str | None = storage.join(job.output, REPORT_NAME)
+    if outcome.has_run or storage.stat(storage.join(job.output, REPORT_NAME)) is None:
         figures = read_figures(job.output) or outcome.as_dict()
         notice = DEMO_NOTICE if job.demo_scenes else ""
-        write_report(job.output, run.head, outcome.counts, figures, notice)
+        report = write_report(job.output, run.head, outcome.counts, figures, notice)
         write_data_card(job.output, run.head, outcome.counts, _read_licences(job))
-    return replace(outcome, files=(*outcome.files, ("report", report)))
+    pages = (("report", report),) if report else ()
+    return replace(outcome, files=(*outcome.files, *pages))
 
 
 def plan_run(checked: CheckedJob, head: PlanHead, output: str) -> Run:

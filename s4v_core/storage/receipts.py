@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import NamedTuple
 
 from fsspec.implementations.local import LocalFileSystem
@@ -117,6 +118,23 @@ class Receipts:
             raise refuse_overwriting(uri)
         replace_file(content, uri, found)
         return True
+
+    def put_bytes(self, data: bytes, path: str = "") -> bool:
+        """`put` of bytes."""
+        with NamedTemporaryFile() as file:
+            file.write(data)
+            file.flush()
+            return self.put(Path(file.name), path)
+
+    def adopt(self) -> None:
+        """Count the file that lies at the place, if there is one, as written by this run."""
+        if found := stat(self.place):
+            self.add({"": _describe_stored(found)})
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether this run wrote nothing to the place yet."""
+        return not self._stored and not self._added
 
     def uri(self, path: str) -> str:
         """URI of a file of the place."""

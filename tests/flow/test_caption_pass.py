@@ -411,7 +411,15 @@ def test_a_run_leaves_a_card_and_compares_itself_with_its_plan(
     assert "| 0001 | CC BY 4.0 |" in card
     assert "| all others | CC0 |" in card
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        *("README.md", "captions", "forecast.json", "plan.parquet", "report.html", "run.json"),
+        *(
+            ".receipts",
+            "README.md",
+            "captions",
+            "forecast.json",
+            "plan.parquet",
+            "report.html",
+            "run.json",
+        ),
         "stats.json",
     }
 
