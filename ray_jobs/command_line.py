@@ -136,6 +136,11 @@ def complain(error: Any) -> None:
     print(f"error: {printable(str(error))}", file=sys.stderr)
 
 
+def warn(sentence: str) -> None:
+    """Print a sentence on stderr that the user must read."""
+    print(f"warning: {printable(sentence)}", file=sys.stderr)
+
+
 def show(text: str) -> None:
     """Print lines whose parts may come from files and models; no terminal obeys any of them.
 

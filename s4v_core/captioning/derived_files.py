@@ -12,8 +12,8 @@ log = logging.getLogger(__name__)
 def write_derived(
     output: str, names: Sequence[str], data: bytes, legacy_start: bytes | None = None
 ) -> str | None:
-    """Write a derived file again, or for the first time. A file that is not ours stays as it is, and
-    the next of `names` is used.
+    """Write a derived file again, or for the first time. A file that is not ours stays as it is,
+    and the next of `names` is used.
 
     Args:
         legacy_start: Start of a file of the first name by a version that left no receipts.
@@ -31,7 +31,7 @@ def write_derived(
         ):
             place.adopt()
         try:
-            place.put_bytes(data)
+            place.put(data)
             return place.place
         except ConfigError:
             log.warning("%s was not written by this run and stays as it is", place.place)

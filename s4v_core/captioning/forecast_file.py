@@ -19,7 +19,7 @@ def write_forecast(output: str, found: dict[str, Any]) -> None:
     place = storage.Receipts(output, storage.join(output, _FORECAST_NAME))
     if place.is_empty and read_forecast(output):  # of version 0.2, which left no receipts
         place.adopt()
-    place.put_bytes(json.dumps(found, indent=2, ensure_ascii=False).encode())
+    place.put(json.dumps(found, indent=2, ensure_ascii=False).encode())
 
 
 def read_forecast(output: str) -> dict[str, Any] | None:

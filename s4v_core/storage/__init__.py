@@ -23,7 +23,13 @@ from s4v_core.storage.reading import (
     read_range,
     read_tail,
 )
-from s4v_core.storage.receipts import Receipts, Written, describe_content, refuse_overwriting
+from s4v_core.storage.receipts import (
+    Receipts,
+    Written,
+    describe_content,
+    refuse_overwriting,
+    resolve,
+)
 from s4v_core.storage.uris import absolute, arrow_filesystem, base_name, is_local, join, parent
 from s4v_core.storage.writing import (
     PARTIAL,
@@ -33,8 +39,8 @@ from s4v_core.storage.writing import (
     remove,
     remove_stale_partials,
     replace,
-    replace_file,
     replace_json,
+    replace_version,
     upload,
 )
 
@@ -73,8 +79,9 @@ __all__ = [
     "remove",
     "remove_stale_partials",
     "replace",
-    "replace_file",
     "replace_json",
+    "replace_version",
+    "resolve",
     "stat",
     "upload",
 ]

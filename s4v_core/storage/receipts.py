@@ -11,10 +11,9 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import NamedTuple
 
 from fsspec.implementations.local import LocalFileSystem
@@ -24,7 +23,7 @@ from s4v_core.storage.access import locate
 from s4v_core.storage.listing import StoredFile, is_folder, list_folder, stat
 from s4v_core.storage.reading import open_to_read, read
 from s4v_core.storage.uris import join
-from s4v_core.storage.writing import create, create_file, replace_file
+from s4v_core.storage.writing import create, create_file, replace_version
 
 _FOLDER = ".receipts"
 """Folder of the receipts in a run's folder; listings of inputs skip names that start with a dot."""
@@ -39,10 +38,12 @@ class Written(NamedTuple):
     sha256: str
 
 
-def describe_content(file: Path) -> Written:
-    """Size and hash of a local file."""
-    with file.open("rb") as content:
-        return Written(file.stat().st_size, hashlib.file_digest(content, "sha256").hexdigest())
+def describe_content(content: bytes | Path) -> Written:
+    """Size and hash of bytes or of a local file."""
+    if isinstance(content, bytes):
+        return Written(len(content), hashlib.sha256(content).hexdigest())
+    with content.open("rb") as file:
+        return Written(content.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,6 @@ class Receipts:
 
     output: str
     place: str
-    _added: dict[str, set[Written]] = field(default_factory=dict)
 
     def add(self, files: Mapping[str, Written]) -> bool:
         """Record the contents of files that are about to be written.
@@ -71,8 +71,6 @@ class Receipts:
         text = json.dumps({"place": self.place, "files": files}, ensure_ascii=False, indent=1)
         data = text.encode("utf-8", "surrogateescape")
         name = f"{self._name}-{hashlib.sha256(data).hexdigest()[:32]}.json"
-        for path, written in files.items():
-            self._added.setdefault(path, set()).add(written)
         try:
             create(join(self.output, _FOLDER, name), data)
         except StorageError:
@@ -81,20 +79,20 @@ class Receipts:
 
     def is_named(self, path: str, file: StoredFile) -> bool:
         """Whether a receipt fits the name and the size of a file; its content is not read."""
-        return any(written.size == file.size for written in self._list(path))
+        return any(written.size == file.size for written in self._stored.get(path, ()))
 
     def is_own(self, path: str, file: StoredFile) -> bool:
         """Whether a file is, byte for byte, one that this run wrote to this place."""
         if _is_link(file.uri) or not self.is_named(path, file):
             return False
-        return _describe_stored(file) in self._list(path)
+        return _describe_stored(file) in self._stored[path]
 
-    def put(self, content: Path, path: str = "") -> bool:
-        """Write a local file to the place, or to `path` below it, if nothing of anybody else's is
-        lost by that.
+    def put(self, content: bytes | Path, path: str = "", *, is_recorded: bool = False) -> bool:
+        """Write to the place, or to `path` below it, if nothing of anybody else's is lost by that.
 
         Args:
-            path: Its receipt may have been added before.
+            content: Bytes, or a local file that holds them.
+            is_recorded: Whether `add` was called with this content before.
 
         Returns:
             Whether something was written; False if the same content was there.
@@ -104,9 +102,9 @@ class Receipts:
             StorageError: The store refuses or does not answer.
         """
         uri, written = self.uri(path), describe_content(content)
-        if written not in self._added.get(path, ()):
+        if not is_recorded:
             self.add({path: written})
-        if stat(uri) is None and create_file(content, uri):
+        if stat(uri) is None and _create(uri, content):
             return True
         found = stat(uri)
         if found is None or _is_link(uri):  # a folder, or a link, perhaps to nowhere
@@ -114,44 +112,36 @@ class Receipts:
         there = _describe_stored(found)
         if there == written:
             return False
-        if there not in self._list(path):
+        if there not in self._stored.get(path, ()):
             raise refuse_overwriting(uri)
-        replace_file(content, uri, found)
+        replace_version(content, uri, found)
         return True
-
-    def put_bytes(self, data: bytes, path: str = "") -> bool:
-        """`put` of bytes."""
-        with NamedTemporaryFile() as file:
-            file.write(data)
-            file.flush()
-            return self.put(Path(file.name), path)
 
     def adopt(self) -> None:
         """Count the file that lies at the place, if there is one, as written by this run."""
         if found := stat(self.place):
-            self.add({"": _describe_stored(found)})
+            written = _describe_stored(found)
+            self.add({"": written})
+            self._stored.setdefault("", set()).add(written)
 
     @property
     def is_empty(self) -> bool:
         """Whether this run wrote nothing to the place yet."""
-        return not self._stored and not self._added
+        return not self._stored
 
     def uri(self, path: str) -> str:
         """URI of a file of the place."""
         return join(self.place, path) if path else self.place
 
-    def _list(self, path: str) -> set[Written]:
-        return self._stored.get(path, set()) | self._added.get(path, set())
-
     @cached_property
     def _name(self) -> str:
         """Start of the receipts' names: however a place is spelled, it has one."""
-        fs, path = locate(self.place)
-        real = os.path.realpath(path) if isinstance(fs, LocalFileSystem) else self.place.rstrip("/")
-        return hashlib.sha256(real.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+        name = resolve(self.place).encode("utf-8", "surrogateescape")
+        return hashlib.sha256(name).hexdigest()[:32]
 
     @cached_property
     def _stored(self) -> dict[str, set[Written]]:
+        """What earlier processes wrote, by path below the place."""
         found: dict[str, set[Written]] = {}
         folder = join(self.output, _FOLDER)
         for file in list_folder(folder) if is_folder(folder) else ():
@@ -162,12 +152,24 @@ class Receipts:
         return found
 
 
+def resolve(uri: str) -> str:
+    """The one spelling of a URI: a local path is absolute and free of links."""
+    fs, path = locate(uri)
+    if isinstance(fs, LocalFileSystem):
+        return os.path.realpath(path)
+    return str(fs.unstrip_protocol(path)).rstrip("/")
+
+
 def refuse_overwriting(uri: str) -> ConfigError:
     """The error for a file that this run did not write."""
     return ConfigError(
         f"{uri} exists and was not written by this run, or was changed since; nothing was "
         "overwritten: choose another name, or delete it"
     )
+
+
+def _create(uri: str, content: bytes | Path) -> bool:
+    return create_file(uri, content) if isinstance(content, Path) else create(uri, content)
 
 
 def _is_link(uri: str) -> bool:

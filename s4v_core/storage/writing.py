@@ -89,7 +89,7 @@ def replace_json(uri: str, value: dict[str, Any]) -> None:
     replace(uri, json.dumps(value, indent=2, ensure_ascii=False).encode())
 
 
-def create_file(file: Path, uri: str) -> bool:
+def create_file(uri: str, file: Path) -> bool:
     """`create` with the content of a local file of any size.
 
     Returns:
@@ -116,8 +116,8 @@ def create_file(file: Path, uri: str) -> bool:
     return call_store(uri, attempt, writing=True)
 
 
-def replace_file(file: Path, uri: str, found: StoredFile) -> None:
-    """Put the content of a local file of any size in the place of `found`.
+def replace_version(content: bytes | Path, uri: str, found: StoredFile) -> None:
+    """Put bytes, or the content of a local file of any size, in the place of `found`.
 
     Raises:
         StorageError: What lies there is no longer the version `found`; nothing was written.
@@ -129,9 +129,11 @@ def replace_file(file: Path, uri: str, found: StoredFile) -> None:
 
     def attempt() -> None:
         if isinstance(fs, LocalFileSystem):
-            _write_partial(Path(path), file).replace(path)
+            _write_partial(Path(path), content).replace(path)
+        elif isinstance(content, Path):
+            fs.put_file(str(content), path)
         else:
-            fs.put_file(str(file), path)
+            fs.pipe_file(path, content)
 
     call_store(uri, attempt, writing=True)
 
