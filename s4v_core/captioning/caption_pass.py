@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from s4v_core import storage
 from s4v_core.captioning.checks import CheckedJob, CheckedModel, check_job
-from s4v_core.captioning.data_card import write_data_card
+from s4v_core.captioning.data_card import parse_licences, write_data_card
 from s4v_core.captioning.forecast_file import read_forecast
 from s4v_core.captioning.job import CaptionJob
 from s4v_core.captioning.report import REPORT_NAME, write_report
@@ -66,7 +66,7 @@ def run_pass(job: CaptionJob) -> Outcome:
         figures = read_figures(job.output) or outcome.as_dict()
         notice = DEMO_NOTICE if job.demo_scenes else ""
         report = write_report(job.output, run.head, outcome.counts, figures, notice)
-        write_data_card(job.output, run.head, outcome.counts, _read_licences(job))
+        write_data_card(job.output, run.head, outcome.counts, parse_licences(job.licences))
     pages = (("report", report),) if report else ()
     return replace(outcome, files=(*outcome.files, *pages))
 
@@ -152,11 +152,6 @@ def _plan(checked: CheckedJob) -> PlanHead:
     written = write_plan(job.output, head, table)
     refuse_other_settings(job.output, written.settings, checked.settings)
     return written
-
-
-def _read_licences(job: CaptionJob) -> dict[str, str]:
-    pairs = (text.rpartition("=") for text in job.licences)
-    return {source or "*": licence for source, _, licence in pairs}
 
 
 def score_demo(output: str) -> Score:

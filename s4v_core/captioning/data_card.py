@@ -2,9 +2,10 @@
 dataset hubs show."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from s4v_core import storage
 from s4v_core.captioning.derived_files import write_derived
 from s4v_core.records.plan import PlanHead
 from s4v_core.runs.counts import RunCounts
@@ -26,6 +27,21 @@ def write_data_card(
     """
     card = build_card(head, counts, licences)
     write_derived(output, CARD_NAMES, card.encode())
+
+
+def parse_licences(texts: Sequence[str]) -> dict[str, str]:
+    """Licence by source, from `SOURCE=LICENCE` or, for all others, `LICENCE` alone."""
+    pairs = (text.rpartition("=") for text in texts)
+    return {source or "*": licence for source, _, licence in pairs}
+
+
+def read_licences(output: str) -> dict[str, str]:
+    """The licences that the job of a run declared."""
+    try:
+        found = json.loads(storage.read(storage.join(output, "run.json")))
+    except FileNotFoundError:
+        return {}
+    return parse_licences(found.get("job", {}).get("licences", ()))
 
 
 def build_card(

@@ -85,7 +85,11 @@ class Receipts:
         """Whether a file is, byte for byte, one that this run wrote to this place."""
         if _is_link(file.uri) or not self.is_named(path, file):
             return False
-        return _describe_stored(file) in self._stored[path]
+        return self.holds(path, _describe_stored(file))
+
+    def holds(self, path: str, written: Written) -> bool:
+        """Whether a receipt says that this content was written to `path`."""
+        return written in self._stored.get(path, ())
 
     def put(self, content: bytes | Path, path: str = "", *, is_recorded: bool = False) -> bool:
         """Write to the place, or to `path` below it, if nothing of anybody else's is lost by that.
@@ -112,7 +116,7 @@ class Receipts:
         there = _describe_stored(found)
         if there == written:
             return False
-        if there not in self._stored.get(path, ()):
+        if not self.holds(path, there):
             raise refuse_overwriting(uri)
         replace_version(content, uri, found)
         return True

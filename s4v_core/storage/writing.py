@@ -1,5 +1,6 @@
 """Writing whole files: create-only, which commits rely on, or replacing an earlier file."""
 
+import errno
 import json
 import os
 import secrets
@@ -201,7 +202,10 @@ def _write_partial(path: Path, data: bytes | Path) -> Path:
     Args:
         data: The content, or a local file that holds it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:  # callers take that for the file itself
+        raise NotADirectoryError(errno.ENOTDIR, "a file is in the way", str(path.parent)) from None
     # The name may be as long as the disk allows, so it is no part of the partial file's name.
     name = f".{path.name[:40]}.{secrets.token_hex(8)}{PARTIAL}"
     partial = path.parent / name

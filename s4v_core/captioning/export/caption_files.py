@@ -3,7 +3,7 @@
 import json
 import tarfile
 from collections.abc import Callable, Iterable
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import pyarrow.parquet as pq
 
@@ -13,11 +13,11 @@ from s4v_core.captioning.export.run_rows import ImageRow, RunRows
 from s4v_core.inputs.tar import add_member
 from s4v_core.records.captions import RESULT_SCHEMA
 
-CaptionWriter = Callable[[RunRows, BinaryIO], int]
+CaptionWriter = Callable[[RunRows, IO[bytes]], int]
 """Writes rows of a run to an open file; returns their number."""
 
 
-def write_sharegpt4v(rows: RunRows, sink: BinaryIO) -> int:
+def write_sharegpt4v(rows: RunRows, sink: IO[bytes]) -> int:
     """A JSON array of the ok rows with one record per line: it can be streamed, and compared line
     by line."""
     count = 0
@@ -46,7 +46,7 @@ def _build_record(row: ImageRow) -> dict[str, Any]:
     return record
 
 
-def write_jsonl(rows: RunRows, sink: BinaryIO) -> int:
+def write_jsonl(rows: RunRows, sink: IO[bytes]) -> int:
     """All rows and columns, one JSON object per line."""
     count = 0
     for table in rows.read_tables():
@@ -57,7 +57,7 @@ def write_jsonl(rows: RunRows, sink: BinaryIO) -> int:
     return count
 
 
-def write_parquet(rows: RunRows, sink: BinaryIO) -> int:
+def write_parquet(rows: RunRows, sink: IO[bytes]) -> int:
     """All rows and columns in one Parquet file."""
     count = 0
     with pq.ParquetWriter(sink, RESULT_SCHEMA, compression="zstd") as writer:
@@ -67,13 +67,13 @@ def write_parquet(rows: RunRows, sink: BinaryIO) -> int:
     return count
 
 
-def write_sidecars(rows: RunRows, sink: BinaryIO) -> int:
+def write_sidecars(rows: RunRows, sink: IO[bytes]) -> int:
     """WebDataset sidecars of the ok rows: `<image_id>.txt` and `<image_id>.json`."""
     samples = ((row.image_id, row) for row in rows.read_images() if row.is_ok)
     return write_samples(samples, sink)
 
 
-def write_samples(samples: Iterable[tuple[str, ImageRow]], sink: BinaryIO) -> int:
+def write_samples(samples: Iterable[tuple[str, ImageRow]], sink: IO[bytes]) -> int:
     """A tar with a `.txt`, where there is a caption, and a `.json` for each row.
 
     Args:

@@ -139,7 +139,7 @@ def _export_one_file(rows: RunRows, to: str) -> int:
     place = storage.Receipts(rows.output, to)
     check_targets(rows, place, [""])
     with NamedTemporaryFile() as file:
-        count = CAPTION_WRITERS[ending](rows, file.file)
+        count = CAPTION_WRITERS[ending](rows, file)
         file.flush()
         place.put(Path(file.name))
     return count

@@ -13,8 +13,10 @@ _USUAL_ENDINGS = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif", "JPEG2000": "jp2",
 """Endings of formats whose names are no endings."""
 
 _IMAGE_ENDINGS = frozenset(
-    "apng avif bmp dib gif heic heif j2k jfif jp2 jpe jpeg jpg jpx jxl pbm pgm png pnm ppm tga tif "
-    "tiff webp".split()
+    [
+        *("apng", "avif", "bmp", "dib", "gif", "heic", "heif", "j2k", "jfif", "jp2", "jpe", "jpeg"),
+        *("jpg", "jpx", "jxl", "pbm", "pgm", "png", "pnm", "ppm", "tga", "tif", "tiff", "webp"),
+    ]
 )
 
 _MAX_NAME_BYTES = 150

@@ -31,7 +31,7 @@ def write_shard_sidecars(rows: RunRows, place: storage.Receipts) -> tuple[int, i
         name = names[uri]
         samples = ((row.image_id.removeprefix(f"{name}/"), row) for row in of_shard)
         with NamedTemporaryFile() as file:
-            count += write_samples(samples, file.file)
+            count += write_samples(samples, file)
             file.flush()
             place.put(Path(file.name), f"{name}.tar")
         files += 1

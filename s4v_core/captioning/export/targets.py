@@ -62,7 +62,7 @@ def check_folder(rows: RunRows, place: storage.Receipts) -> dict[str, storage.St
 
 def _refuse_own_names(output: str, uri: str) -> None:
     root, target = storage.resolve(output), storage.resolve(uri)
-    if target in {storage.join(root, name) for name in _OWN_NAMES}:
+    if f"{target}/".startswith(tuple(storage.join(root, name) + "/" for name in _OWN_NAMES)):
         raise ConfigError(f"to: {uri} is a file of the run itself; choose another name")
     if target.startswith((storage.join(root, "captions") + "/", storage.join(root, ".receipts/"))):
         raise ConfigError(
