@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import httpx
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError
 
@@ -177,5 +178,5 @@ def _explain_refusals(target: _Target) -> Iterator[None]:
     except HfHubHTTPError as error:
         problem = error.server_message or str(error).strip().splitlines()[0]
         raise StorageError(target.place.place, f"the hub refuses: {problem}") from None
-    except OSError as error:  # of the network
+    except (httpx.HTTPError, OSError) as error:  # of the network
         raise StorageError(target.place.place, f"{type(error).__name__}: {error}") from None
