@@ -77,7 +77,8 @@ class Outcome:
     @property
     def _has_no_answers(self) -> bool:
         counts = self.counts
-        return not counts.missing and counts.rows > 0 and counts.ok == 0
+        is_whole = not counts.missing and not counts.foreign
+        return is_whole and counts.rows > 0 and counts.ok == 0
 
     @property
     def _row(self) -> str:

@@ -123,7 +123,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send({"error": "no entry"}, 404, {"X-Error-Code": "EntryNotFound"})
         folders = {start + p.removeprefix(start).split("/")[0] for p in below} - set(below)
         entries = [{"type": "directory", "oid": "0" * 40, "size": 0, "path": f} for f in folders]
-        direct = [path for path in below if "/" not in path.removeprefix(start)]
+        is_deep = "recursive=true" in urlsplit(self.path).query.lower()
+        direct = [path for path in below if is_deep or "/" not in path.removeprefix(start)]
         return self._send([*entries, *map(self._entry, direct)])
 
     def _entry(self, path: str) -> dict[str, Any]:

@@ -195,7 +195,8 @@ def test_no_export_changes_a_file_that_it_did_not_write(
         *(out, out / "captions", tmp_path / "earlier"),
     ]
     names = [""] if ending == "/" else [f"/captions{ending}", f"/00000{ending}", f"/a{ending}"]
-    names += [f"/{name}" for name in ("run.json", "stats.json", "plan.parquet")]
+    run_files = ("run.json", "stats.json", "forecast.json", "plan.parquet")
+    names += [f"/{name}" for name in run_files if name.endswith(ending) or ending == "/"]
     for place in places:
         for name in names:
             to = f"{place}{name}" + ("/" if ending == "/" else "")
