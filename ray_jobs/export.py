@@ -1,16 +1,17 @@
-"""Captions of a run in a format that others read; the ending of the name says which.
-
-python ray_jobs/export.py s3://bucket/run --to captions.json      ShareGPT4V JSON, for training
-python ray_jobs/export.py s3://bucket/run --to captions.jsonl     all rows and columns
-python ray_jobs/export.py s3://bucket/run --to captions.parquet   the same in one file
-python ray_jobs/export.py s3://bucket/run --to captions.tar       WebDataset sidecars
-python ray_jobs/export.py s3://bucket/run --to sidecars/          the same, a tar beside each shard
-python ray_jobs/export.py s3://bucket/run --to hf://datasets/me/captions     with the data card
+"""Captions of a run in a format that others read; the ending of the name says which:
+    python ray_jobs/export.py s3://bucket/run --to captions.json      ShareGPT4V JSON, for training
+    python ray_jobs/export.py s3://bucket/run --to captions.jsonl     all rows and columns
+    python ray_jobs/export.py s3://bucket/run --to captions.parquet   the same in one file
+    python ray_jobs/export.py s3://bucket/run --to captions.tar       WebDataset sidecars
+    python ray_jobs/export.py s3://bucket/run --to sidecars/          the same, a tar beside each shard
+    python ray_jobs/export.py s3://bucket/run --to hf://datasets/me/captions     with the data card
 
 With the images, never re-encoded:
-python ray_jobs/export.py s3://bucket/run --to shards/ --with-images                WebDataset
-python ray_jobs/export.py s3://bucket/run --to folder/ --with-images --form files   kohya's
-    sd-scripts, OneTrainer, SimpleTuner: image files with a .txt beside each, and meta_cap.json
+    python ray_jobs/export.py s3://bucket/run --to shards/ --with-images                WebDataset
+    python ray_jobs/export.py s3://bucket/run --to folder/ --with-images --form files
+
+--form files writes image files with a .txt beside each and a meta_cap.json, which kohya's
+sd-scripts, OneTrainer and SimpleTuner load.
 
 A file that this run did not write itself is never replaced. Exit code 0: all is written. 1: the run
 is unfinished, nothing was written. 2: bad input, nothing was written. 3: written, but some images

@@ -149,7 +149,7 @@ def test_a_repeated_export_replaces_its_own_file_and_no_other(
     assert healed.keys() == first.keys()
     assert healed != first
     file = Path(min(first))
-    file.write_bytes(file.read_bytes() + b" ")
+    file.write_bytes(file.read_bytes()[:-1] + b"?")  # of the same size
     edited = snapshot(tmp_path / "exports")
     with pytest.raises(ConfigError, match="was not written by this run, or was changed since"):
         export_run(run, to)
@@ -329,10 +329,14 @@ def test_image_files_have_a_caption_of_the_same_name_beside_them(run: str, tmp_p
     before = snapshot(tmp_path / "f")
     export_run(run, f"{tmp_path}/f/", with_images=True, form="files")
     assert snapshot(tmp_path / "f") == before
-    (tmp_path / "f" / "0_a.txt").write_text("edited by me")
-    with pytest.raises(ConfigError):
-        export_run(run, f"{tmp_path}/f/", with_images=True, form="files")
-    assert (tmp_path / "f" / "0_a.txt").read_text() == "edited by me"
+    for edited in (
+        "edited by me",
+        "a picture, named 0/a.\nAnother one.\n",
+    ):  # the other size, the same
+        (tmp_path / "f" / "0_a.txt").write_text(edited)
+        with pytest.raises(ConfigError):
+            export_run(run, f"{tmp_path}/f/", with_images=True, form="files")
+        assert (tmp_path / "f" / "0_a.txt").read_text() == edited
 
 
 def test_images_that_cannot_be_read_any_more_are_counted(
