@@ -3,7 +3,7 @@
     python ray_jobs/export.py s3://bucket/run --to captions.jsonl     all rows and columns
     python ray_jobs/export.py s3://bucket/run --to captions.parquet   the same in one file
     python ray_jobs/export.py s3://bucket/run --to captions.tar       WebDataset sidecars
-    python ray_jobs/export.py s3://bucket/run --to sidecars/          the same, a tar beside each shard
+    python ray_jobs/export.py s3://bucket/run --to sidecars/          the same, a tar for each shard
     python ray_jobs/export.py s3://bucket/run --to hf://datasets/me/captions     with the data card
 
 With the images, never re-encoded:
