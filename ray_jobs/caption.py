@@ -13,6 +13,7 @@ Any images with any vision model that vLLM serves:
 The same command again resumes; the first Ctrl-C finishes the units in flight, a second one stops.
 Exit code 0: every image has its row. 1: some are missing. 2: bad input, nothing was done.
 3: done, but a shard is damaged or the input has changed since it was planned.
+4: every image has its row, and not one has a caption.
 """
 
 import sys
@@ -23,8 +24,9 @@ try:
 except ModuleNotFoundError:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ray_jobs.command_line import parse, printable, run_main
+from ray_jobs.command_line import parse, run_main, show
 from s4v_core.recipes import CAPTION
+from s4v_core.terminal import printable
 
 _SHOWN_CAPTIONS = 8
 
@@ -41,14 +43,14 @@ def main(argv: list[str]) -> int:
     from s4v_core.runs.outcome import Outcome
 
     # run.json holds all of it; the patterns of the gate would fill the screen.
-    print(job.model_dump_json(indent=2, exclude={"gate": {"refusals", "boilerplate"}}))
+    show(job.model_dump_json(indent=2, exclude={"gate": {"refusals", "boilerplate"}}))
     if job.plan:
-        print(make_forecast(job).as_text())
+        show(make_forecast(job).as_text())
         return 0
     outcome: Outcome = run_pass(job)
     for image_id, text in read_first_captions(outcome.output, _SHOWN_CAPTIONS):
-        print(f"  {image_id}: {printable(text)}")
-    print(outcome.as_text())
+        show(f"  {printable(image_id)}: {printable(text)}")
+    show(outcome.as_text())
     if job.demo_scenes:
         print(score_demo(outcome.output).as_text())
         print(DEMO_NOTICE)

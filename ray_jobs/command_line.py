@@ -15,6 +15,7 @@ from s4v_core.config import Config
 from s4v_core.environment import fill_in_root
 from s4v_core.errors import ConfigError, InputError, S4VError
 from s4v_core.interrupts import end_at_sigterm
+from s4v_core.terminal import printable
 
 J = TypeVar("J", bound=Config)
 
@@ -103,10 +104,7 @@ def _drop_defaults(job: J, default: J) -> J:
 def run_main(main: Callable[[list[str]], int]) -> None:
     """Call `main` with the arguments; exit with its code, or one sentence and 2 or 1."""
     end_at_sigterm()
-    logging.raiseExceptions = False  # one traceback per line, where a disk below Ray's log is full
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    for noisy in ("ray", "httpx", "botocore", "aiobotocore", "s3fs", "huggingface_hub"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    _start_logging()
     try:
         code = main(sys.argv[1:])
         sys.stdout.flush()
@@ -134,11 +132,35 @@ def run_main(main: Callable[[list[str]], int]) -> None:
 
 
 def complain(error: Any) -> None:
-    print(f"error: {error}", file=sys.stderr)
+    """Print an error as one sentence on stderr."""
+    print(f"error: {printable(str(error))}", file=sys.stderr)
 
 
-def printable(text: str) -> str:
-    """Text from a model or a file for a terminal: control characters are shown, not obeyed."""
-    return "".join(
-        c if c.isprintable() else "\N{SYMBOL FOR NULL}" if c == "\0" else " " for c in text
-    )
+def warn(sentence: str) -> None:
+    """Print a sentence on stderr that the user must read."""
+    print(f"warning: {printable(sentence)}", file=sys.stderr)
+
+
+def show(text: str) -> None:
+    """Print lines whose parts may come from files and models; no terminal obeys any of them.
+
+    A line break that is part of a name must be taken out by whoever builds the lines.
+    """
+    print("\n".join(map(printable, text.split("\n"))))
+
+
+class _PrintableFormatter(logging.Formatter):
+    """Formats a log line so that names in it cannot control the terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = printable(record.message)
+        return super().formatMessage(record)
+
+
+def _start_logging() -> None:
+    logging.raiseExceptions = False  # one traceback per line, where a disk below Ray's log is full
+    handler = logging.StreamHandler()
+    handler.setFormatter(_PrintableFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    for noisy in ("ray", "httpx", "botocore", "aiobotocore", "s3fs", "huggingface_hub"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

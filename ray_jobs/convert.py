@@ -20,7 +20,7 @@ from typing import Annotated
 
 import tyro
 
-from ray_jobs.command_line import read_flags, run_main
+from ray_jobs.command_line import read_flags, run_main, show
 from s4v_core.config import Config
 
 _LAYOUTS = {"ours": "transformers and vLLM", "original": "original"}
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
             bar.update()
 
         layout = convert(job.source, job.target, job.tower, advance)
-    print(f"{job.target}: written in the {_LAYOUTS[layout]} layout")
+    show(f"{job.target}: written in the {_LAYOUTS[layout]} layout")
     return 0
 
 

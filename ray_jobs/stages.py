@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from ray_jobs.command_line import BAD_INPUT, complain, parse
+from ray_jobs.command_line import BAD_INPUT, complain, parse, show
 from s4v_core.errors import StorageError
 from s4v_core.recipes import PAPER_MEMORY_GB, PUBLISHED_UTILISATION
 from s4v_core.training.stage import TrainStage
@@ -12,7 +12,7 @@ def train_main(recipes: Mapping[str, TrainStage], argv: list[str], manual: str) 
     """Run a training script; returns 0 once the trained model is exported."""
     # A plan reads no data, so it needs no storage root.
     job = parse(recipes, argv, manual, has_places=lambda job: not job.plan)
-    print(job.model_dump_json(indent=2))
+    show(job.model_dump_json(indent=2))
     if job.plan:
         from s4v_core.training.estimate.forecast import (
             Published,
@@ -20,7 +20,7 @@ def train_main(recipes: Mapping[str, TrainStage], argv: list[str], manual: str) 
         )  # late, so that --help stays quick
 
         published = Published(PAPER_MEMORY_GB, PUBLISHED_UTILISATION) if job.accelerator else None
-        print(forecast_stage(job, published).as_text())
+        show(forecast_stage(job, published).as_text())
         return 0
     if job.show:
         from s4v_core.training.show import show_samples
@@ -35,5 +35,5 @@ def train_main(recipes: Mapping[str, TrainStage], argv: list[str], manual: str) 
     except StorageError as error:  # without a writable output nothing can be trained
         complain(error)
         return BAD_INPUT
-    print(outcome.as_text())
+    show(outcome.as_text())
     return outcome.exit_code

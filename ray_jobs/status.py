@@ -15,7 +15,7 @@ from typing import Annotated
 
 import tyro
 
-from ray_jobs.command_line import read_flags, run_main
+from ray_jobs.command_line import read_flags, run_main, show
 from s4v_core.captioning.row_checks import check_captions
 from s4v_core.config import Config
 from s4v_core.records.captions import CAPTIONS
@@ -35,11 +35,11 @@ class StatusJob(Config):
 def main(argv: list[str]) -> int:
     job = read_flags(StatusJob, argv, __doc__ or "")
     units = open_units(job.output, (CAPTIONS,))
-    print(read_status(units).as_text())
+    show(read_status(units).as_text())
     if job.verify:
         is_caption_run = units.contract is CAPTIONS
         verification = verify_run(units, check_captions if is_caption_run else None)
-        print(verification.as_text())
+        show(verification.as_text())
         return 0 if verification.is_sound else 1
     return 0
 

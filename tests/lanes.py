@@ -13,6 +13,7 @@ _FOLDERS = ("flow", "faults", "cluster", "perf", "gpu")
 _FIXTURES = {"local_ray", "s3_server", "browser", "checkpoint"}
 _MODULES = {
     "tests/captioning/test_report.py",  # Chromium
+    "tests/captioning/test_hub_upload.py",  # processes of its own
     "tests/model/test_conversion.py",  # checkpoints, converted by a process of its own
     "tests/images/test_mutations.py",
     "tests/engines/test_supervision.py",  # processes that die, and limits of seconds

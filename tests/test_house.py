@@ -47,7 +47,7 @@ FLAGS = {
         --decode.tiff --decode.exif-orientation --decode.reduced-jpeg --decode.deadline-s
         """,
     "status.py": "--verify",
-    "export.py": "--to",
+    "export.py": "--to --partial --with-images --form --shard-size",
     "convert.py": "--tower",
     "train_captioner.py": TRAINING,
     "pretrain.py": TRAINING,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from s4v_core import storage
-from s4v_core.errors import StorageError
+from s4v_core.errors import ConfigError, StorageError
 
 
 @pytest.fixture(params=["local", "s3", "memory"])
@@ -31,6 +31,47 @@ def test_replace_puts_the_new_file_in_place(folder: str) -> None:
     storage.replace(uri, b"old")
     storage.replace(uri, b"new")
     assert storage.read(uri) == b"new"
+
+
+def test_a_file_is_created_once_whatever_its_size(folder: str, tmp_path: Path) -> None:
+    small, large = tmp_path / "small", tmp_path / "large"
+    small.write_bytes(b"small")
+    large.write_bytes(bytes(range(256)) * (1 << 19))  # 128 MiB: in parts on S3
+    uri = storage.join(folder, "exports", "x.tar")
+    assert storage.create_file(uri, large)
+    assert not storage.create_file(uri, small)
+    found = storage.stat(uri)
+    assert found is not None
+    assert found.size == 128 << 20
+    storage.replace_version(small, uri, found)
+    assert storage.read(uri) == b"small"
+    assert not storage.create_file(uri, large)
+    assert storage.read(uri) == b"small"
+
+
+def test_a_version_that_is_gone_is_not_replaced(folder: str) -> None:
+    uri = storage.join(folder, "x")
+    storage.replace(uri, b"first")
+    found = storage.stat(uri)
+    assert found is not None
+    storage.replace(uri, b"somebody else's")
+    with pytest.raises(StorageError, match="nothing was overwritten"):
+        storage.replace_version(b"mine", uri, found)
+    assert storage.read(uri) == b"somebody else's"
+
+
+def test_receipts_know_their_own_files_alone(folder: str) -> None:
+    uri = storage.join(folder, "export.json")
+    assert storage.Receipts(f"{folder}/run", uri).put(b"one")
+    assert not storage.Receipts(f"{folder}/run", uri).put(b"one")
+    assert storage.Receipts(f"{folder}/run", uri).put(b"two")
+    with pytest.raises(ConfigError, match=r"export\.json exists"):
+        storage.Receipts(f"{folder}/other", uri).put(b"three")
+    assert storage.read(uri) == b"two"
+    storage.replace(uri, b"TWO")
+    with pytest.raises(ConfigError, match=r"export\.json exists"):
+        storage.Receipts(f"{folder}/run", uri).put(b"four")
+    assert storage.read(uri) == b"TWO"
 
 
 def test_a_range_is_read_exactly_and_a_short_one_is_refused(folder: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from s4v_core import storage
 from s4v_core.captioning.checks import CheckedJob, CheckedModel, check_job
-from s4v_core.captioning.data_card import write_data_card
+from s4v_core.captioning.data_card import parse_licences, write_data_card
 from s4v_core.captioning.forecast_file import read_forecast
 from s4v_core.captioning.job import CaptionJob
 from s4v_core.captioning.planning import plan_input
@@ -48,13 +48,14 @@ def run_pass(job: CaptionJob) -> Outcome:
     checked = check_job(job)
     run = plan_run(checked, plan_input(checked), job.output)
     outcome = run_missing(run, read_forecast(job.output))
-    report = storage.join(job.output, REPORT_NAME)
-    if outcome.has_run or storage.stat(report) is None:
+    report: str | None = storage.join(job.output, REPORT_NAME)
+    if outcome.has_run or storage.stat(storage.join(job.output, REPORT_NAME)) is None:
         figures = read_figures(job.output) or outcome.as_dict()
         notice = DEMO_NOTICE if job.demo_scenes else ""
-        write_report(job.output, run.head, outcome.counts, figures, notice)
-        write_data_card(job.output, run.head, outcome.counts, _read_licences(job))
-    return replace(outcome, files=(*outcome.files, ("report", report)))
+        report = write_report(job.output, run.head, outcome.counts, figures, notice)
+        write_data_card(job.output, run.head, outcome.counts, parse_licences(job.licences))
+    pages = (("report", report),) if report else ()
+    return replace(outcome, files=(*outcome.files, *pages))
 
 
 def plan_run(checked: CheckedJob, head: PlanHead, output: str) -> Run:
@@ -103,11 +104,6 @@ def make_task(checked: CheckedModel, twins: "TwinRegistry | None" = None) -> Cap
         dedupe=job.dedupe,
         twins=twins,
     )
-
-
-def _read_licences(job: CaptionJob) -> dict[str, str]:
-    pairs = (text.rpartition("=") for text in job.licences)
-    return {source or "*": licence for source, _, licence in pairs}
 
 
 def score_demo(output: str) -> Score:

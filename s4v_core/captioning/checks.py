@@ -20,6 +20,7 @@ from s4v_core.model.checkpoint_facts import FAKE_FACTS, OWN_SIZE_PX, CheckpointF
 from s4v_core.records.captions import CAPTIONS, caption_units
 from s4v_core.records.plan import PlanHead, read_plan_head
 from s4v_core.runs.identity import identify_job, refuse_other_settings
+from s4v_core.runs.status import STATS_NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,13 @@ def _check_output(output: str, settings: dict[str, Any]) -> PlanHead | None:
             raise ConfigError(
                 f"output: {output} holds captions but no plan; choose another --output"
             )
+        for name in ("run.json", STATS_NAME):
+            is_there = storage.stat(storage.join(output, name)) is not None
+            if is_there and read_plan_head(output) is None:  # another run may have just begun
+                raise ConfigError(
+                    f"output: {output} holds no run but a {name}, which a run would replace; "
+                    "choose another --output"
+                )
         return None
     if head.kind != CAPTIONS.folder:
         raise ConfigError(f"output: {output} holds a run of {head.kind}; choose another --output")

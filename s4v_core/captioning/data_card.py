@@ -1,29 +1,60 @@
 """`OUTPUT/README.md`: where captions come from and what they may be used for, in the form that
 dataset hubs show."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from s4v_core import storage
+from s4v_core.captioning.derived_files import write_derived
 from s4v_core.records.plan import PlanHead
 from s4v_core.runs.counts import RunCounts
 
-_CARD_NAME = "README.md"
+CARD_NAMES = ("README.md", "DATA_CARD.md")
+"""Name of the card, and its name where a user keeps a README.md."""
+
 _UNDECLARED = "not declared"
 
 
 def write_data_card(
     output: str, head: PlanHead, counts: RunCounts, licences: Mapping[str, str]
 ) -> None:
-    """Write the card of a run. It is derived, and may be written again at any time.
+    """Write the card of a run. It is derived, and may be written again at any time. A README.md
+    that is a user's, or that a user has edited, stays as it is; the card is DATA_CARD.md then.
 
     Args:
         licences: Licence of each source, as the job declares it.
     """
-    storage.replace(storage.join(output, _CARD_NAME), _card(head, counts, licences).encode())
+    card = build_card(head, counts, licences)
+    write_derived(output, CARD_NAMES, card.encode())
 
 
-def _card(head: PlanHead, counts: RunCounts, licences: Mapping[str, str]) -> str:
+def parse_licences(texts: Sequence[str]) -> dict[str, str]:
+    """Licence by source, from `SOURCE=LICENCE` or, for all others, `LICENCE` alone."""
+    pairs = (text.rpartition("=") for text in texts)
+    return {source or "*": licence for source, _, licence in pairs}
+
+
+def read_licences(output: str) -> dict[str, str]:
+    """The licences that the job of a run declared."""
+    try:
+        found = json.loads(storage.read(storage.join(output, "run.json")))
+    except FileNotFoundError:
+        return {}
+    return parse_licences(found.get("job", {}).get("licences", ()))
+
+
+def build_card(
+    head: PlanHead,
+    counts: RunCounts,
+    licences: Mapping[str, str],
+    data_files: str = "captions/*.parquet",
+) -> str:
+    """The text of a card.
+
+    Args:
+        data_files: Where the rows lie, from the folder of the card.
+    """
     settings = head.settings
     declared = licences.get("*", _UNDECLARED)
     facts = {
@@ -37,10 +68,10 @@ def _card(head: PlanHead, counts: RunCounts, licences: Mapping[str, str]) -> str
     }
     lines = [
         *("---", "task_categories: [image-to-text]", "configs:", "- config_name: default"),
-        *("  data_files: captions/*.parquet", "---", "", "# Captions", ""),
+        *(f"  data_files: {json.dumps(data_files)}", "---", "", "# Captions", ""),
         "Written by a model, not by people: they may be wrong, and biased as its training was.",
-        "Each row of `captions/*.parquet` is one image; where `status` is not `ok`, `reason` says",
-        "why there is no caption.",
+        f"Each row of `{data_files}` is one image; where `status` is not `ok`, `reason` says why",
+        "there is no caption.",
         *("", "| | |", "|---|---|"),
         *(f"| {name} | {value} |" for name, value in facts.items()),
         *("", "## Sources", "", "| source | licence of the images |", "|---|---|"),

@@ -7,10 +7,11 @@ from s4v_core.records.contract import Words
 from s4v_core.runs.counts import RunCounts
 from s4v_core.runs.figures import RunFigures, describe_figures
 from s4v_core.runs.status import describe_counts, list_reasons
+from s4v_core.terminal import printable
 
-DONE, FAILED, BAD_INPUT, INCOMPLETE_INPUT, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, FAILED, BAD_INPUT, INCOMPLETE_INPUT, NO_ANSWERS, INTERRUPTED = 0, 1, 2, 3, 4, 130
 """Exit codes: everything asked for is durable; units are missing; nothing was done; an input is
-damaged or no longer the planned one; stopped by Ctrl-C."""
+damaged or no longer the planned one; every row is there and not one is ok; stopped by Ctrl-C."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +45,22 @@ class Outcome:
             return INTERRUPTED
         if self.counts.missing or self.counts.outdated or self.counts.foreign:
             return FAILED
+        if self._has_no_answers:
+            return NO_ANSWERS
         return INCOMPLETE_INPUT if self.notes or self.counts.damaged else DONE
 
     def as_text(self) -> str:
         """A summary for people: counts, reasons, notes, figures and places."""
         made = self.figures.made
         lines = [
-            f"{self.output}: {describe_counts(self.counts, self.words)}",
+            f"{printable(self.output)}: {describe_counts(self.counts, self.words)}",
             *list_reasons(self.counts, self.words),
-            *self.notes,
+            *map(printable, self.notes),
         ]
+        if self._has_no_answers:
+            lines.append(
+                f"nothing was {self.words.made}: no {self._row} of {self.counts.rows} is ok"
+            )
         if self.found_done:
             lines.append(
                 f"{self.found_done} {self.words.rows} were done before this run, "
@@ -64,8 +71,18 @@ class Outcome:
         if self.planned and made and not self.found_done:
             lines.append(self._compare_with_forecast(self.planned))
         width = max((len(label) for label, _ in self.files), default=0) + 2
-        lines += [f"{label + ':':<{width}}{place}" for label, place in self.files]
+        lines += [f"{label + ':':<{width}}{printable(place)}" for label, place in self.files]
         return "\n".join(lines)
+
+    @property
+    def _has_no_answers(self) -> bool:
+        counts = self.counts
+        is_whole = not counts.missing and not counts.foreign
+        return is_whole and counts.rows > 0 and counts.ok == 0
+
+    @property
+    def _row(self) -> str:
+        return self.words.rows.removesuffix("s")
 
     def _compare_with_forecast(self, planned: dict[str, Any]) -> str:
         expected_s = planned["total_s"] - planned["index_s"]

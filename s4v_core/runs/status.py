@@ -11,6 +11,7 @@ from s4v_core.records.plan import PlanHead, require_plan_head
 from s4v_core.records.units import UnitFolder
 from s4v_core.runs.counts import RunCounts, count_run
 from s4v_core.runs.figures import describe_figures
+from s4v_core.terminal import printable
 
 STATS_NAME = "stats.json"
 _WINDOW_S = 600.0
@@ -30,7 +31,7 @@ class RunStatus:
 
     def as_text(self) -> str:
         """A few lines for people."""
-        lines = [f"{self.output}: {describe_counts(self.counts, self.words)}"]
+        lines = [f"{printable(self.output)}: {describe_counts(self.counts, self.words)}"]
         lines += list_reasons(self.counts, self.words)
         if self.pace:
             lines.append(self.pace.as_text(self.words))
@@ -133,7 +134,7 @@ def describe_counts(counts: RunCounts, words: Words) -> str:
 
 def list_reasons(counts: RunCounts, words: Words) -> list[str]:
     """Lines about rows without a good answer, and about what is wrong with the run itself."""
-    lines = [f"  {number:>8} {reason}" for reason, number in counts.reasons.items()]
+    lines = [f"  {number:>8} {printable(reason)}" for reason, number in counts.reasons.items()]
     one = words.rows.removesuffix("s")
     asides = {
         f"{one} ids were taken already and got a number": counts.renamed,
@@ -155,7 +156,8 @@ def list_reasons(counts: RunCounts, words: Words) -> list[str]:
     for account in counts.damaged:
         kinds = ", ".join(_describe_damage(**damage) for damage in account["damages"])
         lines.append(
-            f"  damaged shard {account['uri']}: {kinds}; {account['images']} images were found"
+            f"  damaged shard {printable(account['uri'])}: {kinds}; "
+            f"{account['images']} images were found"
         )
     return lines
 

@@ -11,6 +11,7 @@ from s4v_core.errors import S4VError
 from s4v_core.records.contract import STATUSES, Words
 from s4v_core.records.plan import PlanHead, read_planned_keys, require_plan_head
 from s4v_core.records.units import UnitFolder
+from s4v_core.terminal import printable
 
 _READERS = 16
 _SHOWN_PROBLEMS = 20
@@ -43,7 +44,7 @@ class Verification:
         one = self.words.rows.removesuffix("s")
         if self.is_sound:
             return f"verified: {self.found} rows, each planned {one} exactly once"
-        shown = [f"  {problem}" for problem in self.problems[:_SHOWN_PROBLEMS]]
+        shown = [f"  {printable(problem)}" for problem in self.problems[:_SHOWN_PROBLEMS]]
         more = len(self.problems) - len(shown)
         rest = [f"  and {more} more"] if more > 0 else []
         found = f"{self.found} rows of {self.planned} {self.words.rows}"

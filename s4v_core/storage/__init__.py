@@ -26,6 +26,13 @@ from s4v_core.storage.reading import (
     read_range,
     read_tail,
 )
+from s4v_core.storage.receipts import (
+    Receipts,
+    Written,
+    describe_content,
+    refuse_overwriting,
+    resolve,
+)
 from s4v_core.storage.uris import (
     absolute,
     arrow_filesystem,
@@ -38,11 +45,13 @@ from s4v_core.storage.uris import (
 from s4v_core.storage.writing import (
     PARTIAL,
     create,
+    create_file,
     honours_create,
     remove,
     remove_stale_partials,
     replace,
     replace_json,
+    replace_version,
     upload,
 )
 
@@ -50,13 +59,17 @@ __all__ = [
     "PARTIAL",
     "UNIT_PATIENCE_S",
     "FileTree",
+    "Receipts",
     "SourceChangedError",
     "StoredFile",
     "UnreachableError",
+    "Written",
     "absolute",
     "arrow_filesystem",
     "base_name",
     "create",
+    "create_file",
+    "describe_content",
     "exists",
     "expand",
     "has_marks",
@@ -77,10 +90,13 @@ __all__ = [
     "read_range",
     "read_tail",
     "refusal",
+    "refuse_overwriting",
     "remove",
     "remove_stale_partials",
     "replace",
     "replace_json",
+    "replace_version",
+    "resolve",
     "stat",
     "upload",
 ]

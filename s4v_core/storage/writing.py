@@ -1,5 +1,6 @@
 """Writing whole files: create-only, which commits rely on, or replacing an earlier file."""
 
+import errno
 import json
 import os
 import secrets
@@ -10,8 +11,10 @@ from typing import Any, BinaryIO
 
 from fsspec.implementations.local import LocalFileSystem
 
+from s4v_core.errors import StorageError
 from s4v_core.failpoints import reach
 from s4v_core.storage.access import call_store, locate, locate_uncached
+from s4v_core.storage.listing import StoredFile, stat
 from s4v_core.storage.uris import is_local, join
 
 _PROBE = ".create-only"
@@ -87,6 +90,55 @@ def replace_json(uri: str, value: dict[str, Any]) -> None:
     replace(uri, json.dumps(value, indent=2, ensure_ascii=False).encode())
 
 
+def create_file(uri: str, file: Path) -> bool:
+    """`create` with the content of a local file of any size.
+
+    Returns:
+        Whether this call wrote it. As with `create`, False can mean that the answer was lost.
+    """
+    fs, path = locate_uncached(uri)
+    if isinstance(fs, LocalFileSystem):
+        return call_store(uri, lambda: _create_local(Path(path), file), writing=True)
+
+    def attempt() -> bool:
+        try:
+            if fs.exists(path):
+                return False
+            fs.put_file(str(file), path, mode="create")
+            return True
+        except FileExistsError:
+            return False
+        except OSError:
+            fs.invalidate_cache()
+            if fs.exists(path):
+                return False
+            raise
+
+    return call_store(uri, attempt, writing=True)
+
+
+def replace_version(content: bytes | Path, uri: str, found: StoredFile) -> None:
+    """Put bytes, or the content of a local file of any size, in the place of `found`.
+
+    Raises:
+        StorageError: What lies there is no longer the version `found`; nothing was written.
+    """
+    fs, path = locate_uncached(uri)
+    now = stat(uri)
+    if now is None or (now.size, now.etag) != (found.size, found.etag):
+        raise StorageError(uri, "was changed by somebody else meanwhile; nothing was overwritten")
+
+    def attempt() -> None:
+        if isinstance(fs, LocalFileSystem):
+            _write_partial(Path(path), content).replace(path)
+        elif isinstance(content, Path):
+            fs.put_file(str(content), path)
+        else:
+            fs.pipe_file(path, content)
+
+    call_store(uri, attempt, writing=True)
+
+
 def upload(file: BinaryIO, uri: str) -> None:
     """Copy an open file of any size to `uri`, replacing an earlier file."""
     fs, path = locate(uri)
@@ -127,8 +179,8 @@ def remove_stale_partials(folder: str, older_than_s: float = 3600) -> None:
             continue
 
 
-def _create_local(path: Path, data: bytes) -> bool:
-    if path.exists():
+def _create_local(path: Path, data: bytes | Path) -> bool:
+    if os.path.lexists(path):  # a link that leads nowhere is somebody's, too
         return False
     partial = _write_partial(path, data)
     try:
@@ -144,12 +196,26 @@ def _create_local(path: Path, data: bytes) -> bool:
         _sync_folder(path.parent)
 
 
-def _write_partial(path: Path, data: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.parent / f".{path.name}.{secrets.token_hex(8)}{PARTIAL}"
+def _write_partial(path: Path, data: bytes | Path) -> Path:
+    """Write a partial file beside `path`.
+
+    Args:
+        data: The content, or a local file that holds it.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:  # callers take that for the file itself
+        raise NotADirectoryError(errno.ENOTDIR, "a file is in the way", str(path.parent)) from None
+    # The name may be as long as the disk allows, so it is no part of the partial file's name.
+    name = f".{path.name[:40]}.{secrets.token_hex(8)}{PARTIAL}"
+    partial = path.parent / name
     try:
         with partial.open("wb") as file:
-            file.write(data)
+            if isinstance(data, Path):
+                with data.open("rb") as content:
+                    shutil.copyfileobj(content, file, 8 << 20)
+            else:
+                file.write(data)
             reach("mid_put")
             file.flush()
             os.fsync(file.fileno())

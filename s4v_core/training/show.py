@@ -6,6 +6,7 @@ from itertools import islice
 from s4v_core import chat
 from s4v_core.datasets.conversations import Unusable
 from s4v_core.datasets.joining import join_images
+from s4v_core.terminal import printable
 from s4v_core.training.checks import check_stage
 from s4v_core.training.data.samples import encode_sample
 from s4v_core.training.preparation import make_demo_world
@@ -31,12 +32,12 @@ def show_samples(job: TrainStage) -> Iterator[str]:
     samples = join_images(job.data, job.images, job.image_root, job.match_file_names)
     for sample in islice(samples, job.show):
         if isinstance(sample, Unusable):
-            yield f"{sample.sample_id}: left out: {sample.reason}\n"
+            yield f"{printable(sample.sample_id)}: left out: {sample.reason}\n"
             continue
         conversation, place = sample.conversation, sample.place
         encoded = encode_sample(conversation, template, encoder)
         if isinstance(encoded, str):
-            yield f"{conversation.sample_id}: left out: {encoded}\n"
+            yield f"{printable(conversation.sample_id)}: left out: {encoded}\n"
             continue
         spelled = [_make_visible(tokenizer.decode([token])) for token in encoded.ids]
         parts = [
@@ -44,7 +45,8 @@ def show_samples(job: TrainStage) -> Iterator[str]:
             for text, learnt in zip(spelled, encoded.learnt, strict=True)
         ]
         yield (
-            f"{conversation.sample_id} (image: {place['uri'] if place else 'none'}): "
+            f"{printable(conversation.sample_id)} "
+            f"(image: {printable(place['uri']) if place else 'none'}): "
             f"{encoded.length} tokens, {sum(encoded.learnt)} learnt\n{''.join(parts)}\n"
         )
 

@@ -165,7 +165,7 @@ def test_a_run_of_version_0_1_is_resumed_counted_and_verified(
     assert (outcome.figures.made, outcome.found_done, outcome.exit_code) == (10, 30, DONE)
     assert _captions_by_key(check_rows(output)) == captions
     assert verify_run(caption_units(str(output)), check_captions).is_sound
-    assert export_run(str(output), str(tmp_path / "captions.json")) == 40
+    assert export_run(str(output), str(tmp_path / "captions.json")).rows == 40
 
 
 def test_a_damaged_shard_keeps_its_readable_images_and_is_named(
@@ -258,10 +258,11 @@ def test_exports_hold_every_caption_and_are_the_same_bytes_every_time(
     for ending in ("json", "jsonl", "parquet", "tar"):
         files = [tmp_path / f"{n}.{ending}" for n in (1, 2)]
         for file in files:
-            assert export_run(str(tmp_path / "out"), str(file)) == 40
+            assert export_run(str(tmp_path / "out"), str(file)).rows == 40
         assert files[0].read_bytes() == files[1].read_bytes()
     records = json.loads((tmp_path / "1.json").read_text())
-    assert {r["id"]: r["conversations"][1]["value"] for r in records} == captions
+    answers = {Path(r["image"]).name: r["conversations"][1]["value"] for r in records}
+    assert {Path(name).stem: text for name, text in answers.items()} == captions
     assert all(r["conversations"][0]["value"].startswith("<image>\n") for r in records)
     assert records[0].keys() == {"id", "image", "conversations"}
     lines = [json.loads(line) for line in (tmp_path / "1.jsonl").open()]
@@ -275,7 +276,7 @@ def test_sidecars_lie_beside_their_shards_under_the_same_names_keys_and_order(
     shards: Path, tmp_path: Path, captions: dict[str, str]
 ) -> None:
     run_pass(_job(shards, tmp_path / "out"))
-    assert export_run(str(tmp_path / "out"), f"{tmp_path}/sidecars/") == 40
+    assert export_run(str(tmp_path / "out"), f"{tmp_path}/sidecars/").rows == 40
     for shard in shards.glob("*.tar"):
         with tarfile.open(shard) as images, tarfile.open(tmp_path / "sidecars" / shard.name) as own:
             keys = [Path(name).stem for name in images.getnames()]
@@ -410,7 +411,15 @@ def test_a_run_leaves_a_card_and_compares_itself_with_its_plan(
     assert "| 0001 | CC BY 4.0 |" in card
     assert "| all others | CC0 |" in card
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        *("README.md", "captions", "forecast.json", "plan.parquet", "report.html", "run.json"),
+        *(
+            ".receipts",
+            "README.md",
+            "captions",
+            "forecast.json",
+            "plan.parquet",
+            "report.html",
+            "run.json",
+        ),
         "stats.json",
     }
 

@@ -36,11 +36,11 @@ class _Listing(BaseHTTPRequestHandler):
     def log_message(self, *args: object) -> None:
         pass
 
-    def do_HEAD(self) -> None:  # noqa: N802 - the same
+    def do_HEAD(self) -> None:
         self.send_response(404)
         self.end_headers()
 
-    def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
+    def do_GET(self) -> None:
         query = parse_qs(urlsplit(self.path).query)
         start = int(query.get("continuation-token", ["0"])[0])
         end = min(start + PAGE, KEYS)
@@ -137,7 +137,8 @@ def main(kind: str, folder: str) -> None:
     if sys.argv[3:] == ["--write"]:
         {"json": _write_json, "urls": _write_urls}[kind](place)
         return
-    print(kind, json.dumps(plan(inputs[kind](), f"{folder}/out-{kind}")))
+    figures = plan(inputs[kind](), f"{folder}/out-{kind}")
+    sys.stdout.write(f"{kind} {json.dumps(figures)}\n")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import time
 from importlib import resources
 from typing import Any
 
-from s4v_core import storage
+from s4v_core.captioning.derived_files import write_derived
 from s4v_core.captioning.report.charts import escaped, stacked_bars
 from s4v_core.captioning.report.gallery import build_cards
 from s4v_core.captioning.report.survey import BIN_TOKENS, KINDS, TICK_S, Survey, survey_run
@@ -15,18 +15,29 @@ from s4v_core.records.contract import STATUSES
 from s4v_core.records.plan import PlanHead
 from s4v_core.runs.counts import RunCounts
 
-REPORT_NAME = "report.html"
+REPORT_NAME, _SPARE_NAME = "report.html", "captions-report.html"
+_LEGACY_START = (
+    b'<!doctype html><html lang="en"><head><meta charset="utf-8">'
+    b'<meta name="viewport" content="width=device-width,initial-scale=1">'
+    b'<meta http-equiv="Content-Security-Policy"'
+)
+"""Start of the pages of version 0.2, which left no receipts."""
+
 _SHOWN_SOURCES = 8
 _MOST_BARS = 120
 
 
 def write_report(
     output: str, head: PlanHead, counts: RunCounts, figures: dict[str, Any], notice: str = ""
-) -> None:
-    """Write the page. It is derived, and may be written again at any time.
+) -> str | None:
+    """Write the page. It is derived, and may be written again at any time. A page of that name that
+    is a user's stays as it is.
 
     Args:
         notice: A sentence shown above everything else.
+
+    Returns:
+        URI of the page; None if its names are taken by files that are not ours.
     """
     survey = survey_run(output, head)
     sections = [
@@ -38,7 +49,7 @@ def write_report(
         _settings(head),
     ]
     page = _page(head.settings["model"], notice, "".join(sections))
-    storage.replace(storage.join(output, REPORT_NAME), page.encode())
+    return write_derived(output, (REPORT_NAME, _SPARE_NAME), page.encode(), _LEGACY_START)
 
 
 def _summary(counts: RunCounts, figures: dict[str, Any]) -> str:
