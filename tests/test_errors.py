@@ -3,6 +3,7 @@ import pickle
 import pytest
 
 from s4v_core import errors
+from s4v_core.captioning.export.run_rows import UnfinishedRunError
 from s4v_core.engines.endpoint import WeatherError
 from s4v_core.engines.requests import EngineDiedError
 from s4v_core.storage import SourceChangedError, UnreachableError
@@ -18,6 +19,7 @@ CASES = [
     errors.TrainingError(7, "the loss is nan"),
     SourceChangedError("s3://bucket/x", "changed"),
     UnreachableError("s3://bucket/x", "TimeoutError: "),
+    UnfinishedRunError("s3://bucket/run", "3 of 9 images have no row yet"),
 ]
 
 

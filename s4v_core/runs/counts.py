@@ -40,8 +40,8 @@ class RunCounts:
     rejected: int
     error: int
     missing: list[int]
-    outdated: list[int]
     foreign: list[int]
+    outdated: list[int] = field(default_factory=list)
     reasons: dict[str, int] = field(default_factory=dict)
     sums: dict[str, int] = field(default_factory=dict)
     damaged: list[dict[str, Any]] = field(default_factory=list)

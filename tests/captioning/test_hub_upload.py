@@ -119,7 +119,7 @@ def test_images_of_a_dataset_on_the_hub_are_listed_and_read(hub: FakeHub, tmp_pa
     program = f"""
 from s4v_core.inputs.image_bytes import read_images
 from s4v_core.inputs.indexing import index_shard
-from s4v_core.inputs.shards import find_shards
+from s4v_core.inputs.finding import find_shards
 for shard in find_shards(["{TO}"]):
     rows = list(index_shard(shard)[0])
     for row, data in zip(rows, read_images(rows)):
