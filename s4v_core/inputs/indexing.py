@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from s4v_core.errors import StorageError
 from s4v_core.inputs.json_records import index_json
+from s4v_core.inputs.list_files import index_list
 from s4v_core.inputs.loose_files import index_files
 from s4v_core.inputs.parquet_shards import index_parquet
 from s4v_core.inputs.shard_index import INDEX_SCHEMA, Row, ShardAccount
@@ -31,6 +32,7 @@ _INDEXERS = {
     "targz": index_tar_shard,
     "parquet": index_parquet,
     "json": index_json,
+    "list": index_list,
 }
 
 

@@ -53,7 +53,7 @@ class Shard:
     """An input file of many images, or the loose image files of one folder.
 
     Attributes:
-        kind: tar, targz, parquet, json, or files.
+        kind: tar, targz, parquet, json, list, or files.
         uri: URI of the file or folder.
         name: Start of the image ids: the file's path below the input, without its ending.
         size: Size of the file in bytes; 0 for a folder.
@@ -63,6 +63,7 @@ class Shard:
         image_root: Folder of the images that a JSON or a Parquet names.
         columns: Columns of a Parquet, or fields of a JSON's records, that are kept with each image
             as its sidecar.
+        image_column: Column or field of the images of a table; by default it is found by its name.
     """
 
     kind: str
@@ -74,6 +75,7 @@ class Shard:
     sidecars: tuple[StoredFile, ...] = ()
     image_root: str | None = None
     columns: tuple[str, ...] = ()
+    image_column: str | None = None
 
     @property
     def listing(self) -> list[str]:
@@ -83,7 +85,10 @@ class Shard:
 
 
 def find_shards(
-    inputs: Sequence[str], image_root: str | None = None, columns: tuple[str, ...] = ()
+    inputs: Sequence[str],
+    image_root: str | None = None,
+    columns: tuple[str, ...] = (),
+    image_column: str | None = None,
 ) -> list[Shard]:
     """Find the shards of all inputs, in the given order, each once.
 
@@ -99,7 +104,9 @@ def find_shards(
         if not found:
             raise InputError(pattern, "found no images, .tar shards, Parquet or JSON")
         for shard in _merge_folders(found):
-            shards.setdefault((shard.kind, shard.uri), replace(shard, columns=columns))
+            shards.setdefault(
+                (shard.kind, shard.uri), replace(shard, columns=columns, image_column=image_column)
+            )
     return list(shards.values())
 
 
@@ -171,7 +178,7 @@ def _build_container_shard(
     name = relative_name(file.uri, folder)
     for kind, endings in _KINDS.items():
         ending = next((ending for ending in endings if name.lower().endswith(ending)), None)
-        if ending and (kind != "json" or is_named):
+        if ending and (kind not in ("json", "list") or is_named):
             stem = name[: -len(ending)]
             return Shard(kind, file.uri, stem, file.size, file.etag, image_root=image_root)
     return None
@@ -181,7 +188,8 @@ _KINDS = {
     "targz": (".tar.gz", ".tgz"),
     "tar": (".tar",),
     "parquet": (".parquet",),
-    "json": (".json", ".jsonl"),
+    "json": (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz"),
+    "list": (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz"),
 }
 """Endings of the container files of each kind; the first match counts."""
 
