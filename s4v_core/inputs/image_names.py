@@ -39,7 +39,7 @@ _FOREIGN_PATH = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
 _BASE64_HEADS = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "Qk0", "SUkq", "TU0AK")
 """The first base64 characters of JPEG, PNG, GIF, WebP, BMP and TIFF."""
-_MIN_BASE64_CHARS = 64
+_MIN_INLINE_CHARS = 40
 _BASE64 = re.compile(r"[A-Za-z0-9+/=\s]+")
 
 
@@ -69,7 +69,11 @@ class ImageNames:
             return "", "not_found" if name is None else "bad_name"
         if not name:
             return "", "not_found"
-        if len(name) > _MAX_NAME_CHARS or "\0" in name or is_inline_image(name):
+        if len(name) > _MAX_NAME_CHARS or "\0" in name:
+            return "", "bad_name"
+        if name.startswith(("http://", "https://")):
+            return name, None
+        if len(name) >= _MIN_INLINE_CHARS and is_inline_image(name):
             return "", "bad_name"
         if not _UNUSUAL.search(name):
             return self._join(name), None
@@ -127,11 +131,11 @@ def looks_like_image(text: str) -> bool:
 
 def is_inline_image(text: str) -> bool:
     """Whether a text is an image itself: a `data:` URL, or base64 that starts like an image."""
+    if len(text) < _MIN_INLINE_CHARS:
+        return False
     if text.startswith("data:"):
         return True
-    if len(text) < _MIN_BASE64_CHARS or not text.startswith(_BASE64_HEADS):
-        return False
-    return _BASE64.fullmatch(text) is not None
+    return text.startswith(_BASE64_HEADS) and _BASE64.fullmatch(text) is not None
 
 
 def decode_inline_image(text: str) -> bytes | str:

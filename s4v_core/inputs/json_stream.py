@@ -44,7 +44,7 @@ def read_values(blocks: TextBlocks, damages: list[Damage]) -> Iterator[Any]:
     head = ""
     for block in text:
         head += block
-        if head.strip(_SPACE):
+        if len(head.strip(_SPACE)) > 1:
             break
     first = head.lstrip(_SPACE)
     if not first:
@@ -138,9 +138,10 @@ class _Window:
                 if not self._is_cut(error) or not self._read_more():
                     raise
                 continue
-            # A number that ends with the window may go on behind it.
-            if end < len(self._window) or not self._read_more():
-                self._at = end
+            # A number at the end of the window, such as `1.` or `1e+`, may go on behind it.
+            length = end - self._at
+            if end + _LONGEST_WORD < len(self._window) or not self._read_more():
+                self._at += length
                 return value
 
     def _is_cut(self, error: Exception) -> bool:

@@ -49,6 +49,20 @@ class ImageColumn:
     has_path: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a row group's image column is read.
+
+    Attributes:
+        leaves: Paths of the physical columns to read.
+        bytes_known: Whether every image without a value for its bytes is known to have some,
+            because the bytes are not among the leaves.
+    """
+
+    leaves: list[str]
+    bytes_known: bool
+
+
 def open_parquet(file: BinaryIO) -> pq.ParquetFile:
     """Open a Parquet whose columns are streamed: a row group may be larger than the memory."""
     return pq.ParquetFile(file, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
@@ -114,6 +128,29 @@ def count_batch_rows(table: pq.ParquetFile, group: int, leaves: list[int]) -> in
     facts = table.metadata.row_group(group)
     size = sum(facts.column(number).total_uncompressed_size for number in leaves)
     return max(1, min(_MAX_BATCH_ROWS, _BATCH_BYTES * facts.num_rows // max(size, 1)))
+
+
+def list_readings(table: pq.ParquetFile, group: int, image: ImageColumn) -> Iterator[Reading]:
+    """The ways to read the image column of a row group. The next one is for damaged bytes."""
+    leaves = list_leaves(table, image.name)
+    if not image.has_bytes:
+        yield Reading(list(leaves), False)
+        return
+    if not image.is_struct:
+        yield Reading(list(leaves) if image.is_list else [], True)
+        return
+    paths = [leaf for leaf in leaves if leaf.endswith(".path")] if image.has_path else []
+    held = next(leaf for leaf in leaves if leaf.endswith(".bytes"))
+    facts = table.metadata.row_group(group).column(leaves[held])
+    statistics = facts.statistics  # None if the writer left them out
+    nulls = statistics.null_count if statistics else None
+    if nulls == facts.num_values and paths:
+        yield Reading(paths, False)
+        return
+    if nulls != 0 or (image.is_list and not paths):
+        yield Reading([*paths, held], False)
+    if paths or not image.is_list:
+        yield Reading(paths, True)
 
 
 def _check_wanted(schema: pa.Schema, uri: str, wanted: str) -> ImageColumn:

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice, repeat
-from typing import Any, BinaryIO, NamedTuple
+from itertools import islice
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,15 +13,20 @@ from s4v_core.inputs.image_names import ID_COLUMNS, ImageNames, is_inline_image
 from s4v_core.inputs.parquet_columns import (
     PAGE_ERRORS,
     ImageColumn,
+    Reading,
     choose_image_column,
     count_batch_rows,
     find_bytes_column,
     list_leaves,
+    list_readings,
     open_parquet,
 )
 from s4v_core.inputs.shard_index import Row, ShardAccount, build_row, dump_columns
 from s4v_core.inputs.shards import Shard
 from s4v_core.inputs.tar import Damage
+
+_Values = tuple[int, Any, Any, Any, str | None]
+"""A row of the table: its number, id, image or images, source and sidecar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,30 +52,6 @@ class _Layout:
     folder: str
 
 
-class _Values(NamedTuple):
-    """One row of the table, with what was read of it."""
-
-    number: int
-    name: Any
-    cell: Any
-    source: Any
-    payload: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """How a row group's image column is read.
-
-    Attributes:
-        leaves: Paths of the physical columns to read.
-        bytes_known: Whether every image without a value for its bytes is known to have some,
-            because the bytes are not among the leaves.
-    """
-
-    leaves: list[str]
-    bytes_known: bool
-
-
 def index_parquet(shard: Shard, account: ShardAccount) -> Iterator[Row]:
     """Yield one row per image. The image bytes are only read where they alone tell whether an image
     has bytes or a path, or how many images a row has.
@@ -90,7 +71,7 @@ def index_parquet(shard: Shard, account: ShardAccount) -> Iterator[Row]:
         layout = _find_layout(table.schema_arrow, shard, account)
         first = 0
         for group in range(table.num_row_groups):
-            yield from _index_group(table, group, first, layout, shard, account)
+            yield from _GroupIndex(table, group, first, layout, shard).list_rows(account)
             first += table.metadata.row_group(group).num_rows
 
 
@@ -121,74 +102,107 @@ def _find_layout(schema: pa.Schema, shard: Shard, account: ShardAccount) -> _Lay
     )
 
 
-def _index_group(
-    table: pq.ParquetFile,
-    group: int,
-    first: int,
-    layout: _Layout,
-    shard: Shard,
-    account: ShardAccount,
-) -> Iterator[Row]:
-    """Yield the rows of one row group, up to a damage in a column that the index needs."""
-    done = 0
-    for reading in _list_readings(table, group, layout.image):
+class _GroupIndex:
+    """Makes the rows of one row group, whose first row is row `first` of the table."""
+
+    def __init__(
+        self, table: pq.ParquetFile, group: int, first: int, layout: _Layout, shard: Shard
+    ) -> None:
+        self._table, self._group, self._first = table, group, first
+        self._layout, self._shard = layout, shard
+
+    def list_rows(self, account: ShardAccount) -> Iterator[Row]:
+        """Yield the rows up to a damage in a column that the index needs."""
+        done = 0
         try:
-            for values in islice(_read_values(table, group, first, layout, reading), done, None):
-                yield from _build_rows(values, reading, layout, shard, account)
-                done += 1
+            readings = list(list_readings(self._table, self._group, self._layout.image))
+        except PAGE_ERRORS:  # encrypted facts behind a plain footer
+            account.damages.append(Damage("unreadable", 0))
             return
-        except FileNotFoundError:
-            raise
-        except PAGE_ERRORS:
-            continue
-    account.damages.append(Damage("damaged_page", _find_start(table, group)))
+        for reading in readings:
+            try:
+                for values in islice(self._read_values(reading), done, None):
+                    if self._layout.image.is_list:
+                        yield from self._build_list(values, reading, account)
+                    else:
+                        yield self._build_row(values, values[2], None, reading)
+                    done += 1
+                return
+            except FileNotFoundError:
+                raise
+            except PAGE_ERRORS:
+                continue
+        account.damages.append(Damage("damaged_page", self._find_start()))
 
+    def _read_values(self, reading: Reading) -> Iterator[_Values]:
+        """Yield the rows, a batch at a time."""
+        layout = self._layout
+        others = [column for column in (layout.name, layout.source, *layout.kept) if column]
+        leaves: dict[str, int] = {}
+        for column in others:
+            leaves |= list_leaves(self._table, column)
+        images = list_leaves(self._table, layout.image.name)
+        leaves |= {leaf: images[leaf] for leaf in reading.leaves}
+        batch_rows = count_batch_rows(self._table, self._group, list(leaves.values()))
+        batches = self._table.iter_batches(batch_rows, [self._group], list(leaves))
+        number = self._first
+        for batch in batches:
+            end = number + batch.num_rows
+            names, cells, sources = (
+                _list_column(batch, column)
+                for column in (layout.name, layout.image.name, layout.source)
+            )
+            payloads = _dump_payloads(batch, layout.kept)
+            yield from zip(range(number, end), names, cells, sources, payloads, strict=True)
+            number = end
 
-def _list_readings(table: pq.ParquetFile, group: int, image: ImageColumn) -> Iterator[_Reading]:
-    """The ways to read the image column of a row group. The next one is for damaged bytes."""
-    leaves = list_leaves(table, image.name)
-    if not image.has_bytes:
-        yield _Reading(list(leaves), False)
-        return
-    if not image.is_struct:
-        yield _Reading(list(leaves) if image.is_list else [], True)
-        return
-    paths = [leaf for leaf in leaves if leaf.endswith(".path")] if image.has_path else []
-    held = next(leaf for leaf in leaves if leaf.endswith(".bytes"))
-    facts = table.metadata.row_group(group).column(leaves[held])
-    statistics = facts.statistics  # None if the writer left them out
-    nulls = statistics.null_count if statistics else None
-    if nulls == facts.num_values and paths:
-        yield _Reading(paths, False)
-        return
-    if nulls != 0 or (image.is_list and not paths):
-        yield _Reading([*paths, held], False)
-    if paths or not image.is_list:
-        yield _Reading(paths, True)
+    def _build_list(
+        self, values: _Values, reading: Reading, account: ShardAccount
+    ) -> Iterator[Row]:
+        images = values[2]
+        if not images:
+            account.skipped += 1
+        for element, image in enumerate(images or ()):
+            yield self._build_row(values, image, element, reading)
 
-
-def _read_values(
-    table: pq.ParquetFile, group: int, first: int, layout: _Layout, reading: _Reading
-) -> Iterator[_Values]:
-    """Yield the rows of a row group, a batch at a time."""
-    others = [column for column in (layout.name, layout.source, *layout.kept) if column]
-    leaves = {leaf: n for column in others for leaf, n in list_leaves(table, column).items()}
-    leaves |= {leaf: list_leaves(table, layout.image.name)[leaf] for leaf in reading.leaves}
-    rows = count_batch_rows(table, group, list(leaves.values()))
-    number = first
-    for batch in table.iter_batches(rows, row_groups=[group], columns=list(leaves)):
-        names, cells, sources, *kept = (
-            _list_column(batch, column)
-            for column in (layout.name, layout.image.name, layout.source, *layout.kept)
+    def _build_row(self, values: _Values, image: Any, element: int | None, reading: Reading) -> Row:
+        number, own, _, source, payload = values
+        is_held, name = _read_image(image, reading, self._layout.image)
+        uri, problem, container = self._shard.uri, None, "parquet"
+        if not is_held:
+            uri, problem = self._layout.names.resolve(name)
+            is_held = problem == "bad_name" and isinstance(name, str) and is_inline_image(name)
+            if is_held:
+                uri, problem = self._shard.uri, None
+            else:
+                container = "file"
+            if not uri or is_held:
+                name = None
+        row = build_row(
+            image_id=self._name_image(number, own, name, element),
+            uri=uri,
+            container=container,
+            source=self._layout.folder if source is None else _as_text(source),
+            payload=payload,
+            problem=problem,
         )
-        payloads: Iterator[str | None] = repeat(None)
-        if layout.kept:
-            records = (dict(zip(layout.kept, row, strict=True)) for row in zip(*kept, strict=True))
-            payloads = (dump_columns(record, layout.kept) for record in records)
-        numbers = range(number, number + batch.num_rows)
-        rows_of_batch = zip(numbers, names, cells, sources, payloads)  # noqa: B905 (one is endless)
-        yield from map(_Values._make, rows_of_batch)
-        number += batch.num_rows
+        if is_held:
+            row["row"], row["offset"] = number, element
+            row["length"], row["etag"] = self._layout.place, self._shard.etag
+        return row
+
+    def _name_image(self, number: int, own: Any, name: Any, element: int | None) -> str:
+        """The id of an image: the table's, or the image's own name, or the number of its row."""
+        if own in (None, ""):
+            if name:
+                return _as_text(name)
+            own = f"{self._shard.name}/{number}"
+        return _as_text(own) if element is None else f"{_as_text(own)}#{element}"
+
+    def _find_start(self) -> int:
+        """The byte at which the first page of the row group lies."""
+        facts = self._table.metadata.row_group(self._group)
+        return min(facts.column(n).data_page_offset for n in range(facts.num_columns))
 
 
 def _list_column(batch: pa.RecordBatch, column: str | None) -> list[Any]:
@@ -214,65 +228,25 @@ def _read_scalar(value: Any) -> Any:
         return str(value.cast(pa.string()).as_py())
 
 
-def _build_rows(
-    values: _Values, reading: _Reading, layout: _Layout, shard: Shard, account: ShardAccount
-) -> Iterator[Row]:
-    if not layout.image.is_list:
-        yield _build_row(values, values.cell, None, reading, layout, shard)
-        return
-    if not values.cell:
-        account.skipped += 1
-    for number, element in enumerate(values.cell or ()):
-        yield _build_row(values, element, number, reading, layout, shard)
+def _dump_payloads(batch: pa.RecordBatch, kept: list[str]) -> list[str | None]:
+    if not kept:
+        return [None] * batch.num_rows
+    columns = [_list_column(batch, column) for column in kept]
+    rows = zip(*columns, strict=True)
+    return [dump_columns(dict(zip(kept, row, strict=True)), kept) for row in rows]
 
 
-def _build_row(
-    values: _Values,
-    image: Any,
-    element: int | None,
-    reading: _Reading,
-    layout: _Layout,
-    shard: Shard,
-) -> Row:
-    is_held, name = _read_image(image, reading, layout.image)
-    own = values.name if layout.name else name
-    place: Row = {"container": "parquet", "uri": shard.uri, "etag": shard.etag}
-    if is_held:
-        place |= {"row": values.number, "offset": element, "length": layout.place}
-    else:
-        uri, problem = layout.names.resolve(name)
-        place = {"container": "file", "uri": uri, "problem": problem}
-        if problem == "bad_name" and not layout.name:
-            own = None
-    is_numbered = element is not None and (layout.name is not None or own in (None, ""))
-    return build_row(
-        image_id=(f"{shard.name}/{values.number}" if own in (None, "") else _as_text(own))
-        + (f"#{element}" if is_numbered else ""),
-        source=layout.folder if values.source is None else _as_text(values.source),
-        payload=values.payload,
-        **place,
-    )
-
-
-def _read_image(image: Any, reading: _Reading, column: ImageColumn) -> tuple[bool, Any]:
+def _read_image(image: Any, reading: Reading, column: ImageColumn) -> tuple[bool, Any]:
     """Whether the Parquet holds an image, and the image's name."""
+    if isinstance(image, str):
+        return False, image
     if isinstance(image, dict):
         has_bytes = reading.bytes_known or image.get("bytes") is not None
         return has_bytes, image.get("path")
     if column.has_bytes:
         return True, None
-    if isinstance(image, bytes):
-        image = image.decode("utf-8", "replace")
-    if isinstance(image, str) and is_inline_image(image):
-        return True, None
-    return False, image
+    return False, image.decode("utf-8", "replace") if isinstance(image, bytes) else image
 
 
 def _as_text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
-def _find_start(table: pq.ParquetFile, group: int) -> int:
-    """The byte at which the first page of a row group lies."""
-    facts = table.metadata.row_group(group)
-    return min(facts.column(n).data_page_offset for n in range(facts.num_columns))
