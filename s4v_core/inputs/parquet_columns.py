@@ -24,7 +24,7 @@ _BUFFER_BYTES = 1 << 20
 _BATCH_BYTES = 32 << 20
 _MAX_BATCH_ROWS = 4096
 
-PAGE_ERRORS = (pa.ArrowException, OSError)
+PAGE_ERRORS = (pa.ArrowException, OSError, UnicodeDecodeError)
 """What pyarrow raises for a damaged page. A FileNotFoundError among them comes from the store."""
 
 

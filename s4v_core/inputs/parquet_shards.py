@@ -64,9 +64,7 @@ def index_parquet(shard: Shard, account: ShardAccount) -> Iterator[Row]:
     """
     with storage.open_to_read(shard.uri) as file:
         table = _open_table(file, shard, account)
-        if table is None:
-            return
-        if not table.metadata.num_rows:
+        if table is None or not table.metadata.num_rows:
             return
         layout = _find_layout(table.schema_arrow, shard, account)
         first = 0
@@ -79,14 +77,19 @@ def _open_table(file: BinaryIO, shard: Shard, account: ShardAccount) -> pq.Parqu
     try:
         table = open_parquet(file)
         _ = table.schema_arrow
+        length = table.metadata.serialized_size
     except FileNotFoundError:
         raise
     except PAGE_ERRORS:
-        is_encrypted = storage.read_tail(shard.uri, 4) == b"PARE"
-        kind = "encrypted" if is_encrypted else "unreadable"
-        account.damages.append(Damage(kind, 0))
-        return None
-    return table
+        length = None
+    tail = storage.read_tail(shard.uri, 8)
+    if length == int.from_bytes(tail[:4], "little"):
+        return table
+    # A footer that is not encrypted itself is signed, and the signature makes it longer. Asking for
+    # the facts of an encrypted column would end the process.
+    is_encrypted = length is not None or tail.endswith(b"PARE")
+    account.damages.append(Damage("encrypted" if is_encrypted else "unreadable", 0))
+    return None
 
 
 def _find_layout(schema: pa.Schema, shard: Shard, account: ShardAccount) -> _Layout:
@@ -114,12 +117,7 @@ class _GroupIndex:
     def list_rows(self, account: ShardAccount) -> Iterator[Row]:
         """Yield the rows up to a damage in a column that the index needs."""
         done = 0
-        try:
-            readings = list(list_readings(self._table, self._group, self._layout.image))
-        except PAGE_ERRORS:  # encrypted facts behind a plain footer
-            account.damages.append(Damage("unreadable", 0))
-            return
-        for reading in readings:
+        for reading in list_readings(self._table, self._group, self._layout.image):
             try:
                 for values in islice(self._read_values(reading), done, None):
                     if self._layout.image.is_list:

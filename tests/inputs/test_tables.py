@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow.parquet import encryption
 
 from s4v_core.errors import InputError
 from s4v_core.inputs.image_bytes import read_images
@@ -312,6 +313,33 @@ def test_a_truncated_parquet_is_a_damage_and_one_without_rows_is_none(root: Path
     assert _Found(path).damages == ["unreadable"]
     empty = _Found(_write(root)(anything=pa.array([], pa.null())))
     assert (empty.ids, empty.damages) == ([], [])
+
+
+class _PlainKeys(encryption.KmsClient):
+    """Keys that are kept unencrypted."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+
+    def wrap_key(self, key: bytes, master: str) -> bytes:
+        return base64.b64encode(key)
+
+    def unwrap_key(self, wrapped: bytes, master: str) -> bytes:
+        return base64.b64decode(wrapped)
+
+
+@pytest.mark.parametrize("is_footer_plain", [True, False])
+def test_an_encrypted_parquet_is_a_damage_and_ends_no_process(
+    root: Path, is_footer_plain: bool
+) -> None:
+    settings = encryption.EncryptionConfiguration(
+        footer_key="f", column_keys={"c": ["path"]}, plaintext_footer=is_footer_plain
+    )
+    properties = encryption.CryptoFactory(_PlainKeys).file_encryption_properties(
+        encryption.KmsConnectionConfig(), settings
+    )
+    found = _Found(_write(root, encryption_properties=properties)(path=_NAMES))
+    assert (found.ids, found.damages) == ([], ["encrypted"])
 
 
 # Names.
