@@ -34,6 +34,7 @@ _UNUSUAL = re.compile(r"[\\\0:]|^[~/]|//|(?:^|/)\.{1,2}(?:/|$)|/$")
 """Matches every name that is not simply a path below the root."""
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_WEB = ("http://", "https://")
 _FOREIGN_PATH = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 """Matches a path that starts with a drive or a host of Windows."""
 
@@ -52,11 +53,11 @@ class ImageNames:
     """
 
     def __init__(self, shard: Shard) -> None:
-        root = storage.absolute(shard.image_root or storage.parent(shard.uri))
+        root = storage.absolute(shard.image_root or _find_folder(shard.uri))
         self._prefix = root.rstrip("/") + "/"
         self._folder = storage.base_name(root)
         self._is_local = storage.is_local(root)
-        self._is_web = root.startswith(("http://", "https://"))
+        self._is_web = root.startswith(_WEB)
         self._is_unrestricted = shard.image_root is None and storage.is_local(shard.uri)
 
     def resolve(self, name: Any) -> tuple[str, str | None]:
@@ -71,7 +72,7 @@ class ImageNames:
             return "", "not_found"
         if len(name) > _MAX_NAME_CHARS or "\0" in name:
             return "", "bad_name"
-        if name.startswith(("http://", "https://")):
+        if name.startswith(_WEB):
             return name, None
         if len(name) >= _MIN_INLINE_CHARS and is_inline_image(name):
             return "", "bad_name"
@@ -122,6 +123,11 @@ class ImageNames:
         if self._is_web:  # there these two marks would end the path
             name = name.replace("#", "%23").replace("?", "%3F")
         return self._prefix + name
+
+
+def _find_folder(uri: str) -> str:
+    """The folder of a table, whose URL may have been signed with a query."""
+    return storage.parent(uri.split("?", 1)[0] if uri.startswith(_WEB) else uri)
 
 
 def looks_like_image(text: str) -> bool:

@@ -10,7 +10,7 @@ from s4v_core.inputs.json_stream import BadRecord, NoJSONError, read_values
 from s4v_core.inputs.shard_index import Row, ShardAccount, build_row, clean_text, dump_columns
 from s4v_core.inputs.shards import Shard
 from s4v_core.inputs.tar import Damage
-from s4v_core.inputs.text_blocks import TextBlocks, is_gzip
+from s4v_core.inputs.text_blocks import TextBlocks
 
 _IMAGE_FIELDS = ("image", "images", *(n for n in NAME_COLUMNS if n not in ("image", "images")))
 """Fields that name the images of a record, in order of preference: LLaVA's own goes first."""
@@ -28,7 +28,7 @@ def read_records(uri: str, damages: list[Damage] | None = None) -> Iterator[Any]
     """
     found: list[Damage] = [] if damages is None else damages
     with storage.open_to_read(uri) as file:
-        blocks = TextBlocks(file, is_gzip(uri))
+        blocks = TextBlocks(file)
         try:
             for number, record in enumerate(read_values(blocks, found)):
                 if damages is None and isinstance(record, BadRecord):

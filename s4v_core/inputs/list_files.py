@@ -16,7 +16,7 @@ from s4v_core.inputs.image_names import (
 )
 from s4v_core.inputs.shard_index import Row, ShardAccount, build_row, dump_columns
 from s4v_core.inputs.shards import Shard, find_ending
-from s4v_core.inputs.text_blocks import TextBlocks, is_gzip, split_lines
+from s4v_core.inputs.text_blocks import TextBlocks, split_lines
 
 _DELIMITERS = {"csv": ",;\t|", "tsv": "\t", "txt": "\t,;"}
 """Characters that may separate the fields, by ending, in the order in which they are tried."""
@@ -52,7 +52,7 @@ def index_list(shard: Shard, account: ShardAccount) -> Iterator[Row]:
         InputError: The list names no images.
     """
     with storage.open_to_read(shard.uri) as file:
-        blocks = TextBlocks(file, is_gzip(shard.uri))
+        blocks = TextBlocks(file)
         lines = split_lines(iter(blocks))
         probed = list(islice(lines, _PROBED_LINES))
         form = _find_form(probed, shard, account)
@@ -65,7 +65,11 @@ def index_list(shard: Shard, account: ShardAccount) -> Iterator[Row]:
 
 
 def _find_kind(uri: str) -> str:
-    return find_ending(uri[:-3] if is_gzip(uri) else uri)
+    """The ending of a list, without those of a compression and of a presigned URL's query."""
+    path = uri.split("?", 1)[0] if "://" in uri else uri
+    ending = find_ending(path)
+    ending = find_ending(path[:-3]) if ending == "gz" else ending
+    return ending if ending in _DELIMITERS else "csv"
 
 
 def _find_form(lines: list[str], shard: Shard, account: ShardAccount) -> _Form:

@@ -3,12 +3,13 @@
 import codecs
 import io
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from s4v_core.inputs.gunzip import Gunzip
 from s4v_core.inputs.tar import Damage
 
 _BLOCK_BYTES = 1 << 20
+_GZIP_MARK = b"\x1f\x8b"
 
 MAX_RECORD_CHARS = 64 << 20
 """Longest record or line. A longer one is cut, so that a file without line ends costs no memory."""
@@ -23,14 +24,16 @@ _MARKS = {
 class TextBlocks:
     """Iterates over the text of a file, with `\\n` as the only line end and without a BOM.
 
-    Bytes that are no text become U+FFFD.
+    A gzip file is unpacked, whatever its name. Bytes that are no text become U+FFFD.
 
     Attributes:
         bytes_read: Number of bytes that were read and, if compressed, unpacked.
     """
 
-    def __init__(self, file: BinaryIO, is_gzip: bool) -> None:
-        self._stream = Gunzip(file) if is_gzip else file
+    def __init__(self, file: BinaryIO) -> None:
+        head = file.read(len(_GZIP_MARK))
+        whole = _Rejoined(head, file)
+        self._stream = Gunzip(cast(BinaryIO, whole)) if head == _GZIP_MARK else whole
         self.bytes_read = 0
 
     def __iter__(self) -> Iterator[str]:
@@ -56,9 +59,15 @@ class TextBlocks:
         return block
 
 
-def is_gzip(uri: str) -> bool:
-    """Whether a file's name says that it is compressed."""
-    return uri.lower().endswith(".gz")
+class _Rejoined:
+    """A file whose first bytes were read already, and which may not be able to go back."""
+
+    def __init__(self, head: bytes, file: BinaryIO) -> None:
+        self._head, self._file = head, file
+
+    def read(self, size: int) -> bytes:
+        head, self._head = self._head, b""
+        return head + self._file.read(size - len(head))
 
 
 def split_lines(blocks: Iterator[str]) -> Iterator[str]:

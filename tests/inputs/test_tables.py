@@ -15,9 +15,10 @@ from pyarrow.parquet import encryption
 
 from s4v_core.errors import InputError
 from s4v_core.inputs.image_bytes import read_images
+from s4v_core.inputs.image_names import ImageNames
 from s4v_core.inputs.indexing import INDEX_SCHEMA, ShardAccount, index_shard
 from s4v_core.inputs.json_stream import read_values
-from s4v_core.inputs.shards import find_shards
+from s4v_core.inputs.shards import Shard, find_shards
 from s4v_core.inputs.text_blocks import TextBlocks
 from s4v_core.records.schemas import table_of
 from tests.conftest import photo
@@ -374,14 +375,17 @@ def test_no_name_leads_out_of_the_folder_of_its_images(root: Path) -> None:
 
 
 def test_a_remote_table_reads_no_file_of_this_machine() -> None:
-    from s4v_core.inputs.image_names import ImageNames
-    from s4v_core.inputs.shards import Shard
-
     names = ImageNames(Shard("parquet", "s3://bucket/t/list.parquet", "list"))
     for name in ("/etc/passwd", "file:///etc/passwd", "local:///etc/passwd", "file:/etc/passwd"):
         assert names.resolve(name)[1] == "unsafe_path"
     assert names.resolve("~/x.jpg") == ("s3://bucket/t/~/x.jpg", None)
     assert names.resolve("a b/c.jpg") == ("s3://bucket/t/a b/c.jpg", None)
+
+
+def test_names_beside_a_table_on_the_web_become_urls() -> None:
+    names = ImageNames(Shard("list", "https://host/t/l.csv?sig=a/b", "l"))
+    assert names.resolve("x y/#1?.jpg") == ("https://host/t/x y/%231%3F.jpg", None)
+    assert names.resolve("HTTPS://other/x.jpg?a=1#b") == ("https://other/x.jpg?a=1#b", None)
 
 
 def test_other_spellings_of_a_path_are_read(root: Path, pictures: list[bytes]) -> None:
@@ -557,4 +561,4 @@ def test_records_are_decoded_alike_wherever_the_blocks_are_cut(step: int, lines:
     records = [1.5e300, -12, True, None, float("inf"), 'é\U0001f600 "\\', {"a": [[], {}]}, []]
     texts = [json.dumps(record) for record in records]
     text = "\n".join(texts) if lines else f"[{', '.join(texts)}]"
-    assert list(read_values(TextBlocks(Slow(text.encode()), False), [])) == records
+    assert list(read_values(TextBlocks(Slow(text.encode())), [])) == records
