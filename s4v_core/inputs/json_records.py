@@ -30,7 +30,7 @@ def read_records(uri: str, damages: list[Damage] | None = None) -> Iterator[Any]
     with storage.open_to_read(uri) as file:
         blocks = TextBlocks(file)
         try:
-            for number, record in enumerate(read_values(blocks, found)):
+            for number, record in enumerate(read_values(blocks, found), 1):
                 if damages is None and isinstance(record, BadRecord):
                     raise InputError(uri, f"record {number} is no JSON")
                 yield record
