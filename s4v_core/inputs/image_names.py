@@ -41,6 +41,7 @@ _FOREIGN_PATH = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _BASE64_HEADS = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "Qk0", "SUkq", "TU0AK")
 """The first base64 characters of JPEG, PNG, GIF, WebP, BMP and TIFF."""
 _MIN_INLINE_CHARS = 40
+_MIN_BASE64_CHARS = 128  # a shorter text with such a beginning may be a name without an ending
 _BASE64 = re.compile(r"[A-Za-z0-9+/=\s]+")
 
 
@@ -141,7 +142,8 @@ def is_inline_image(text: str) -> bool:
         return False
     if text.startswith("data:"):
         return True
-    return text.startswith(_BASE64_HEADS) and _BASE64.fullmatch(text) is not None
+    is_long = len(text) >= _MIN_BASE64_CHARS and text.startswith(_BASE64_HEADS)
+    return is_long and _BASE64.fullmatch(text) is not None
 
 
 def decode_inline_image(text: str) -> bytes | str:
