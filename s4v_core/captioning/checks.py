@@ -67,7 +67,9 @@ def check_job(job: CaptionJob) -> CheckedJob:
         InputError: An input that is not there or holds no images.
     """
     found = check_model(job)
-    shards = find_shards(job.input, job.image_root, found.columns, job.only_missing)
+    shards = find_shards(
+        job.input, job.image_root, found.columns, job.image_column, job.only_missing
+    )
     resolved = {
         "model_revision": found.facts.revision,
         "engine": found.engine.name,

@@ -43,6 +43,9 @@ class CaptionJob(Config):
     image_root: str | None = None
     """Folder of the images that a JSON or Parquet names by relative paths. Default: the folder of
     that file."""
+    image_column: str | None = None
+    """Column of a table, or field of its records, that holds or names the images. Default: found by
+    its name; a note says which one was taken where several could be it."""
     engine: EngineName = "auto"
     """Program that runs the model. auto takes vllm if it is installed, else transformers; openai
     asks an endpoint (--settings.url); fake needs no model."""

@@ -9,7 +9,8 @@ CONTAINERS = {
     "tar": (".tar",),
     "zip": (".zip",),
     "parquet": (".parquet",),
-    "json": (".json", ".jsonl"),
+    "json": (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz"),
+    "list": (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz"),
     "archive": (".rar", ".7z", ".gz", ".bz2", ".xz", ".zst", ".lz4", ".tar.lz4"),
 }
 """Endings of the container files of each kind; the first match counts. A `targz` is a tar that is
@@ -19,7 +20,7 @@ _LAST_ENDINGS = {
     ending[ending.rindex(".") :] for endings in CONTAINERS.values() for ending in endings
 }
 
-NAMED_KINDS = ("json",)
+NAMED_KINDS = ("json", "list")
 """Kinds of containers that only count if the input names the file: in a folder they accompany
 images."""
 

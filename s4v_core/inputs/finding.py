@@ -77,6 +77,7 @@ def find_shards(
     inputs: Sequence[str],
     image_root: str | None = None,
     columns: tuple[str, ...] = (),
+    image_column: str | None = None,
     only_missing: str | None = None,
 ) -> list[Shard]:
     """Find the shards of all inputs, in the given order; a file that several inputs hold counts
@@ -103,7 +104,13 @@ def find_shards(
     shards = [shard for group in _group_by_folder(found.values()) for shard in _build_shards(group)]
     shards = list(_name_uniquely(shards)) + list(closed.values())
     return [
-        replace(shard, image_root=image_root, columns=columns, only_missing=only_missing)
+        replace(
+            shard,
+            image_root=image_root,
+            columns=columns,
+            image_column=image_column,
+            only_missing=only_missing,
+        )
         for shard in shards
     ]
 

@@ -10,10 +10,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from s4v_core import storage
-from s4v_core.inputs.parquet_shards import find_bytes_column
+from s4v_core.inputs.parquet_images import read_parquet_rows
 from s4v_core.inputs.unpacking import Unpacked, name_compression
 from s4v_core.inputs.zip_shards import read_zip_rows
 from s4v_core.storage import SourceChangedError
@@ -131,29 +129,8 @@ def _read_zip(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:
 
 
 def _read_parquet(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:
-    """Read only the row groups with the unit's rows, and only their image column."""
     _check_unchanged(rows[0])
-    wanted = {row["row"]: at for at, row in enumerate(rows)}
-    images: list[bytes | str] = ["not_found"] * len(rows)
-    with storage.open_to_read(rows[0]["uri"]) as file:
-        table = pq.ParquetFile(file)
-        column = find_bytes_column(table.schema_arrow)
-        assert column, "the plan only has rows of files with such a column"
-        first = 0
-        for group in range(table.num_row_groups):
-            count = table.metadata.row_group(group).num_rows
-            hits = [row for row in wanted if first <= row < first + count]
-            if hits:
-                values = table.read_row_group(group, columns=[column])[column]
-                for row in hits:
-                    images[wanted[row]] = _extract_bytes(values[row - first].as_py())
-            first += count
-    return images
-
-
-def _extract_bytes(value: Any) -> bytes | str:
-    data = value.get("bytes") if isinstance(value, dict) else value
-    return "not_found" if data is None else bytes(data)
+    return read_parquet_rows(rows)
 
 
 def _check_unchanged(row: dict[str, Any]) -> None:

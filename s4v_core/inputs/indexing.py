@@ -4,13 +4,17 @@ Opens shards and keeps no image bytes. Nothing is dropped silently: what cannot 
 row with a problem, a damage of the shard, or a count.
 """
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 
 import pyarrow as pa
 
 from s4v_core.errors import StorageError
+from s4v_core.inputs.captioned import has_text
 from s4v_core.inputs.json_records import index_json
+from s4v_core.inputs.list_files import index_list
 from s4v_core.inputs.loose_files import index_files
 from s4v_core.inputs.parquet_shards import index_parquet
 from s4v_core.inputs.shard_index import INDEX_SCHEMA, Row, ShardAccount
@@ -26,6 +30,8 @@ __all__ = ["INDEX_SCHEMA", "ShardAccount", "index_rows", "index_shard", "index_t
 _TABLE_ROWS = 16384
 """Rows that are held as Python values at the same time: some 15 MB."""
 
+_TABLES = ("parquet", "json", "list")
+
 _INDEXERS = {
     "files": index_files,
     "tar": index_tar_shard,
@@ -33,6 +39,7 @@ _INDEXERS = {
     "zip": index_zip,
     "parquet": index_parquet,
     "json": index_json,
+    "list": index_list,
 }
 
 
@@ -52,13 +59,27 @@ def index_rows(shard: Shard, account: ShardAccount) -> Iterator[Row]:
         account.damages.append(Damage(shard.problem, 0))
         return
     try:
-        for row in _INDEXERS[shard.kind](shard, account):
+        for row in _INDEXERS[shard.kind](_with_caption_column(shard), account):
+            if shard.kind in _TABLES and _has_caption(row, shard.only_missing):
+                account.captioned += 1
+                continue
             account.images += 1
             yield row
     except UnreachableError:
         raise  # transient: running the same command again tries again
     except (StorageError, FileNotFoundError):
         account.damages.append(Damage("unreadable", 0))
+
+
+def _with_caption_column(shard: Shard) -> Shard:
+    """The shard with the column of the captions among those that are kept."""
+    if shard.kind not in _TABLES or shard.only_missing is None:
+        return shard
+    return replace(shard, columns=tuple(dict.fromkeys((*shard.columns, shard.only_missing))))
+
+
+def _has_caption(row: Row, column: str | None) -> bool:
+    return column is not None and has_text(json.loads(row["payload"] or "{}").get(column))
 
 
 def index_tables(shard: Shard, account: ShardAccount) -> Iterator[pa.Table]:

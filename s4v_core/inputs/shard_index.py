@@ -1,11 +1,11 @@
 """The result of indexing one shard: its rows, its damages and its counts."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from s4v_core import storage
 from s4v_core.inputs.shards import Shard
 from s4v_core.inputs.tar import Damage
 from s4v_core.records.schemas import index_schema
@@ -16,6 +16,8 @@ INDEX_SCHEMA = index_schema("image_id")
 Row = dict[str, Any]
 """One image, with the columns of INDEX_SCHEMA."""
 
+_EMPTY_ROW: Row = dict.fromkeys(INDEX_SCHEMA.names)
+
 
 @dataclass(slots=True)
 class ShardAccount:
@@ -24,10 +26,11 @@ class ShardAccount:
     Attributes:
         images: Number of images.
         damages: Reasons why the shard is not proven complete.
-        skipped: Number of members that are neither an image nor a sidecar, and of text-only
-            records.
+        skipped: Number of members that are neither an image nor a sidecar, of text-only records,
+            and of rows whose list of images is null or empty.
         captioned: Number of images that were left out because they have a caption already.
         repeated: Number of records that name an image again; an image gets one row.
+        notes: Sentences about choices that the user could make otherwise.
     """
 
     images: int = 0
@@ -35,6 +38,7 @@ class ShardAccount:
     skipped: int = 0
     captioned: int = 0
     repeated: int = 0
+    notes: list[str] = field(default_factory=list)
 
     def describe(self, shard: Shard) -> dict[str, Any]:
         """The shard's entry in the plan's metadata."""
@@ -47,26 +51,33 @@ class ShardAccount:
             "captioned": self.captioned,
             "repeated": self.repeated,
             "damages": [{"kind": d.kind, "offset": d.offset} for d in self.damages],
+            "notes": self.notes,
         }
 
 
 def build_row(**values: Any) -> Row:
     """A row with the columns of INDEX_SCHEMA; columns that are not given are None."""
-    return dict.fromkeys(INDEX_SCHEMA.names) | values
-
-
-def resolve_image(image: Any, root: str) -> tuple[str, str | None]:
-    """URI of an image that a record names, and the reason why it must not be read, if any."""
-    if not isinstance(image, str) or not image:
-        return "", "not_found"
-    if "://" in image:
-        return image, None
-    if image.startswith("/") or "\\" in image or ".." in image.split("/"):
-        return image, "unsafe_path"
-    return storage.join(storage.absolute(root), image), None
+    return {**_EMPTY_ROW, **values}
 
 
 def dump_columns(values: Mapping[str, Any], columns: Sequence[str]) -> str | None:
     """A sidecar from some fields of a record: a JSON object without nulls; None if it is empty."""
     found = {name: values[name] for name in columns if values.get(name) is not None}
-    return json.dumps(found, ensure_ascii=False, default=str) if found else None
+    found = {name: value for name, value in found.items() if not _is_no_number(value)}
+    if not found:
+        return None
+    return clean_text(json.dumps(found, ensure_ascii=False, default=str))
+
+
+def clean_text(text: str) -> str:
+    """The text without lone surrogates, which JSON can spell and no file can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode()
+    return text
+
+
+def _is_no_number(value: Any) -> bool:
+    """Whether it is NaN or infinite, for which JSON has no word."""
+    return isinstance(value, float) and not math.isfinite(value)

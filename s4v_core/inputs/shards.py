@@ -10,7 +10,8 @@ class Shard:
     """An input file of many images, or the loose image files of one folder.
 
     Attributes:
-        kind: tar, targz, zip, parquet, json, archive, or files; folder if it cannot be listed.
+        kind: tar, targz, zip, parquet, json, list, archive, or files; folder if it cannot be
+            listed.
         uri: URI of the file or folder.
         name: Start of the image ids: the file's path below the input, without its ending.
         size: Size of the file in bytes; 0 for a folder.
@@ -22,6 +23,7 @@ class Shard:
         image_root: Folder of the images that a table names.
         columns: Columns of a table, or fields of its records, that are kept with each image as its
             sidecar.
+        image_column: Column or field of the images of a table; by default it is found by its name.
         only_missing: Where images that shall be left out have their captions: `txt` for sidecars of
             that ending, or the name of a field or column.
         problem: Why the shard cannot be read at all.
@@ -38,6 +40,7 @@ class Shard:
     companions: int = 0
     image_root: str | None = None
     columns: tuple[str, ...] = ()
+    image_column: str | None = None
     only_missing: str | None = None
     problem: str | None = None
 

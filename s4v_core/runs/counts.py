@@ -30,6 +30,7 @@ class RunCounts:
         repeated: Records that name a row again.
         skipped: Members and records of the inputs that are no rows.
         captioned: Images of the inputs that were left out because they have a caption already.
+        notes: What the inputs' accounts say about choices that the user could make otherwise.
         removed: Planned rows whose places are gone.
     """
 
@@ -50,6 +51,7 @@ class RunCounts:
     skipped: int = 0
     captioned: int = 0
     removed: int = 0
+    notes: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -91,6 +93,7 @@ def count_run(units: UnitFolder, head: PlanHead) -> RunCounts:
         skipped=sum(account.get("skipped", 0) for account in head.inputs),
         captioned=sum(account.get("captioned", 0) for account in head.inputs),
         removed=head.removed,
+        notes=list(dict.fromkeys(n for account in head.inputs for n in account.get("notes", ()))),
     )
 
 

@@ -144,6 +144,7 @@ def list_reasons(counts: RunCounts, words: Words) -> list[str]:
         f"planned {words.rows} are gone from the input": counts.removed,
     }
     lines += [f"  {number:>8} {what}" for what, number in asides.items() if number]
+    lines += [f"  {note}" for note in counts.notes]
     if counts.missing:
         lines.append(f"  {len(counts.missing)} units are missing; the same command again resumes")
     if counts.outdated:

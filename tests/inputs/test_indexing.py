@@ -144,10 +144,16 @@ def test_a_llava_json_gives_one_row_per_image_and_counts_the_rest(
     assert list(_images(index).values())[1] == "not_found"
 
 
-def test_a_json_with_a_wrong_field_names_record_and_field(tmp_path: Path) -> None:
-    (tmp_path / "data.json").write_text('[{"image": "a.jpg"}, {"image": 7}]')
-    with pytest.raises(InputError, match=r"record 1: image: found 7"):
-        _indexed(str(tmp_path / "data.json"))
+def test_a_record_whose_image_is_no_path_is_a_row_and_the_others_go_on(tmp_path: Path) -> None:
+    (tmp_path / "data.json").write_text('[{"image": "a.jpg"}, {"image": 7}, 8, {"image": "b.jpg"}]')
+    [index] = _indexed(str(tmp_path / "data.json"))
+    problems = [(row["image_id"], row["problem"]) for row in index.rows]
+    assert problems == [
+        ("a.jpg", None),
+        ("data/1", "bad_name"),
+        ("data/2", "bad_record"),
+        ("b.jpg", None),
+    ]
 
 
 def test_an_unreadable_shard_is_named_and_the_others_go_on(tmp_path: Path) -> None:
