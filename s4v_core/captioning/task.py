@@ -84,6 +84,10 @@ class CaptionTask(Task[PreparedImage]):
     def reads_payloads(self) -> bool:  # type: ignore[override]
         return any(prompt.columns for prompt in self.prompts)
 
+    @property
+    def max_file_bytes(self) -> int:  # type: ignore[override]
+        return self.decode.max_file_mib << 20
+
     def without_neighbours(self) -> "CaptionTask":
         return replace(self, twins=None)
 

@@ -50,7 +50,7 @@ def _prepare(unit: int, spec: FlowSpec) -> pa.Table:
         key, failed = spec.task.contract.key, _find_failed_keys(spec.units, unit)
         planned = [row for row in planned if row[key] in failed]
     reach("before_read")
-    planned, contents = load_rows(planned, spec.task.reads_payloads)
+    planned, contents = load_rows(planned, spec.task.reads_payloads, spec.task.max_file_bytes)
     read = time.monotonic()
     rows, pixels = [], PixelBuffer(len(planned), spec.task.picture_bytes)
     for row, content in zip(planned, contents, strict=True):

@@ -44,11 +44,13 @@ class Task(ABC, Generic[T]):
         contract: The result rows.
         picture_bytes: Most bytes that the pictures of one row take; 0 if rows have no pictures.
         reads_payloads: Whether payloads that the plan only names (loose sidecar files) are read.
+        max_file_bytes: Largest file that a row may name; None if there is no limit.
     """
 
     contract: Contract
     picture_bytes: int = 0
     reads_payloads: bool = False
+    max_file_bytes: int | None = None
 
     @abstractmethod
     def prepare(self, planned: dict[str, Any], content: bytes | str | None) -> Prepared[T]:

@@ -1,21 +1,25 @@
 """Reads the encoded images of one unit, with as few requests as their container allows.
 
-A permanent problem of an image becomes its reason. A transient error of the store is raised, and
-the unit stays undone.
+What belongs to one place becomes the reason of its images (storage.REASONS). An error of a whole
+store is raised, and the unit stays undone.
 """
 
 import contextvars
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from s4v_core import storage
+from s4v_core.errors import StorageError
 from s4v_core.inputs.gunzip import Gunzip
 from s4v_core.inputs.parquet_shards import find_bytes_column
-from s4v_core.storage import SourceChangedError
+from s4v_core.inputs.web_images import fetch_images
+from s4v_core.inputs.web_policy import WebPolicy
+from s4v_core.storage import PlaceError, SourceChangedError
 
 _MAX_GAP_BYTES = 1 << 20
 """Largest gap in bytes between two images that one request still covers."""
@@ -24,27 +28,71 @@ _FILE_READS = 16
 """Number of loose files that are read at the same time, because each is a round trip."""
 
 
-def read_images(rows: Sequence[dict[str, Any]]) -> list[bytes | str]:
+_WEB = WebPolicy()
+
+
+def read_images(
+    rows: Sequence[dict[str, Any]], max_bytes: int | None = None, web: WebPolicy = _WEB
+) -> list[bytes | str]:
     """Return for each plan row (PLAN_SCHEMA), in order, the image's bytes or the reason for none.
 
+    Args:
+        max_bytes: A larger image is refused as `file_too_big`, before it is read if its size is
+            known; None sets no limit, but that of `web`.
+        web: How URLs are fetched.
+
     Raises:
-        StorageError: The store does not answer.
+        StorageError: A store does not answer, or fails as a whole.
     """
     found: list[bytes | str] = [row["problem"] or "not_found" for row in rows]
     groups: dict[tuple[str, str], list[int]] = {}
     for at, row in enumerate(rows):
-        if row["problem"] is None:
-            place = "" if row["container"] == "file" else row["uri"]
-            groups.setdefault((row["container"], place), []).append(at)
-    for (container, _), places in groups.items():
+        if row["problem"] is not None:
+            continue
+        if max_bytes is not None and (row["length"] or 0) > max_bytes:
+            found[at] = "file_too_big"
+            continue
+        place = "" if row["container"] == "file" else row["uri"]
+        groups.setdefault((row["container"], place), []).append(at)
+    for (container, uri), places in groups.items():
         members = [rows[at] for at in places]
-        try:
-            images = _READERS[container](members)
-        except SourceChangedError:
-            images = ["source_changed"] * len(members)
+        images: Sequence[bytes | str]
+        if container == "file":
+            images = _read_files(members, max_bytes, web)
+        else:
+            images = _read_shard(uri, _READERS[container], members)
         for at, image in zip(places, images, strict=True):
-            found[at] = image
+            found[at] = _check_size(image, max_bytes)
     return found
+
+
+def _check_size(image: bytes | str, max_bytes: int | None) -> bytes | str:
+    is_too_big = max_bytes is not None and isinstance(image, bytes) and len(image) > max_bytes
+    return "file_too_big" if is_too_big else image
+
+
+def _read_shard(
+    uri: str,
+    read: Callable[[list[dict[str, Any]]], Sequence[bytes | str]],
+    rows: list[dict[str, Any]],
+) -> Sequence[bytes | str]:
+    """Read images of one shard; a problem of the shard is the reason of each."""
+    try:
+        return read(rows)
+    except FileNotFoundError:
+        return ["not_found"] * len(rows)
+    except PlaceError as error:
+        return [error.reason] * len(rows)
+    except (pa.ArrowException, OSError) as error:
+        if _is_damage(error):
+            return ["unreadable"] * len(rows)
+        raise StorageError(uri, f"{type(error).__name__}: {error}") from error
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether an error while a Parquet is read is one of its content: Arrow's own errors have no
+    number, and those of the file below have one."""
+    return not isinstance(error, OSError) or error.errno is None
 
 
 def read_sidecar(sidecar: str | None) -> str | None:
@@ -57,23 +105,40 @@ def read_sidecar(sidecar: str | None) -> str | None:
         return sidecar
     try:
         return storage.read(found["uri"]).decode("utf-8", "replace")
-    except FileNotFoundError:
+    except (FileNotFoundError, PlaceError):
         return None
 
 
-def _read_files(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:
-    def read(row: dict[str, Any]) -> bytes | str:
-        try:
-            return storage.read(row["uri"], row["etag"])
-        except FileNotFoundError:
-            return "not_found"
-        except SourceChangedError:
-            return "source_changed"
+def _read_files(
+    rows: list[dict[str, Any]], max_bytes: int | None, web: WebPolicy
+) -> list[bytes | str]:
+    """Read files, each from its own place: those of web servers, and those of stores."""
+    found: dict[int, bytes | str] = {}
+    pages = [at for at, row in enumerate(rows) if _is_page(row["uri"])]
+    if pages:
+        bodies = fetch_images([rows[at]["uri"] for at in pages], web, max_bytes)
+        found |= dict(zip(pages, bodies, strict=True))
+    files = [at for at in range(len(rows)) if at not in found]
+    if files:
+        # The threads use copies of the context, and with it the caller's patience.
+        context = contextvars.copy_context()
+        with ThreadPoolExecutor(min(_FILE_READS, len(files))) as pool:
+            read = pool.map(lambda at: context.copy().run(_read_file, rows[at], max_bytes), files)
+            found |= dict(zip(files, read, strict=True))
+    return [found[at] for at in range(len(rows))]
 
-    # The threads use copies of the context, and with it the caller's patience.
-    context = contextvars.copy_context()
-    with ThreadPoolExecutor(min(_FILE_READS, len(rows))) as pool:
-        return list(pool.map(lambda row: context.copy().run(read, row), rows))
+
+def _is_page(uri: str) -> bool:
+    return uri[:8].lower().startswith(("http://", "https://"))
+
+
+def _read_file(row: dict[str, Any], max_bytes: int | None) -> bytes | str:
+    try:
+        return storage.read(row["uri"], row["etag"], max_bytes)
+    except FileNotFoundError:
+        return "not_found"
+    except PlaceError as error:
+        return error.reason
 
 
 def _read_tar(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:
@@ -106,22 +171,24 @@ def _group_neighbours(rows: list[dict[str, Any]]) -> list[list[int]]:
 
 def _read_tar_gz(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:
     """Read members of a compressed tar, which has to be unpacked from its start once per unit."""
-    _check_unchanged(rows[0])
     with storage.open_to_read(rows[0]["uri"]) as file:
+        _check_unchanged(rows[0])
         stream = Gunzip(file)
-        images: list[bytes | str] = []
-        for row in rows:
-            stream.seek(row["offset"])
-            images.append(stream.read(row["length"]))
+        images: list[bytes | str] = [b""] * len(rows)
+        # The stream only goes forwards.
+        for at in sorted(range(len(rows)), key=lambda at: int(rows[at]["offset"])):
+            stream.seek(rows[at]["offset"])
+            data = stream.read(rows[at]["length"])
+            images[at] = data if len(data) == rows[at]["length"] else "unreadable"
     return images
 
 
 def _read_parquet(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:
     """Read only the row groups with the unit's rows, and only their image column."""
-    _check_unchanged(rows[0])
     wanted = {row["row"]: at for at, row in enumerate(rows)}
     images: list[bytes | str] = ["not_found"] * len(rows)
     with storage.open_to_read(rows[0]["uri"]) as file:
+        _check_unchanged(rows[0])
         table = pq.ParquetFile(file)
         column = find_bytes_column(table.schema_arrow)
         assert column, "the plan only has rows of files with such a column"
@@ -130,11 +197,24 @@ def _read_parquet(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:
             count = table.metadata.row_group(group).num_rows
             hits = [row for row in wanted if first <= row < first + count]
             if hits:
-                values = table.read_row_group(group, columns=[column])[column]
-                for row in hits:
-                    images[wanted[row]] = _extract_bytes(values[row - first].as_py())
+                found = _read_row_group(table, group, column, [row - first for row in hits])
+                for row, image in zip(hits, found, strict=True):
+                    images[wanted[row]] = image
             first += count
     return images
+
+
+def _read_row_group(
+    table: pq.ParquetFile, group: int, column: str, hits: list[int]
+) -> list[bytes | str]:
+    """Read some rows of a row group; a damaged page makes the whole row group unreadable."""
+    try:
+        values = table.read_row_group(group, columns=[column])[column]
+    except (pa.ArrowException, OSError) as error:
+        if not _is_damage(error):
+            raise
+        return ["unreadable"] * len(hits)
+    return [_extract_bytes(values[hit].as_py()) for hit in hits]
 
 
 def _extract_bytes(value: Any) -> bytes | str:
@@ -149,7 +229,6 @@ def _check_unchanged(row: dict[str, Any]) -> None:
 
 
 _READERS = {
-    "file": _read_files,
     "tar": _read_tar,
     "targz": _read_tar_gz,
     "parquet": _read_parquet,

@@ -3,7 +3,7 @@
 The only package that uses fsspec. It knows nothing about the contents of the files.
 """
 
-from s4v_core.storage.access import UNIT_PATIENCE_S, UnreachableError, patience
+from s4v_core.storage.access import UNIT_PATIENCE_S, UnreachableError, get_patience, patience
 from s4v_core.storage.listing import (
     StoredFile,
     exists,
@@ -16,14 +16,22 @@ from s4v_core.storage.listing import (
 )
 from s4v_core.storage.mirror import mirror
 from s4v_core.storage.reading import (
-    SourceChangedError,
     local_copy,
     open_to_read,
     read,
     read_range,
     read_tail,
 )
-from s4v_core.storage.uris import absolute, arrow_filesystem, base_name, is_local, join, parent
+from s4v_core.storage.reasons import REASONS, PlaceError, SourceChangedError
+from s4v_core.storage.uris import (
+    absolute,
+    arrow_filesystem,
+    base_name,
+    is_local,
+    is_web,
+    join,
+    parent,
+)
 from s4v_core.storage.writing import (
     PARTIAL,
     create,
@@ -37,7 +45,9 @@ from s4v_core.storage.writing import (
 
 __all__ = [
     "PARTIAL",
+    "REASONS",
     "UNIT_PATIENCE_S",
+    "PlaceError",
     "SourceChangedError",
     "StoredFile",
     "UnreachableError",
@@ -47,9 +57,11 @@ __all__ = [
     "create",
     "exists",
     "expand",
+    "get_patience",
     "honours_create",
     "is_folder",
     "is_local",
+    "is_web",
     "join",
     "list_files",
     "list_folder",

@@ -29,6 +29,11 @@ def absolute(uri: str) -> str:
     return str(path) if isinstance(fs, LocalFileSystem) else uri.rstrip("/")
 
 
+def is_web(uri: str) -> bool:
+    """Whether `uri` is an address on a web server."""
+    return uri.startswith(("http://", "https://"))
+
+
 def is_local(uri: str) -> bool:
     """Whether `uri` lies on a disk of this machine, or on a file system mounted there."""
     return isinstance(locate(uri)[0], LocalFileSystem)
