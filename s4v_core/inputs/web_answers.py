@@ -75,7 +75,7 @@ def judge_error(error: Exception) -> Failure:
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return Failure("timeout", 1, True, True)
     if isinstance(error, TimeoutError):
-        return Failure("timeout", 1)
+        return Failure("timeout")  # a further try would hold up its whole unit once more
     if isinstance(error, aiohttp.NonHttpUrlClientError):
         return Failure("unsupported_scheme")
     if isinstance(error, aiohttp.InvalidURL | ValueError):

@@ -20,7 +20,7 @@ from s4v_core.inputs.web_answers import Failure, judge_error, judge_headers
 from s4v_core.inputs.web_hosts import Host, Hosts
 from s4v_core.inputs.web_policy import WebPolicy
 
-_FIRST_WAIT_S = 0.5
+_FIRST_WAIT_S = 0.3
 _REDIRECTS = (301, 302, 303, 307, 308)
 _PLAIN_URL = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+")
 """A URL that is sent exactly as it is written, because it may be signed."""
@@ -118,9 +118,12 @@ class Fetcher:
                 return rest
             started = time.monotonic()
             try:
-                proxy = self._find_proxy(url)
-                async with self._session.get(url, allow_redirects=False, proxy=proxy) as answer:
-                    host.note_answer()
+                async with asyncio.timeout(host.answer_limit_s):
+                    answer = await self._session.get(
+                        url, allow_redirects=False, proxy=self._find_proxy(url)
+                    )
+                async with answer:
+                    host.note_answer(started)
                     self._hosts.last_answer = time.monotonic()
                     return await self._read_answer(host, answer, max_bytes)
             except Exception as error:  # noqa: BLE001 - whatever a server causes is its URL's

@@ -14,6 +14,13 @@ from s4v_core.inputs.web_policy import WebPolicy
 _MAX_HOSTS = 4096
 """Hosts that are remembered. Beyond that, those without a request in flight are forgotten."""
 
+_MIN_SILENCES = 3
+_SHORTEST_LIMIT_S = 2.0  # a lost first packet is sent again after one second
+_USUAL_SPREAD = 10
+"""When this many URLs of a host got no answer within the policy's limit, the others wait only so
+many times as long as its slowest answer took: else each unit with such a URL takes the full time.
+"""
+
 
 class Host:
     """One host and port, with what its last requests have shown.
@@ -28,7 +35,8 @@ class Host:
         self._slots = asyncio.Semaphore(policy.max_requests_per_host)
         self._users = 0
         self._failures = self._refusals = 0
-        self._last_answer = self._paused_until = 0.0
+        self._silences = 0
+        self._slowest_s = self._last_answer = self._paused_until = 0.0
         self.has_answered = False
         self.resting: Failure | None = None
         self.rests_until = 0.0
@@ -57,8 +65,16 @@ class Host:
         finally:
             self._users -= 1
 
-    def note_answer(self) -> None:
+    @property
+    def answer_limit_s(self) -> float | None:
+        """Longest time for an answer to begin, as earlier ones suggest; None if they do not."""
+        if self._silences < _MIN_SILENCES or not self.has_answered:
+            return None
+        return max(_USUAL_SPREAD * self._slowest_s, _SHORTEST_LIMIT_S)
+
+    def note_answer(self, started: float) -> None:
         self._failures, self._last_answer = 0, time.monotonic()
+        self._slowest_s = max(self._slowest_s, self._last_answer - started)
         self.has_answered = True
 
     def note_refusal(self, failure: Failure | None) -> None:
@@ -71,6 +87,7 @@ class Host:
 
     def note_failure(self, failure: Failure, started: float) -> None:
         """Count a request that did not reach the host, or got no answer while no other did."""
+        self._silences += not failure.is_unreached
         if self._last_answer >= started:
             return
         self._failures += 1
