@@ -7,6 +7,7 @@ caller's patience lasts. Permanent ones (absent, forbidden, invalid) are raised 
 import asyncio
 import errno
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -90,9 +91,8 @@ def locate(uri: str) -> tuple[Any, str]:
         # Defaults of `fsspec.config` are applied by the class itself.
         fs = fsspec.filesystem(scheme, **kind._get_kwargs_from_urls(uri))
         return fs, kind._strip_protocol(uri)
-    except OSError as error:  # FTP connects at once
-        reason = find_reason(error) or "connection_refused"
-        raise PlaceError(uri, _describe(error), reason) from error
+    except (ConnectionError, TimeoutError, socket.gaierror) as error:  # FTP connects at once
+        raise PlaceError(uri, _describe(error), "connection_refused") from error
     except Exception as error:
         # Some file systems only work as a link of a chain, and fail in ways of their own.
         raise PlaceError(uri, str(error), "unsupported_scheme") from error

@@ -77,13 +77,16 @@ _S3_CODES = {
     "KeyTooLongError": "bad_name",
     "InvalidBucketName": "bad_name",
     "InvalidURI": "bad_name",
-    "InvalidRequest": "unreadable",
-    "MethodNotAllowed": "unreadable",
     "PermanentRedirect": "unreadable",
     "301": "unreadable",
 }
-"""Error codes of S3 that belong to one object or bucket. Credentials that are wrong or expired have
-other codes, and end a pass instead of turning all its images into rows."""
+"""Error codes of S3 that belong to one object or bucket."""
+
+_CREDENTIAL_MARKS = ("Token", "Signature", "AccessKey", "Credential", "Auth", "Account", "SignedUp")
+_LOAD_MARKS = ("Time", "Thrott", "TooMany", "SlowDown", "Busy", "InProgress", "Aborted")
+_OTHERS_STATUSES = (404, 408, 409, 412, 416, 425, 429)
+"""Parts of codes that are no object's: credentials that are wrong or expired end a pass instead of
+turning all its images into rows, and load passes. The statuses are told apart elsewhere."""
 
 _BAD_NAMES = ("ParamValidationError", "InvalidURL", "InvalidUrlClientError")
 _HTTP_REASONS = {401: "unauthorized", 402: "forbidden", 403: "forbidden", 407: "forbidden"} | {
@@ -102,8 +105,7 @@ def find_reason(error: Exception) -> str | None:
     cause: Any = error.__cause__ or error
     response = getattr(cause, "response", None)
     if isinstance(response, dict) and "Error" in response:
-        code = str(response["Error"].get("Code"))
-        return "unreadable" if code.startswith("KMS.") else _S3_CODES.get(code)
+        return _find_s3_reason(response)
     for one in (error, cause):
         if isinstance(one, UnicodeError) or type(one).__name__ in _BAD_NAMES:
             return "bad_name"
@@ -115,6 +117,19 @@ def find_reason(error: Exception) -> str | None:
         )
     # Python refuses a NUL in a path before any system call.
     return "bad_name" if isinstance(error, ValueError) and "null byte" in str(error) else None
+
+
+def _find_s3_reason(response: dict[str, Any]) -> str | None:
+    code = str(response["Error"].get("Code"))
+    if code in _S3_CODES:
+        return _S3_CODES[code]
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    is_refusal = 400 <= status < 500 and status not in _OTHERS_STATUSES
+    # An answer without a body has its status for a code, which says too little.
+    if not is_refusal or code.isdigit():
+        return None
+    is_ours = any(mark in code for mark in (*_CREDENTIAL_MARKS, *_LOAD_MARKS))
+    return None if is_ours else "unreadable"
 
 
 def find_status_reason(status: int) -> str | None:
