@@ -90,17 +90,25 @@ class Fetcher:
         return Fetched(await self._try_url(url, max_bytes), name, was_known)
 
     async def _try_url(self, url: URL, max_bytes: int) -> bytes | Failure:
-        wait_s = _FIRST_WAIT_S
-        for done in range(1, self._policy.max_tries + 1):
-            found = await self._follow(url, max_bytes)
-            if isinstance(found, bytes) or (found.retries is not None and done > found.retries):
-                return found
-            if done == self._policy.max_tries or (found.wait_s or 0) > self._policy.max_wait_s:
-                return found
+        host, tries, wait_s = self._hosts.find(url), 1, _FIRST_WAIT_S
+        found = await self._follow(url, max_bytes)
+        while isinstance(found, Failure) and self._is_worth_retry(host, found, tries):
             # No slot is held meanwhile.
             await asyncio.sleep(max(found.wait_s or 0, random.uniform(wait_s / 2, wait_s)))
             wait_s = min(2 * wait_s, self._policy.max_wait_s)
-        raise AssertionError("the last try returns")
+            found = await self._follow(url, max_bytes)
+            tries += 1
+        if tries > 1:
+            host.note_retries(isinstance(found, bytes))
+        return found
+
+    def _is_worth_retry(self, host: Host, failure: Failure, tries: int) -> bool:
+        if failure.retries is not None and tries > failure.retries:
+            return False
+        if failure.wait_s is None and not host.is_worth_retries:
+            return False
+        is_soon = (failure.wait_s or 0) <= self._policy.max_wait_s
+        return is_soon and tries < self._policy.max_tries
 
     async def _follow(self, url: URL, max_bytes: int) -> bytes | Failure:
         """Fetch a URL, through its redirects: each of their hosts has its own limits."""

@@ -16,10 +16,13 @@ _MAX_HOSTS = 4096
 
 _MIN_SILENCES = 3
 _SHORTEST_LIMIT_S = 2.0  # a lost first packet is sent again after one second
-_USUAL_SPREAD = 10
+_USUAL_SPREAD = 4
 """When this many URLs of a host got no answer within the policy's limit, the others wait only so
 many times as long as its slowest answer took: else each unit with such a URL takes the full time.
 """
+
+_MAX_VAIN_RETRIES = 8
+"""URLs of a host in a row that failed in all their tries, after which the next get one try each."""
 
 
 class Host:
@@ -35,7 +38,7 @@ class Host:
         self._slots = asyncio.Semaphore(policy.max_requests_per_host)
         self._users = 0
         self._failures = self._refusals = 0
-        self._silences = 0
+        self._silences = self._vain_retries = 0
         self._slowest_s = self._last_answer = self._paused_until = 0.0
         self.has_answered = False
         self.resting: Failure | None = None
@@ -84,6 +87,14 @@ class Host:
         if failure is not None and self._refusals > 1:
             wait_s = min(failure.wait_s or 1.0, self._policy.max_wait_s)
             self._paused_until = time.monotonic() + wait_s
+
+    @property
+    def is_worth_retries(self) -> bool:
+        """Whether further tries have helped lately, or may."""
+        return self._vain_retries < _MAX_VAIN_RETRIES
+
+    def note_retries(self, helped: bool) -> None:
+        self._vain_retries = 0 if helped else self._vain_retries + 1
 
     def note_failure(self, failure: Failure, started: float) -> None:
         """Count a request that did not reach the host, or got no answer while no other did."""
