@@ -26,12 +26,12 @@ from s4v_core.engines.choice import RunningEngine, start_engine
 from s4v_core.errors import ConfigError, StorageError
 from s4v_core.flow.loading import load_rows
 from s4v_core.flow.task import Row, stamp_row
+from s4v_core.inputs.finding import find_shards
 from s4v_core.inputs.indexing import INDEX_SCHEMA, index_shard
-from s4v_core.inputs.shards import find_shards
 from s4v_core.inputs.source_names import name_sources
 from s4v_core.inputs.unique_ids import number_repeated_ids
 from s4v_core.records.captions import RESULT_SCHEMA, caption_units
-from s4v_core.records.plan import take_first
+from s4v_core.records.plan_writing import take_first
 from s4v_core.records.schemas import table_of
 from s4v_core.runs.driver import make_run_id
 
@@ -122,7 +122,7 @@ def _plan_in_memory(
         tables += found
         data = None if isinstance(one, (str, Path)) else _encode(one)
         contents += [data] * sum(rows.num_rows for rows in found)
-    tables = tables if job.limit is None else take_first(tables, job.limit)
+    tables = tables if job.limit is None else list(take_first(tables, job.limit))
     tables, _ = number_repeated_ids(tables)
     planned = [row for table in tables for row in table.to_pylist()]
     return planned, contents[: len(planned)]

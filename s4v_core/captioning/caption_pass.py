@@ -6,34 +6,21 @@ Nothing is written before all checks are through.
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from s4v_core import storage
 from s4v_core.captioning.checks import CheckedJob, CheckedModel, check_job
 from s4v_core.captioning.data_card import write_data_card
 from s4v_core.captioning.forecast_file import read_forecast
 from s4v_core.captioning.job import CaptionJob
+from s4v_core.captioning.planning import plan_input
 from s4v_core.captioning.report import REPORT_NAME, write_report
 from s4v_core.captioning.task import CaptionTask
 from s4v_core.demo.scene_files import write_scenes
 from s4v_core.demo.score import Score, score_captions
-from s4v_core.errors import InputError
-from s4v_core.inputs.source_names import name_sources
-from s4v_core.inputs.unique_ids import number_repeated_ids
 from s4v_core.records.captions import CAPTIONS, caption_units
-from s4v_core.records.plan import (
-    PlanHead,
-    build_plan,
-    read_plan_head,
-    read_planned_unit,
-    take_first,
-    write_plan,
-)
-from s4v_core.runs.display import RowBar
-from s4v_core.runs.driver import Run, connect_for, run_missing
-from s4v_core.runs.identity import refuse_other_settings
+from s4v_core.records.plan import PlanHead, read_plan_head, read_planned_unit
+from s4v_core.runs.driver import Run, run_missing
 from s4v_core.runs.outcome import Outcome
 from s4v_core.runs.status import read_figures
 
@@ -43,8 +30,8 @@ if TYPE_CHECKING:  # imports ray
 DEMO_NOTICE = "A demo: the captioner knows drawn scenes and nothing else."
 
 _INPUT_CHANGED = (
-    "the input is no longer what was planned (files came, went or changed); "
-    "captions are those of the plan, so give what is new an --output of its own"
+    "the input is no longer what was planned (files came, went or changed); captions are those of "
+    "the plan, because it holds only the first images (--limit)"
 )
 
 
@@ -59,7 +46,7 @@ def run_pass(job: CaptionJob) -> Outcome:
         _draw_demo_scenes(job)
     job = job.replace(output=storage.absolute(job.output))
     checked = check_job(job)
-    run = plan_run(checked, checked.head or _plan(checked), job.output)
+    run = plan_run(checked, plan_input(checked), job.output)
     outcome = run_missing(run, read_forecast(job.output))
     report = storage.join(job.output, REPORT_NAME)
     if outcome.has_run or storage.stat(report) is None:
@@ -116,41 +103,6 @@ def make_task(checked: CheckedModel, twins: "TwinRegistry | None" = None) -> Cap
         dedupe=job.dedupe,
         twins=twins,
     )
-
-
-def index_input(checked: CheckedJob) -> tuple[list[pa.Table], list[dict[str, Any]]]:
-    """Rows (INDEX_SCHEMA) and account of every shard, in order."""
-    from s4v_core.flow.shard_indexing import index_shards
-
-    connect_for(checked.engine, checked.engines)
-    with RowBar(f"indexing {len(checked.shards)} shards", None) as bar:
-        tables, accounts = index_shards(checked.shards, bar.advance)
-    job = checked.job
-    return [name_sources(rows, job.sources, job.source_column) for rows in tables], accounts
-
-
-def _plan(checked: CheckedJob) -> PlanHead:
-    """Index the input and write the plan; if another run was quicker, its plan counts."""
-    job = checked.job
-    tables, accounts = index_input(checked)
-    if job.limit is not None:
-        tables = take_first(tables, job.limit)
-    tables, renamed = number_repeated_ids(tables)
-    head, table = build_plan(
-        tables,
-        accounts,
-        checked.settings,
-        checked.listing_digest,
-        kind=CAPTIONS.folder,
-        key=CAPTIONS.key,
-        unit_size=job.unit_size,
-        renamed=renamed,
-    )
-    if not head.rows:
-        raise InputError(", ".join(job.input), "holds no images")
-    written = write_plan(job.output, head, table)
-    refuse_other_settings(job.output, written.settings, checked.settings)
-    return written
 
 
 def _read_licences(job: CaptionJob) -> dict[str, str]:

@@ -14,7 +14,8 @@ from s4v_core.errors import ConfigError
 from s4v_core.flow.spec import Engines
 from s4v_core.images.policy import Framing
 from s4v_core.inputs.digest import digest_listing
-from s4v_core.inputs.shards import Shard, find_shards
+from s4v_core.inputs.finding import find_shards
+from s4v_core.inputs.shards import Shard
 from s4v_core.model.checkpoint_facts import FAKE_FACTS, OWN_SIZE_PX, CheckpointFacts, read_facts
 from s4v_core.records.captions import CAPTIONS, caption_units
 from s4v_core.records.plan import PlanHead, read_plan_head
@@ -65,7 +66,7 @@ def check_job(job: CaptionJob) -> CheckedJob:
         InputError: An input that is not there or holds no images.
     """
     found = check_model(job)
-    shards = find_shards(job.input, job.image_root, found.columns)
+    shards = find_shards(job.input, job.image_root, found.columns, job.only_missing)
     resolved = {
         "model_revision": found.facts.revision,
         "engine": found.engine.name,

@@ -9,15 +9,19 @@ from typing import Any
 import pyarrow as pa
 
 from s4v_core import storage
-from s4v_core.captioning.caption_pass import index_input, plan_run
+from s4v_core.captioning.caption_pass import plan_run
 from s4v_core.captioning.checks import CheckedJob, check_job
 from s4v_core.captioning.forecast_file import write_forecast
 from s4v_core.captioning.job import CaptionJob
+from s4v_core.captioning.planning import index_input, read_named
 from s4v_core.engines.settings import CPU_SEQUENCES
 from s4v_core.errors import StorageError
+from s4v_core.inputs.indexing import INDEX_SCHEMA
 from s4v_core.inputs.unique_ids import number_repeated_ids
 from s4v_core.records.captions import CAPTIONS, caption_units
-from s4v_core.records.plan import PlanHead, build_plan, write_plan
+from s4v_core.records.plan import PlanHead
+from s4v_core.records.plan_writing import build_head, write_plan
+from s4v_core.records.row_spool import RowSpool
 from s4v_core.runs.driver import FlowDriver
 from s4v_core.runs.figures import describe_stages
 from s4v_core.runs.status import describe_duration
@@ -149,8 +153,9 @@ def make_forecast(job: CaptionJob) -> Forecast:
     job = job.replace(output=storage.absolute(job.output), plan=False)
     checked = check_job(job)
     started = time.monotonic()
-    tables, _ = index_input(checked)
-    tables, _ = number_repeated_ids(tables)
+    with RowSpool(INDEX_SCHEMA, len(checked.shards)) as spool:
+        index_input(checked, spool)
+        tables, _ = number_repeated_ids([rows for _, rows in read_named(checked, spool)])
     index_s = time.monotonic() - started
     given = _Sample(job.rate * job.engines) if job.rate else None
     sample = given or _measure_sample(checked, tables)
@@ -172,8 +177,8 @@ def _run_sample(checked: CheckedJob, rows: pa.Table, tables: list[pa.Table]) -> 
     job = checked.job
     folder = storage.join(job.output, f".forecast-{time.time_ns()}")
     unit_size = min(max(-(-rows.num_rows // _SAMPLE_UNITS), 1), job.unit_size)
-    head, table = build_plan(
-        [rows],
+    head = build_head(
+        [rows.num_rows],
         [],
         checked.settings,
         checked.listing_digest,
@@ -181,7 +186,7 @@ def _run_sample(checked: CheckedJob, rows: pa.Table, tables: list[pa.Table]) -> 
         key=CAPTIONS.key,
         unit_size=unit_size,
     )
-    head = write_plan(folder, head, table)
+    head = write_plan(folder, head, [rows])
     try:
         return _time_sample(checked, folder, head, tables)
     finally:

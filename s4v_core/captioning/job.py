@@ -57,6 +57,9 @@ class CaptionJob(Config):
     be repeated. Default: the folder that an image lies in."""
     source_column: str | None = None
     """Column of a Parquet, or field of a JSON record or .json sidecar, that names the source."""
+    only_missing: str | None = None
+    """Leave images alone that have a caption already. txt: in a .txt file of their name; any other
+    name: in this column of a table, or field of a JSON record or .json sidecar."""
     licences: tuple[str, ...] = ()
     """LICENCE of the images, or SOURCE=LICENCE for one source, as the data card states it. May be
     repeated."""

@@ -3,7 +3,7 @@
 A data set is a ShareGPT4V / LLaVA JSON, or the output folder of a caption run.
 """
 
-from collections import Counter
+import posixpath
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,8 +12,9 @@ from typing import Any
 from s4v_core import storage
 from s4v_core.datasets.conversations import Conversation, Unusable, read_conversations
 from s4v_core.errors import InputError
+from s4v_core.inputs.file_kinds import split_name
+from s4v_core.inputs.finding import find_shards
 from s4v_core.inputs.indexing import index_shard
-from s4v_core.inputs.shards import find_shards
 from s4v_core.records import plan
 from s4v_core.records.captions import caption_units
 
@@ -37,26 +38,37 @@ class PlacedConversation:
 
 
 def join_images(
-    data: tuple[str, ...], images: tuple[str, ...], image_root: str | None
+    data: tuple[str, ...],
+    images: tuple[str, ...],
+    image_root: str | None,
+    match_file_names: bool = False,
 ) -> Iterator[PlacedConversation | Unusable]:
     """Read every conversation of the data sets, each with the place of its image.
+
+    An image that is not found makes its conversation unusable (`not_found`), and so does a name
+    that several images have (`ambiguous_image`).
 
     Args:
         data: URIs of JSON files and of output folders of caption runs.
         images: Inputs with the images that the JSON files name.
         image_root: Folder of these images if `images` is empty; by default each JSON's own folder.
+        match_file_names: Whether an image that has no image's whole path may be the only one with
+            its file name, whatever the folders and endings.
 
     Raises:
         InputError: A data set is neither a JSON of conversations nor the output of a caption run.
     """
     for uri in data:
         if uri.endswith((".json", ".jsonl")):
-            yield from _join_json(uri, images or (image_root or storage.parent(uri),))
+            places = images or (image_root or storage.parent(uri),)
+            yield from _join_json(uri, places, match_file_names)
         else:
             yield from _read_captions(uri)
 
 
-def _join_json(uri: str, images: tuple[str, ...]) -> Iterator[PlacedConversation | Unusable]:
+def _join_json(
+    uri: str, images: tuple[str, ...], match_file_names: bool
+) -> Iterator[PlacedConversation | Unusable]:
     index: _ImageIndex | None = None
     for found in read_conversations(uri):
         if isinstance(found, Unusable):
@@ -65,43 +77,60 @@ def _join_json(uri: str, images: tuple[str, ...]) -> Iterator[PlacedConversation
         if found.image is None:
             yield PlacedConversation(found, None)
             continue
-        index = index or _ImageIndex(images)  # only if there is an image: text alone needs none
+        index = index or _ImageIndex(
+            images, match_file_names
+        )  # only if there is an image: text alone needs none
         place = index.find(found.image)
-        if place is None or place["problem"]:
-            yield Unusable(found.sample_id, place["problem"] if place else "not_found")
+        if isinstance(place, str) or place["problem"]:
+            yield Unusable(found.sample_id, place if isinstance(place, str) else place["problem"])
         else:
             yield PlacedConversation(found, place)
 
 
 class _ImageIndex:
-    """The images of the inputs, by name."""
+    """The images of the inputs, by all the names that a record may call them.
 
-    def __init__(self, images: tuple[str, ...]) -> None:
+    These are the image id, and for a member of an archive its path in it, with or without the
+    archive's name in front. An image id wins over a path in an archive.
+    """
+
+    def __init__(self, images: tuple[str, ...], match_file_names: bool) -> None:
+        shards = find_shards(images)
         with ThreadPoolExecutor(_INDEX_THREADS) as pool:
-            indexes = list(pool.map(index_shard, find_shards(images)))
-        rows = [row for found, _ in indexes for row in found]
-        self._by_id = {row["image_id"]: row for row in rows}
-        self._by_key = {_remove_ending(row["image_id"]): row for row in rows}
-        self._by_name = {_last_part(key): row for key, row in self._by_key.items()}
-        self._name_counts = Counter(map(_last_part, self._by_key))
+            indexes = list(pool.map(index_shard, shards))
+        self._by_id: _Places = {}
+        self._by_path: _Places = {}
+        self._by_file_name: _Places = {}
+        for shard, (rows, _) in zip(shards, indexes, strict=True):
+            for row in rows:
+                _add_place(self._by_id, row["image_id"], row)
+                if row["member"]:
+                    _add_place(self._by_path, row["member"], row)
+                    _add_place(self._by_path, f"{shard.name}/{row['member']}", row)
+                if match_file_names:
+                    name = row["member"] or row["image_id"]
+                    _add_place(self._by_file_name, _name_file(name), row)
 
-    def find(self, image: str) -> Place | None:
-        """Find an image by its id, by its id without the ending, or by its file name without the
-        ending if only one image has that name."""
-        key = _remove_ending(image)
-        found = self._by_id.get(image) or self._by_key.get(key)
-        if found is None and self._name_counts[_last_part(key)] == 1:
-            found = self._by_name[_last_part(key)]
-        return found
+    def find(self, image: str) -> Place | str:
+        """The place of an image, or the reason why there is none."""
+        names = (image, posixpath.normpath(image))
+        for places in (self._by_id, self._by_path):
+            for name in names:
+                if found := places.get(name):
+                    return found
+        return self._by_file_name.get(_name_file(image), "not_found")
 
 
-def _remove_ending(name: str) -> str:
-    folder, dot, ending = name.rpartition(".")
-    return folder if dot and "/" not in ending else name
+_Places = dict[str, Place | str]
 
 
-def _last_part(key: str) -> str:
-    return key.rsplit("/", 1)[-1]
+def _add_place(places: _Places, name: str, row: Place) -> None:
+    places[name] = "ambiguous_image" if name in places else row
+
+
+def _name_file(path: str) -> str:
+    """The file name of a path, without its ending."""
+    return split_name(storage.base_name(path))[0]
 
 
 def _read_captions(output: str) -> Iterator[PlacedConversation | Unusable]:

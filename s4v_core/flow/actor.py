@@ -57,7 +57,7 @@ class EngineActor:
         if not prepared.num_rows or await self._brake.is_pulled_now():
             return self._schema.empty_table()
         unit = prepared["unit"][0].as_py()
-        if not self._spec.heal and await asyncio.to_thread(self._spec.units.exists, unit):
+        if not self._spec.heal and await asyncio.to_thread(self._spec.is_done, unit):
             return self._schema.empty_table()
         with self._brake.reporting():
             return await self._answer_unit(prepared)

@@ -63,7 +63,7 @@ def run_units(
 
 
 def _is_missing(spec: FlowSpec, unit: int) -> bool:
-    return spec.heal or not spec.units.exists(unit)
+    return spec.heal or not spec.is_done(unit)
 
 
 def _run_one_by_one(

@@ -26,8 +26,8 @@ from s4v_core.flow.actor import TIMES, EngineActor
 from s4v_core.flow.brake import Brake
 from s4v_core.flow.preparation import prepare_unit
 from s4v_core.flow.spec import COMMIT_CPUS, Engines, FlowSpec, UnitDone
-from s4v_core.records import plan
 from s4v_core.records.contract import Contract
+from s4v_core.records.units import UnitAccount
 
 _NO_PROGRESS_LIMIT_S = 1800
 """Longer than a GPU node takes to start with a 7B model, shorter than a night."""
@@ -111,12 +111,7 @@ def commit_rows(batch: pa.Table, spec: FlowSpec) -> UnitDone:
     unit = batch["unit"][0].as_py()
     times = {name: batch[name][0].as_py() for name in TIMES}
     rows = batch.select(contract.schema.names).cast(contract.schema)
-    if spec.heal:
-        rows = _merge_healed(spec.units.read(unit), rows, contract)
-    planned = plan.read_planned_unit(spec.output, unit)[contract.key].to_pylist()
-    found = rows[contract.key].to_pylist()
-    assert found == planned, f"unit {unit}: found {len(found)} rows of {len(planned)} planned"
-    account, wrote = spec.units.commit(unit, spec.plan_digest, spec.run_id, rows, heal=spec.heal)
+    account, wrote = _commit_unit(unit, rows, spec)
     reasons = batch["reason"].drop_null().to_pylist()
     return UnitDone(
         unit=unit,
@@ -135,6 +130,20 @@ def commit_rows(batch: pa.Table, spec: FlowSpec) -> UnitDone:
         commit_s=time.monotonic() - started,
         **times,
     )
+
+
+def _commit_unit(unit: int, rows: pa.Table, spec: FlowSpec) -> tuple[UnitAccount, bool]:
+    """Write a unit's file, or put its new rows into the file that is there."""
+    outdated, contract = spec.find_outdated_keys(unit), spec.task.contract
+    planned = spec.read_planned(unit)[contract.key].to_pylist()
+    heal = outdated is not None and (spec.heal or bool(outdated))
+    if heal:
+        rows = _merge_healed(spec.units.read(unit), rows, contract)
+    elif outdated is not None and rows.num_rows < len(planned):
+        return spec.units.read_account(unit), False  # another run has put in the new rows
+    found = rows[contract.key].to_pylist()
+    assert found == planned, f"unit {unit}: found {len(found)} rows of {len(planned)} planned"
+    return spec.units.commit(unit, spec.find_digest(unit), spec.run_id, rows, heal=heal)
 
 
 def _merge_healed(old: pa.Table, new: pa.Table, contract: Contract) -> pa.Table:

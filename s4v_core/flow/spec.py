@@ -3,8 +3,16 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+
 from s4v_core.engines.settings import EngineSpec
 from s4v_core.flow.task import Task
+from s4v_core.records.plan import (
+    PlanPart,
+    find_renewed_keys,
+    list_digests,
+    read_planned_unit,
+)
 from s4v_core.records.units import UnitFolder
 
 
@@ -14,12 +22,12 @@ class FlowSpec:
 
     Attributes:
         output: Folder of the run, which holds the plan and the unit files.
-        plan_digest: Stamped on every unit.
+        parts: The files of the plan that the run goes by.
         heal: Take the units that exist, do their failed rows again, and replace their files.
     """
 
     output: str
-    plan_digest: str
+    parts: tuple[PlanPart, ...]
     run_id: str
     engine: EngineSpec
     task: Task[Any]
@@ -28,6 +36,31 @@ class FlowSpec:
     @property
     def units(self) -> UnitFolder:
         return UnitFolder(self.output, self.task.contract)
+
+    def read_planned(self, unit: int) -> pa.Table:
+        """The planned rows of a unit (`plan_schema`)."""
+        return read_planned_unit(self.output, unit, self.parts)
+
+    def find_digest(self, unit: int) -> str:
+        """The digest that the file of a unit carries when it is up to date."""
+        return list_digests(self.parts, unit)[-1]
+
+    def is_done(self, unit: int) -> bool:
+        """Whether the unit's file is there and up to date."""
+        return self.find_outdated_keys(unit) == set()
+
+    def find_outdated_keys(self, unit: int) -> set[str] | None:
+        """Keys of the rows of a unit's file whose places hold something else now; None if there is
+        no file."""
+        if not self.units.exists(unit):
+            return None
+        digests = list_digests(self.parts, unit)
+        if len(digests) == 1:
+            return set()
+        made_for = self.units.read_account(unit).plan
+        if made_for not in digests[:-1]:  # it is up to date, or made for a part that came since
+            return set()
+        return find_renewed_keys(self.output, self.parts, unit, made_for)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,11 @@ import pyarrow.parquet as pq
 
 from s4v_core import storage
 from s4v_core.errors import StorageError
-from s4v_core.inputs.gunzip import Gunzip
 from s4v_core.inputs.parquet_shards import find_bytes_column
+from s4v_core.inputs.unpacking import Unpacked, name_compression
 from s4v_core.inputs.web_images import fetch_images
 from s4v_core.inputs.web_policy import WebPolicy
+from s4v_core.inputs.zip_shards import read_zip_rows
 from s4v_core.storage import PlaceError, SourceChangedError
 
 _MAX_GAP_BYTES = 1 << 20
@@ -169,26 +170,37 @@ def _group_neighbours(rows: list[dict[str, Any]]) -> list[list[int]]:
     return groups
 
 
-def _read_tar_gz(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:
+def _read_packed_tar(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:
     """Read members of a compressed tar, which has to be unpacked from its start once per unit."""
+    _check_unchanged(rows[0])
+    found: list[bytes | str] = ["not_found"] * len(rows)
     with storage.open_to_read(rows[0]["uri"]) as file:
-        _check_unchanged(rows[0])
-        stream = Gunzip(file)
-        images: list[bytes | str] = [b""] * len(rows)
-        # The stream only goes forwards.
+        compression = name_compression(file.read(8))
+        if compression is None:
+            raise SourceChangedError(rows[0]["uri"], "is no longer compressed")
+        file.seek(0)
+        stream, last = Unpacked(file, compression), (-1, 0, b"")
+        # Links share the place of another member.
         for at in sorted(range(len(rows)), key=lambda at: int(rows[at]["offset"])):
-            stream.seek(rows[at]["offset"])
-            data = stream.read(rows[at]["length"])
-            images[at] = data if len(data) == rows[at]["length"] else "unreadable"
-    return images
+            offset, length = rows[at]["offset"], rows[at]["length"]
+            if last[:2] != (offset, length):
+                stream.seek(offset)
+                last = (offset, length, stream.read(length))
+            found[at] = last[2] if len(last[2]) == length else "truncated"
+    return found
+
+
+def _read_zip(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:
+    _check_unchanged(rows[0])
+    return read_zip_rows(rows)
 
 
 def _read_parquet(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:
     """Read only the row groups with the unit's rows, and only their image column."""
     wanted = {row["row"]: at for at, row in enumerate(rows)}
     images: list[bytes | str] = ["not_found"] * len(rows)
+    _check_unchanged(rows[0])
     with storage.open_to_read(rows[0]["uri"]) as file:
-        _check_unchanged(rows[0])
         table = pq.ParquetFile(file)
         column = find_bytes_column(table.schema_arrow)
         assert column, "the plan only has rows of files with such a column"
@@ -224,12 +236,15 @@ def _extract_bytes(value: Any) -> bytes | str:
 
 def _check_unchanged(row: dict[str, Any]) -> None:
     file = storage.stat(row["uri"])
-    if file is None or file.etag != row["etag"]:
+    if file is not None and file.etag == row["etag"]:
+        return
+    with storage.open_to_read(row["uri"], block_mib=1):  # which says if it is gone, or no file
         raise SourceChangedError(row["uri"], "changed since it was indexed")
 
 
 _READERS = {
     "tar": _read_tar,
-    "targz": _read_tar_gz,
+    "targz": _read_packed_tar,
+    "zip": _read_zip,
     "parquet": _read_parquet,
 }

@@ -17,6 +17,7 @@ from s4v_core.inputs.shard_index import INDEX_SCHEMA, Row, ShardAccount
 from s4v_core.inputs.shards import Shard
 from s4v_core.inputs.tar import Damage
 from s4v_core.inputs.tar_shards import index_tar_shard
+from s4v_core.inputs.zip_shards import index_zip
 from s4v_core.records.schemas import table_of
 from s4v_core.storage import UnreachableError
 
@@ -29,6 +30,7 @@ _INDEXERS = {
     "files": index_files,
     "tar": index_tar_shard,
     "targz": index_tar_shard,
+    "zip": index_zip,
     "parquet": index_parquet,
     "json": index_json,
 }
@@ -46,6 +48,9 @@ def index_rows(shard: Shard, account: ShardAccount) -> Iterator[Row]:
         InputError: A table has no column or field that names images.
         UnreachableError: The store did not answer for as long as the caller's patience lasted.
     """
+    if shard.problem:
+        account.damages.append(Damage(shard.problem, 0))
+        return
     try:
         for row in _INDEXERS[shard.kind](shard, account):
             account.images += 1

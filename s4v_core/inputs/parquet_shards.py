@@ -68,6 +68,15 @@ def index_parquet(shard: Shard, account: ShardAccount) -> Iterator[Row]:
                 number += 1
 
 
+def holds_image_bytes(uri: str) -> bool:
+    """Whether a Parquet holds images, and not only their names."""
+    with storage.open_to_read(uri, block_mib=1) as file:
+        try:
+            return find_bytes_column(pq.read_schema(file)) is not None
+        except pa.ArrowInvalid:
+            return True
+
+
 def find_bytes_column(schema: pa.Schema) -> str | None:
     """The column with encoded images: binary, or the struct of Hugging Face data sets."""
     for name in _BYTES_COLUMNS:

@@ -26,12 +26,14 @@ class ShardAccount:
         damages: Reasons why the shard is not proven complete.
         skipped: Number of members that are neither an image nor a sidecar, and of text-only
             records.
+        captioned: Number of images that were left out because they have a caption already.
         repeated: Number of records that name an image again; an image gets one row.
     """
 
     images: int = 0
     damages: list[Damage] = field(default_factory=list)
     skipped: int = 0
+    captioned: int = 0
     repeated: int = 0
 
     def describe(self, shard: Shard) -> dict[str, Any]:
@@ -42,6 +44,7 @@ class ShardAccount:
             "kind": shard.kind,
             "images": self.images,
             "skipped": self.skipped,
+            "captioned": self.captioned,
             "repeated": self.repeated,
             "damages": [{"kind": d.kind, "offset": d.offset} for d in self.damages],
         }

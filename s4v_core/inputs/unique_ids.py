@@ -1,35 +1,84 @@
 """Image ids that are unique within a run, whatever the shards call their images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
+
+from s4v_core.records.plan_writing import find_repeated, hash_keys
+
+_Hashes = np.ndarray[Any, np.dtype[np.int64]]
+
+
+class UniqueIds:
+    """Renames the ids of tables that come one after the other, with 8 bytes of memory per id.
+
+    The first image with an id keeps it. A file of the same id gets the names of more of its folders
+    (`a.jpg`, `v2/a.jpg`), anything else the smallest free number (`a`, `a#2`).
+
+    Args:
+        ids: Hashes of all ids (`hash_ids`), in the order of the tables.
+        earlier: Hashes of ids that are taken already.
+
+    Attributes:
+        renamed: Number of ids that will be renamed.
+    """
+
+    def __init__(self, ids: _Hashes, earlier: _Hashes | None = None) -> None:
+        earlier = np.zeros(0, np.int64) if earlier is None else earlier
+        known = np.concatenate([earlier, ids])
+        self._known = np.sort(known)
+        self._clashing = find_repeated(known)
+        self._earlier = self._clashing & set(earlier.tolist()) if self._clashing else set()
+        own = ids[~np.isin(ids, earlier)]
+        self.renamed = len(ids) - len(np.unique(own))
+        self._taken: set[str] = set()
+
+    def rename(self, table: pa.Table) -> pa.Table:
+        """The table (INDEX_SCHEMA) with unique ids."""
+        if not self._clashing:
+            return table
+        columns = table.select(["image_id", "uri", "container"]).to_pylist()
+        ids = [self._take_id(**row) for row in columns]
+        place = table.schema.get_field_index("image_id")
+        return table.set_column(place, table.schema.field(place), pa.array(ids, pa.string()))
+
+    def _take_id(self, image_id: str, uri: str, container: str) -> str:
+        if hash(image_id) not in self._clashing:
+            return image_id
+        if image_id not in self._taken and hash(image_id) not in self._earlier:
+            self._taken.add(image_id)
+            return image_id
+        free = next(name for name in _list_names(image_id, uri, container) if self._is_free(name))
+        self._taken.add(free)
+        return free
+
+    def _is_free(self, name: str) -> bool:
+        at = int(np.searchsorted(self._known, hash(name)))
+        is_known = at < len(self._known) and self._known[at] == hash(name)
+        return name not in self._taken and not is_known
+
+
+def hash_ids(tables: Iterable[pa.Table]) -> _Hashes:
+    """Hashes of the ids of all tables."""
+    parts = [hash_keys(table["image_id"]) for table in tables]
+    return np.concatenate([np.zeros(0, np.int64), *parts])
 
 
 def number_repeated_ids(tables: Sequence[pa.Table]) -> tuple[list[pa.Table], int]:
-    """The tables with ids that are unique over all of them, and how many images were renamed.
-
-    An id that is taken already gets the smallest free number: `a.jpg`, `a.jpg#2`.
-    """
-    taken: set[str] = set()
-    renamed = 0
-    done = []
-    for table in tables:
-        ids = [str(image_id) for image_id in table["image_id"].to_pylist()]
-        new = [_take_free_id(image_id, taken) for image_id in ids]
-        changed = sum(before != after for before, after in zip(ids, new, strict=True))
-        renamed += changed
-        field = table.schema.field("image_id")
-        place = table.schema.get_field_index("image_id")
-        done.append(
-            table.set_column(place, field, pa.array(new, pa.string())) if changed else table
-        )
-    return done, renamed
+    """The tables with ids that are unique over all of them, and how many images were renamed."""
+    ids = UniqueIds(hash_ids(tables))
+    return [ids.rename(table) for table in tables], ids.renamed
 
 
-def _take_free_id(image_id: str, taken: set[str]) -> str:
-    free, number = image_id, 1
-    while free in taken:
+def _list_names(image_id: str, uri: str, container: str) -> Iterator[str]:
+    if container == "file" and uri.endswith(f"/{image_id}"):
+        folders = uri[: -len(image_id) - 1].split("/")
+        for count in range(1, len(folders)):
+            if folders[-count]:
+                yield "/".join((*folders[-count:], image_id))
+    number = 1
+    while True:
         number += 1
-        free = f"{image_id}#{number}"
-    taken.add(free)
-    return free
+        yield f"{image_id}#{number}"

@@ -9,12 +9,14 @@ from s4v_core.errors import SchemaError
 
 PLACE_FIELDS: tuple["pa.Field[Any]", ...] = (
     pa.field("uri", pa.string()),
-    # file: all of `uri`; tar: a byte range of it; targz: a byte range of what it unpacks to;
-    # parquet: row `row` of it; null: the row has no file.
+    # file: all of `uri`; tar: a byte range of it; targz: a byte range of what it unpacks to; zip:
+    # entry `row` of its directory; parquet: row `row` of it; null: the row has no file.
     pa.field("container", pa.string()),
     pa.field("offset", pa.int64()),
     pa.field("length", pa.int64()),
     pa.field("row", pa.int64()),
+    # The row's own name in an archive: the path of a member.
+    pa.field("member", pa.string()),
     pa.field("etag", pa.string()),
     # Where the row comes from; reports count by it.
     pa.field("source", pa.string()),

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from s4v_core import storage
-from s4v_core.records.plan import PlanHead
+from s4v_core.records.plan import PlanHead, list_digests
 from s4v_core.records.units import UnitAccount, UnitFolder
 
 _READERS = 32
@@ -21,6 +21,7 @@ class RunCounts:
     Attributes:
         rows: Planned rows; `done` of them have a result.
         missing: Units of the plan that have no file.
+        outdated: Units with rows whose places hold something else since.
         foreign: Unit files that are not of this plan.
         reasons: Rows by reason, for the rows that are not ok.
         sums: Sums over all rows, by integer column of the contract.
@@ -28,6 +29,8 @@ class RunCounts:
         renamed: Rows whose key another row had already.
         repeated: Records that name a row again.
         skipped: Members and records of the inputs that are no rows.
+        captioned: Images of the inputs that were left out because they have a caption already.
+        removed: Planned rows whose places are gone.
     """
 
     rows: int
@@ -37,6 +40,7 @@ class RunCounts:
     rejected: int
     error: int
     missing: list[int]
+    outdated: list[int]
     foreign: list[int]
     reasons: dict[str, int] = field(default_factory=dict)
     sums: dict[str, int] = field(default_factory=dict)
@@ -44,6 +48,8 @@ class RunCounts:
     renamed: int = 0
     repeated: int = 0
     skipped: int = 0
+    captioned: int = 0
+    removed: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -56,10 +62,13 @@ def count_run(units: UnitFolder, head: PlanHead) -> RunCounts:
     totals: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     sums: Counter[str] = Counter()
-    foreign = sorted(done - planned)
+    foreign, outdated = sorted(done - planned), list[int]()
     for account in _read_accounts(units, done & planned):
-        if (account.plan, account.rows) != (head.digest, head.unit_rows[account.unit]):
+        *earlier, newest = list_digests(head.parts, account.unit)
+        if account.rows != head.unit_rows[account.unit] or account.plan not in (*earlier, newest):
             foreign.append(account.unit)
+        elif account.plan != newest:
+            outdated.append(account.unit)
         for name in ("rows", "ok", "rejected", "error"):
             totals[name] += getattr(account, name)
         reasons.update(account.reasons)
@@ -72,6 +81,7 @@ def count_run(units: UnitFolder, head: PlanHead) -> RunCounts:
         rejected=totals["rejected"],
         error=totals["error"],
         missing=sorted(planned - done),
+        outdated=sorted(outdated),
         foreign=foreign,
         reasons=dict(reasons.most_common()),
         sums=dict(sums),
@@ -79,6 +89,8 @@ def count_run(units: UnitFolder, head: PlanHead) -> RunCounts:
         renamed=head.renamed,
         repeated=sum(account.get("repeated", 0) for account in head.inputs),
         skipped=sum(account.get("skipped", 0) for account in head.inputs),
+        captioned=sum(account.get("captioned", 0) for account in head.inputs),
+        removed=head.removed,
     )
 
 

@@ -184,7 +184,7 @@ class FlowDriver:
     def _make_spec(self) -> FlowSpec:
         run = self.run
         task = run.make_task()
-        return FlowSpec(run.output, run.head.digest, self.run_id, run.engine, task, run.heal)
+        return FlowSpec(run.output, run.head.parts, self.run_id, run.engine, task, run.heal)
 
     def _count(self, done: UnitDone) -> None:
         self._times.add(done)
@@ -228,11 +228,18 @@ def _run_and_report(driver: FlowDriver, todo: list[int], found_done: int) -> Non
 def _find_todo(run: Run) -> tuple[list[int], int]:
     """Units to run, and the rows that are done already."""
     done = run.units.list_done()
+    done -= {unit for unit in done & run.head.renewed if _is_outdated(run, unit)}
     found = sum(rows for unit, rows in enumerate(run.head.unit_rows) if unit in done)
     if not run.heal:
         return [unit for unit in run.head.units if unit not in done], found
+    todo = [unit for unit in run.head.units if unit not in done]
     accounts = (run.units.read_account(unit) for unit in sorted(done))
-    return [account.unit for account in accounts if account.ok < account.rows], found
+    return [*todo, *(account.unit for account in accounts if account.ok < account.rows)], found
+
+
+def _is_outdated(run: Run, unit: int) -> bool:
+    """Whether the input has other files in places of the unit than when its file was written."""
+    return run.units.read_account(unit).plan != run.head.find_digest(unit)
 
 
 def _describe_run(run: Run, run_id: str) -> dict[str, Any]:

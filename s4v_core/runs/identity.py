@@ -30,6 +30,8 @@ def refuse_other_settings(output: str, old: Mapping[str, Any], new: Mapping[str,
         ConfigError: One of the `new` ones differs; the sentence names it.
     """
     for name in new:
+        if name not in old and not new[name]:
+            continue  # a setting of a later version, left off
         # Through JSON, as the stored ones went.
         if (was := old.get(name)) != (now := json.loads(json.dumps(new[name]))):
             raise ConfigError(

@@ -42,7 +42,7 @@ class Outcome:
     def exit_code(self) -> int:
         if self.is_interrupted and self.counts.missing:
             return INTERRUPTED
-        if self.counts.missing or self.counts.foreign:
+        if self.counts.missing or self.counts.outdated or self.counts.foreign:
             return FAILED
         return INCOMPLETE_INPUT if self.notes or self.counts.damaged else DONE
 
@@ -80,7 +80,7 @@ class Outcome:
         counts = self.counts.as_dict()
         sums = counts.pop("sums")
         return {
-            **{k: v for k, v in counts.items() if k not in ("missing", "foreign")},
+            **{k: v for k, v in counts.items() if k not in ("missing", "outdated", "foreign")},
             **sums,
             "missing_units": len(self.counts.missing),
             "found_done": self.found_done,

@@ -124,7 +124,7 @@ def describe_duration(seconds: float) -> str:
 
 
 def describe_counts(counts: RunCounts, words: Words) -> str:
-    share = 100 * counts.done / counts.rows
+    share = 100 * counts.done / max(counts.rows, 1)
     return (
         f"{counts.done} of {counts.rows} {words.rows} ({share:.1f} %): {counts.ok} ok, "
         f"{counts.rejected} rejected, {counts.error} errors"
@@ -138,16 +138,27 @@ def list_reasons(counts: RunCounts, words: Words) -> list[str]:
     asides = {
         f"{one} ids were taken already and got a number": counts.renamed,
         f"records name an {one} again; it has one row": counts.repeated,
-        f"members or records are no {words.rows}": counts.skipped,
+        f"members, files or records are no {words.rows}": counts.skipped,
+        f"{words.rows} have a caption already and were left alone": counts.captioned,
+        f"planned {words.rows} are gone from the input": counts.removed,
     }
     lines += [f"  {number:>8} {what}" for what, number in asides.items() if number]
     if counts.missing:
         lines.append(f"  {len(counts.missing)} units are missing; the same command again resumes")
+    if counts.outdated:
+        lines.append(
+            f"  {len(counts.outdated)} units hold {words.rows} that were replaced since; "
+            "the same command again renews them"
+        )
     if counts.foreign:
         lines.append(f"  {len(counts.foreign)} unit files are not of this plan: {counts.foreign}")
     for account in counts.damaged:
-        kinds = ", ".join(f"{d['kind']} at byte {d['offset']}" for d in account["damages"])
+        kinds = ", ".join(_describe_damage(**damage) for damage in account["damages"])
         lines.append(
             f"  damaged shard {account['uri']}: {kinds}; {account['images']} images were found"
         )
     return lines
+
+
+def _describe_damage(kind: str, offset: int) -> str:
+    return f"{kind} at byte {offset}" if offset else kind

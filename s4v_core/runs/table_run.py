@@ -11,7 +11,8 @@ from s4v_core.engines.settings import EngineSpec
 from s4v_core.errors import InputError
 from s4v_core.flow.spec import Engines
 from s4v_core.flow.task import Task
-from s4v_core.records.plan import PlanHead, build_plan, read_plan_head, write_plan
+from s4v_core.records.plan import PlanHead, read_plan_head
+from s4v_core.records.plan_writing import build_head, write_plan
 from s4v_core.records.schemas import UNIT_SIZE, index_schema, table_of
 from s4v_core.runs.driver import Run, run_missing
 from s4v_core.runs.identity import refuse_other_settings
@@ -65,8 +66,8 @@ def _plan(
     if not table.num_rows:
         raise InputError(output, "there are no rows to run")
     digest = _digest(table)
-    head, planned = build_plan(
-        [table],
+    head = build_head(
+        [table.num_rows],
         [],
         {**identity, "rows": digest},
         digest,
@@ -74,7 +75,7 @@ def _plan(
         key=task.contract.key,
         unit_size=unit_size,
     )
-    return write_plan(output, head, planned)
+    return write_plan(output, head, [table])
 
 
 def _digest(table: pa.Table) -> str:

@@ -88,7 +88,7 @@ def _check_unit(
         return [], [f"unit {unit}: {error}"]
     keys = [str(key) for key in table[units.contract.key].to_pylist()]
     problems = []
-    if account.plan != head.digest:
+    if account.plan != head.find_digest(unit):
         problems.append("made for another plan")
     if keys != wanted:
         missing, strange = len(set(wanted) - set(keys)), len(set(keys) - set(wanted))

@@ -5,12 +5,15 @@ The only package that uses fsspec. It knows nothing about the contents of the fi
 
 from s4v_core.storage.access import UNIT_PATIENCE_S, UnreachableError, get_patience, patience
 from s4v_core.storage.listing import (
+    FileTree,
     StoredFile,
     exists,
     expand,
+    has_marks,
     is_folder,
     list_files,
     list_folder,
+    list_tree,
     refusal,
     stat,
 )
@@ -47,6 +50,7 @@ __all__ = [
     "PARTIAL",
     "REASONS",
     "UNIT_PATIENCE_S",
+    "FileTree",
     "PlaceError",
     "SourceChangedError",
     "StoredFile",
@@ -58,6 +62,7 @@ __all__ = [
     "exists",
     "expand",
     "get_patience",
+    "has_marks",
     "honours_create",
     "is_folder",
     "is_local",
@@ -65,6 +70,7 @@ __all__ = [
     "join",
     "list_files",
     "list_folder",
+    "list_tree",
     "local_copy",
     "mirror",
     "open_to_read",

@@ -1,7 +1,9 @@
 """Listings of a store: which files there are, how large they are, and which version they are."""
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from braceexpand import braceexpand
@@ -9,7 +11,9 @@ from fsspec.implementations.local import LocalFileSystem
 
 from s4v_core.errors import StorageError
 from s4v_core.storage.access import UnreachableError, call_store, locate_uncached
-from s4v_core.storage.uris import base_name
+from s4v_core.storage.uris import base_name, is_web
+
+_GLOB_MARKS = "*?["
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,19 @@ class StoredFile:
     size: int
     etag: str
     modified_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class FileTree:
+    """All that lies below a folder.
+
+    Attributes:
+        files: Sorted by URI, without those whose path has a part that starts with a dot.
+        closed: Folders that could not be listed.
+    """
+
+    files: list[StoredFile] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
 
 
 def exists(uri: str) -> bool:
@@ -78,10 +95,28 @@ def stat(uri: str) -> StoredFile | None:
 def list_files(folder: str) -> list[StoredFile]:
     """All files below `folder`, sorted by URI, without those whose path has a part that starts
     with a dot."""
+    return list_tree(folder).files
+
+
+def list_tree(folder: str) -> FileTree:
+    """All files below `folder`, and the folders below it that cannot be listed.
+
+    Links on a local disk are followed; a folder that several links lead to is listed once.
+
+    Raises:
+        StorageError: `folder` itself cannot be listed.
+    """
     fs, path = locate_uncached(folder)
+    if isinstance(fs, LocalFileSystem):
+        return call_store(folder, lambda: _walk(Path(path)))
     found = call_store(folder, lambda: fs.find(path, detail=True))
-    files = [describe_file(fs, i) for n, i in found.items() if not _is_hidden(n[len(path) :])]
-    return sorted(files, key=lambda file: file.uri)
+    files = [
+        describe_file(fs, info)
+        for name, info in found.items()
+        # A name that ends in a slash is a mark that consoles of S3 leave for a folder.
+        if not _is_hidden(name[len(path) :]) and not name.endswith("/") and name != path
+    ]
+    return FileTree(sorted(files, key=lambda file: file.uri))
 
 
 def list_folder(folder: str) -> list[StoredFile]:
@@ -104,30 +139,88 @@ def list_folder(folder: str) -> list[StoredFile]:
 
 def expand(pattern: str) -> list[str]:
     """The URIs that match a pattern: braces (`{0000..0003}`) are expanded first, then globs
-    (`*`, `**`)."""
+    (`*`, `**`). A file or folder that has the pattern for its name is meant itself.
+
+    In the URLs of web servers these marks mean other things: of them only braces are expanded.
+    """
+    if not has_marks(pattern) or (not is_web(pattern) and exists(pattern)):
+        return [pattern]
+    try:
+        names = list(braceexpand(pattern)) if "{" in pattern else [pattern]
+    except ValueError:  # braces that do not close
+        names = [pattern]
     uris: list[str] = []
-    for one in braceexpand(pattern) if "{" in pattern else [pattern]:
-        if not any(mark in one for mark in "*?["):
-            uris.append(one)
-            continue
-        uris += _expand_glob(one)
+    for name in names:
+        is_glob = any(mark in name for mark in _GLOB_MARKS) and not is_web(name)
+        uris += _expand_glob(name) if is_glob else [name]
     return uris
+
+
+def has_marks(pattern: str) -> bool:
+    """Whether `expand` may take the text for a pattern."""
+    return any(mark in pattern for mark in (*_GLOB_MARKS, "{"))
 
 
 def describe_file(fs: Any, info: dict[str, Any]) -> StoredFile:
     """Translate one entry of an fsspec listing, whose fields differ between stores."""
+    if isinstance(fs, LocalFileSystem):
+        return _describe_local(Path(info["name"]))
     etag = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("created") or ""
-    name = info["name"]
-    uri = name if isinstance(fs, LocalFileSystem) else fs.unstrip_protocol(name)
+    uri = fs.unstrip_protocol(info["name"])
     written = info.get("LastModified") or info.get("mtime") or info.get("created") or 0.0
     modified_s = written.timestamp() if isinstance(written, datetime) else float(written)
     return StoredFile(uri, int(info["size"]), str(etag).strip('"'), modified_s)
 
 
+def _describe_local(path: Path) -> StoredFile:
+    """A file as the reads find it, which follow links; a link that leads nowhere is empty."""
+    try:
+        found = path.stat()
+    except OSError:
+        return StoredFile(str(path), 0, "")
+    return StoredFile(str(path), found.st_size, str(found.st_mtime), found.st_mtime)
+
+
+def _walk(root: Path) -> FileTree:
+    """Walk a local folder: its own folders first, then what links lead to."""
+    tree, seen = FileTree(), set[tuple[int, int]]()
+    waiting, linked = [root], list[Path]()
+    while waiting or linked:
+        folder = waiting.pop() if waiting else linked.pop(0)
+        try:
+            found = folder.stat()
+            if (place := (found.st_dev, found.st_ino)) in seen:
+                continue
+            seen.add(place)
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError:
+            if folder == root:
+                raise
+            tree.closed.append(str(folder))
+            continue
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if _leads_to_folder(entry):
+                (linked if entry.is_symlink() else waiting).append(Path(entry.path))
+            else:
+                tree.files.append(_describe_local(Path(entry.path)))
+    tree.files.sort(key=lambda file: file.uri)
+    return tree
+
+
+def _leads_to_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
 def _expand_glob(pattern: str) -> list[str]:
     fs, path = locate_uncached(pattern)
     found = call_store(pattern, lambda: fs.glob(path))
-    return sorted(fs.unstrip_protocol(name) for name in found)
+    is_local = isinstance(fs, LocalFileSystem)
+    return sorted(name if is_local else fs.unstrip_protocol(name) for name in found)
 
 
 def _is_hidden(relative: str) -> bool:

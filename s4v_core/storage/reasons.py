@@ -22,6 +22,7 @@ REASONS = MappingProxyType(
         "unsupported_scheme": "The scheme is unknown, or its package is not installed.",
         "archived": "The object has to be restored from an archive (Glacier) first.",
         "unreadable": "It is there, but damaged, encrypted, or refused for another reason.",
+        "truncated": "Its file or archive ends before it does.",
         "source_changed": "It is no longer the file that was planned.",
         "file_too_big": "It is larger than the limit, and was not read.",
         "opted_out": "The server's X-Robots-Tag asks not to use it for machine learning.",

@@ -70,7 +70,7 @@ def _make_samples(checked: CheckedStage, head_uri: str) -> None:
     job = checked.job
     storage.replace_json(storage.join(job.output, RUN_NAME), _describe_run(checked))
     template = chat.find_template(job.template)
-    samples = join_images(job.data, job.images, job.image_root)
+    samples = join_images(job.data, job.images, job.image_root, job.match_file_names)
     with StepBar("preparing samples", None, unit="samples") as bar:
         counts = write_samples(job.output, samples, template, checked.encoder, bar.advance)
     _refuse_unusable(job, counts)
@@ -97,7 +97,8 @@ def _refuse_unusable(job: TrainStage, counts: SampleCounts) -> None:
             ", ".join(job.data),
             f"{counts.share_skipped:.1%} of the samples cannot be used ({reasons}), allowed "
             f"{job.max_missing_share:.1%}; {job.output}/skipped.jsonl lists them, "
-            "--max-missing-share allows more",
+            "--max-missing-share allows more, and --match-file-names finds images whose folders "
+            "have other names",
         )
 
 

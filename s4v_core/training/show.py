@@ -28,7 +28,8 @@ def show_samples(job: TrainStage) -> Iterator[str]:
         checked.encoder,
         checked.tokenizer,
     )
-    for sample in islice(join_images(job.data, job.images, job.image_root), job.show):
+    samples = join_images(job.data, job.images, job.image_root, job.match_file_names)
+    for sample in islice(samples, job.show):
         if isinstance(sample, Unusable):
             yield f"{sample.sample_id}: left out: {sample.reason}\n"
             continue

@@ -97,6 +97,9 @@ class TrainStage(Config):
     image_root: str | None = None
     """Folder of the images that a JSON names by relative paths; by default the JSON's own
     folder."""
+    match_file_names: bool = False
+    """Take an image whose path is not found from the only image with its file name, whatever the
+    folders and endings."""
     model: str
     """Model to start from: a checkpoint folder on any URI, a hub id, or new:demo for a small new
     model."""

@@ -11,9 +11,9 @@ import pytest
 from s4v_core.captioning.prompt_file import read_prompts
 from s4v_core.captioning.prompts import Prompt, choose_prompt
 from s4v_core.errors import ConfigError
+from s4v_core.inputs.finding import find_shards
 from s4v_core.inputs.image_bytes import read_sidecar
 from s4v_core.inputs.indexing import INDEX_SCHEMA, index_shard
-from s4v_core.inputs.shards import find_shards
 from s4v_core.inputs.source_names import name_sources
 from s4v_core.records.schemas import table_of
 from tests.conftest import photo, write_tar

@@ -11,10 +11,10 @@ from s4v_core.datasets.conversations import Unusable
 from s4v_core.datasets.joining import PlacedConversation, join_images
 from s4v_core.errors import InputError
 from s4v_core.inputs.indexing import INDEX_SCHEMA
-from s4v_core.records import plan
 from s4v_core.records.captions import RESULT_SCHEMA, caption_units
+from s4v_core.records.plan_writing import build_head, write_plan
 from s4v_core.records.schemas import table_of
-from tests.conftest import photo
+from tests.conftest import photo, write_tar
 
 TURNS = [{"from": "human", "value": "What is it?"}, {"from": "gpt", "value": "A cat."}]
 
@@ -26,24 +26,38 @@ def _write_json(folder: Path, *images: str | None) -> str:
     return str(folder / "data.json")
 
 
-def _join(data: str, *images: str) -> list[str | None]:
+def _join(data: str, *images: str, match_file_names: bool = False) -> list[str | None]:
     """The image id of each conversation, None for text alone, or why it is unusable."""
-    found = join_images((data,), images, None)
+    found = join_images((data,), images, None, match_file_names)
     return [
         one.reason if isinstance(one, Unusable) else one.place and one.place["image_id"]
         for one in found
     ]
 
 
-def test_an_image_is_found_by_its_id_its_id_without_ending_or_its_unique_name(
+def test_an_image_is_found_by_its_whole_path_and_by_its_file_name_only_if_asked_for(
     tmp_path: Path,
 ) -> None:
     for name in ("x/a.jpg", "y/b.jpg", "y/c.jpg", "z/c.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(photo(1, (40, 30)))
     names = ("x/a.jpg", "x/a.png", "elsewhere/b.jpg", "elsewhere/c.jpg", None)
-    found = _join(_write_json(tmp_path, *names), str(tmp_path))
-    assert found == ["x/a.jpg", "x/a.jpg", "y/b.jpg", "not_found", None]
+    data = _write_json(tmp_path, *names)
+    found = _join(data, str(tmp_path))
+    assert found == ["x/a.jpg", "not_found", "not_found", "not_found", None]
+    found = _join(data, str(tmp_path), match_file_names=True)
+    assert found == ["x/a.jpg", "x/a.jpg", "y/b.jpg", "ambiguous_image", None]
+
+
+def test_an_image_in_a_tar_is_found_by_its_path_there(tmp_path: Path) -> None:
+    write_tar(tmp_path / "t/0.tar", {"gqa/1.jpg": photo(1), "vg/1.jpg": photo(2)})
+    write_tar(tmp_path / "t/1.tar", {"vg/2.jpg": photo(3), "vg/1.jpg": photo(4)})
+    names = ("gqa/1.jpg", "./vg/2.jpg", "0/vg/1.jpg", "1/vg/1", "vg/1.jpg", "1.jpg", "vg/1.png")
+    found = _join(_write_json(tmp_path, *names), str(tmp_path / "t"))
+    assert found == [
+        *("0/gqa/1", "1/vg/2", "0/vg/1", "1/vg/1"),
+        *("ambiguous_image", "not_found", "not_found"),
+    ]
 
 
 def test_images_are_beside_the_json_unless_a_place_is_given(tmp_path: Path) -> None:
@@ -59,8 +73,8 @@ def _write_caption_run(output: str, captions: dict[str, str | None]) -> None:
     """A run with one unit; an image without a caption was rejected."""
     place = dict.fromkeys(INDEX_SCHEMA.names) | {"uri": "u", "container": "tar", "source": "s"}
     index = table_of([place | {"image_id": name} for name in captions], INDEX_SCHEMA, "test")
-    head, table = plan.build_plan([index], [], {}, "listing", kind="captions", key="image_id")
-    plan.write_plan(output, head, table)
+    head = build_head([len(captions)], [], {}, "listing", kind="captions", key="image_id")
+    write_plan(output, head, [index])
     row: dict[str, Any] = dict.fromkeys(RESULT_SCHEMA.names) | {
         **dict.fromkeys(("uri", "source", "model", "model_revision", "engine", "run_id"), "x"),
         **{"prompt": "Describe it.", "sampling": "{}", "attempts": 1},

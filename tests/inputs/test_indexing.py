@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from s4v_core.errors import InputError
+from s4v_core.inputs.finding import find_shards
 from s4v_core.inputs.image_bytes import read_images
 from s4v_core.inputs.indexing import INDEX_SCHEMA, ShardAccount, index_shard
-from s4v_core.inputs.shards import find_shards
 from s4v_core.records.schemas import table_of
-from tests.conftest import write_tar
+from tests.conftest import photo, write_tar
 
 
 class _Indexed(NamedTuple):
@@ -78,13 +78,15 @@ def test_a_compressed_tar_gives_the_same_images(
 
 
 def test_names_that_trip_others_are_rows(tmp_path: Path) -> None:
-    members = {"sa_1.2.jpg": b"1", ".x.jpg": b"2", "IMG_0001": b"3", "a.jpg": b"4", "a.png": b"5"}
+    unnamed = photo(3, (40, 30))
+    members = {"sa_1.2.jpg": b"1", ".x.jpg": b"2", "IMG_0001": unnamed, "a.jpg": b"4"}
+    members |= {"a.png": b"5", "LICENSE": b"BSD"}
     write_tar(tmp_path / "s.tar", members)
     [index] = _indexed(str(tmp_path / "s.tar"))
     assert _images(index) == {
         "s/sa_1.2": b"1",
         "s/.x": b"2",
-        "s/IMG_0001": b"3",
+        "s/IMG_0001": unnamed,
         "s/a": b"4",
         "s/a#4": b"5",
     }

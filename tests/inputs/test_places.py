@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,10 +22,10 @@ from s4v_core import storage
 from s4v_core.captioning.task import CaptionTask
 from s4v_core.errors import StorageError
 from s4v_core.flow.loading import load_rows
+from s4v_core.inputs.finding import find_shards
 from s4v_core.inputs.image_bytes import read_images, read_sidecar
 from s4v_core.inputs.indexing import index_shard
 from s4v_core.inputs.shard_index import build_row, resolve_image
-from s4v_core.inputs.shards import find_shards
 from tests.conftest import write_tar
 
 Rows = list[dict[str, Any]]
@@ -167,11 +168,17 @@ def test_colons_are_part_of_a_name(tmp_path: Path) -> None:
 
 
 def _make_shard(kind: str, folder: Path) -> Path:
-    path = folder / {"tar": "s.tar", "targz": "s.tar.gz", "parquet": "s.parquet"}[kind]
+    path = (
+        folder / {"tar": "s.tar", "targz": "s.tar.gz", "parquet": "s.parquet", "zip": "s.zip"}[kind]
+    )
     images = {f"{at}.jpg": bytes([at]) * 3000 for at in range(4)}
     if kind == "parquet":
         table = pa.table({"id": list(images), "image": list(images.values())})
         pq.write_table(table, path, row_group_size=2, compression="snappy")
+    elif kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, data in images.items():
+                archive.writestr(name, data)
     elif kind == "tar":
         write_tar(path, images)
     else:
@@ -179,7 +186,7 @@ def _make_shard(kind: str, folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", ["tar", "targz", "parquet"])
+@pytest.mark.parametrize("kind", ["tar", "targz", "zip", "parquet"])
 def test_a_shard_that_vanished_or_became_a_folder_is_a_reason(tmp_path: Path, kind: str) -> None:
     path = _make_shard(kind, tmp_path)
     [shard] = find_shards([str(path)])
@@ -219,7 +226,7 @@ def test_a_cut_archive_keeps_what_is_before_the_cut(tmp_path: Path) -> None:
     assert etag is not None
     found = read_images([row | place | {"etag": etag.etag} for row in rows])
     assert isinstance(found[0], bytes)
-    assert found[2:] == ["unreadable", "unreadable"]
+    assert found[2:] == ["truncated", "truncated"]
 
 
 def test_a_sidecar_that_cannot_be_read_is_none(folder: Path) -> None:
@@ -237,7 +244,7 @@ def test_a_disk_that_fails_is_no_reason_of_an_image(folder: Path, monkeypatch: A
 
 
 def test_limits_hold_for_every_container_and_nothing_large_is_read(tmp_path: Path) -> None:
-    for kind in ("tar", "targz", "parquet"):
+    for kind in ("tar", "targz", "zip", "parquet"):
         [shard] = find_shards([str(_make_shard(kind, tmp_path))])
         rows, _ = index_shard(shard)
         assert read_images(rows, max_bytes=2999) == ["file_too_big"] * 4

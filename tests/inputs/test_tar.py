@@ -4,7 +4,7 @@ import tarfile
 
 import pytest
 
-from s4v_core.inputs.tar import BLOCK, TarIndex, index_tar, index_tar_gz
+from s4v_core.inputs.tar import BLOCK, TarIndex, index_packed_tar, index_tar
 
 FILES = {f"{n:03d}.jpg": bytes([n]) * (700 + n) for n in range(6)}
 
@@ -106,15 +106,15 @@ def test_tars_appended_to_each_other_are_read_on_without_damage() -> None:
 def test_a_cut_gzip_keeps_what_was_whole() -> None:
     packed = gzip.compress(_tar(files={f"{n}.jpg": bytes(5000) for n in range(50)}) + b"", 0)
     cut = packed[: len(packed) // 2]
-    index = index_tar_gz(io.BytesIO(cut))
+    index = index_packed_tar(io.BytesIO(cut), "gzip")
     assert 20 <= len(index.members) <= 26
     assert "cut_gzip" in _kinds(index)
-    assert not index_tar_gz(io.BytesIO(packed)).damages
+    assert not index_packed_tar(io.BytesIO(packed), "gzip").damages
 
 
 def test_a_gzip_bomb_ends_the_shard() -> None:
     bomb = gzip.compress(bytes(200 << 20))
-    assert "gzip_bomb" in _kinds(index_tar_gz(io.BytesIO(bomb)))
+    assert "gzip_bomb" in _kinds(index_packed_tar(io.BytesIO(bomb), "gzip"))
 
 
 def test_a_file_that_is_no_tar_is_named_so() -> None:
@@ -134,6 +134,34 @@ def test_folders_and_links_are_no_members() -> None:
     index = _index(sink.getvalue())
     assert not index.members
     assert not index.damages
+    assert index.loose_ends == ["link.jpg"]
+
+
+def test_links_are_members_with_the_place_of_what_they_lead_to() -> None:
+    long_name = "deep/" * 40 + "a.jpg"
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        links = [
+            ("x/forward.jpg", tarfile.SYMTYPE, "../b.jpg"),
+            ("x/hard.jpg", tarfile.LNKTYPE, long_name),
+            ("x/chain.jpg", tarfile.SYMTYPE, "./hard.jpg"),
+            ("x/loop.jpg", tarfile.SYMTYPE, "loop.jpg"),
+        ]
+        for name, data in ((long_name, b"A"), ("b.jpg", b"B")):
+            member = tarfile.TarInfo(name)
+            member.size = 1
+            tar.addfile(member, io.BytesIO(data))
+            for one, kind, target in links if data == b"A" else []:
+                link = tarfile.TarInfo(one)
+                link.type, link.linkname = kind, target
+                tar.addfile(link)
+    data = sink.getvalue()
+    index = _index(data)
+    assert {m.name: data[m.offset : m.offset + m.length] for m in index.members} == {
+        **{long_name: b"A", "b.jpg": b"B"},
+        **{"x/hard.jpg": b"A", "x/chain.jpg": b"A", "x/forward.jpg": b"B"},
+    }
+    assert index.loose_ends == ["x/loop.jpg"]
 
 
 class _Forward(io.BytesIO):
@@ -145,5 +173,5 @@ class _Forward(io.BytesIO):
 def test_data_to_keep_are_kept_on_the_one_way_through() -> None:
     files = {"a.jpg": b"picture", "a.json": b"{}" * 256, "b.txt": b"text"}
     data = _tar(files=files)
-    index = index_tar(_Forward(data), len(data), lambda name, length: not name.endswith("jpg"))
+    index = index_tar(_Forward(data), len(data), lambda name, size: size * (name[-3:] != "jpg"))
     assert {m.name: m.data for m in index.members} == files | {"a.jpg": None}

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from s4v_core import storage
+from s4v_core.inputs.finding import find_shards
 from s4v_core.inputs.image_bytes import read_images
 from s4v_core.inputs.indexing import index_shard
 from s4v_core.inputs.shard_index import build_row
-from s4v_core.inputs.shards import find_shards
 from s4v_core.inputs.web_policy import WebPolicy
 from tests.conftest import write_tar
 from tests.inputs.table_server import Ports, make_body, run_table_server

@@ -28,8 +28,10 @@ from pathlib import Path
 from typing import Any
 
 from s4v_core.flow.shard_indexing import index_shards
-from s4v_core.inputs.indexing import index_shard
-from s4v_core.inputs.shards import Shard, find_shards
+from s4v_core.inputs.finding import find_shards
+from s4v_core.inputs.indexing import INDEX_SCHEMA, index_shard
+from s4v_core.inputs.shards import Shard
+from s4v_core.records.row_spool import RowSpool
 from tests.conftest import moto_server, write_tar
 from tests.faults.proxy import FaultProxy
 from tests.perf.measuring import Goal, format_spread, measure_in_turns, ratios, record
@@ -135,8 +137,9 @@ def _index(shards: list[Shard], images: int) -> None:
 
 
 def _index_with_ray(shards: list[Shard], images: int) -> None:
-    tables, accounts = index_shards(shards, lambda images: None)
-    assert sum(table.num_rows for table in tables) == images
+    with RowSpool(INDEX_SCHEMA, len(shards)) as spool:
+        accounts = index_shards(shards, spool, lambda images: None)
+        assert sum(spool.input_rows) == images
     assert not any(account["damages"] for account in accounts)
 
 

@@ -27,11 +27,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from s4v_core.inputs.digest import digest_listing
+from s4v_core.inputs.finding import find_shards
 from s4v_core.inputs.indexing import INDEX_SCHEMA
-from s4v_core.inputs.shards import Shard, find_shards
+from s4v_core.inputs.shards import Shard
 from s4v_core.interrupts import TERMINATED
 from s4v_core.records import plan
 from s4v_core.records.captions import caption_units
+from s4v_core.records.plan_writing import build_head, write_plan
 from s4v_core.records.schemas import UNIT_SIZE
 from tests.perf.measuring import Goal, format_spread, measure_in_turns, record
 from tests.perf.passes import Cluster, caption, cluster, run_pass_process, write_shards
@@ -145,10 +147,9 @@ def _write_finished_run(template: Path, shards: list[Shard], output: Path) -> in
     tables = [_move_to_shard(rows, shard).cast(INDEX_SCHEMA) for shard in shards]
     accounts = [head.inputs[0] | {"uri": shard.uri, "name": shard.name} for shard in shards]
     listing = digest_listing(shards)
-    new, table = plan.build_plan(
-        tables, accounts, head.settings, listing, kind=head.kind, key=head.key
-    )
-    new = plan.write_plan(str(output), new, table)
+    counts = [table.num_rows for table in tables]
+    new = build_head(counts, accounts, head.settings, listing, kind=head.kind, key=head.key)
+    new = write_plan(str(output), new, tables)
 
     def commit(unit: int) -> None:
         number, at = divmod(unit, len(made))

@@ -14,6 +14,9 @@ from s4v_core.inputs.indexing import INDEX_SCHEMA
 from s4v_core.inputs.unique_ids import number_repeated_ids
 from s4v_core.records import plan
 from s4v_core.records.captions import CAPTIONS, RESULT_SCHEMA, caption_units
+from s4v_core.records.growth import Growth, PlannedRows
+from s4v_core.records.plan_writing import build_head, take_first, write_part, write_plan
+from s4v_core.records.row_spool import RowSpool
 from s4v_core.records.schemas import table_of
 
 DIGEST = "d" * 64
@@ -28,11 +31,21 @@ def _index_rows(name: str, count: int) -> pa.Table:
     return table_of(rows, INDEX_SCHEMA, name)
 
 
-def _build_plan(
-    tables: list[pa.Table], accounts: list[dict[str, Any]], settings: dict[str, Any], listing: str
-) -> tuple[plan.PlanHead, pa.Table]:
-    kind, key = CAPTIONS.folder, CAPTIONS.key
-    return plan.build_plan(tables, accounts, settings, listing, kind=kind, key=key)
+def _build_head(
+    tables: list[pa.Table], settings: dict[str, Any], listing: str = "x"
+) -> plan.PlanHead:
+    counts, kind, key = [table.num_rows for table in tables], CAPTIONS.folder, CAPTIONS.key
+    return build_head(counts, [{"uri": "a"}], settings, listing, kind=kind, key=key)
+
+
+def _write_plan(
+    output: Path, tables: list[pa.Table], settings: dict[str, Any] | None = None
+) -> plan.PlanHead:
+    return write_plan(str(output), _build_head(tables, settings or {}), tables)
+
+
+def _read_ids(output: Path) -> list[str]:
+    return [key for unit in plan.read_planned_keys(str(output)) for key in unit]
 
 
 def _build_results(count: int, status: str = "ok") -> pa.Table:
@@ -53,59 +66,151 @@ def _build_results(count: int, status: str = "ok") -> pa.Table:
     return table_of([row | {"image_id": str(n)} for n in range(count)], RESULT_SCHEMA, "test")
 
 
-def test_units_hold_neighbours_of_one_shard_and_every_image_once() -> None:
-    head, table = _build_plan([_index_rows("a", 600), _index_rows("b", 10)], [], {}, "x")
+def test_units_hold_neighbours_of_one_shard_and_every_image_once(tmp_path: Path) -> None:
+    head = _write_plan(tmp_path, [_index_rows("a", 600), _index_rows("b", 10)])
     assert head.unit_rows == [256, 256, 88, 10]
-    assert table["image_id"].to_pylist() == [f"a/{n}" for n in range(600)] + [
-        f"b/{n}" for n in range(10)
-    ]
+    assert _read_ids(tmp_path) == [f"a/{n}" for n in range(600)] + [f"b/{n}" for n in range(10)]
+
+
+def test_tables_may_be_cut_anywhere(tmp_path: Path) -> None:
+    whole = _index_rows("a", 600)
+    tables = [whole.slice(0, 5), whole.slice(5, 300), whole.slice(305, 0), whole.slice(305)]
+    head = write_plan(str(tmp_path), _build_head([whole], {}), tables)
+    assert head.unit_rows == [256, 256, 88]
+    assert _read_ids(tmp_path) == whole["image_id"].to_pylist()
 
 
 def test_ids_that_clash_get_numbers_and_both_stay() -> None:
     tables, renamed = number_repeated_ids([_index_rows("a", 2), _index_rows("a", 2)])
-    _, table = _build_plan(tables, [], {}, "x")
-    assert table["image_id"].to_pylist() == ["a/0", "a/1", "a/0#2", "a/1#2"]
+    ids = [name for table in tables for name in table["image_id"].to_pylist()]
+    assert ids == ["a/0", "a/1", "a/0#2", "a/1#2"]
     assert renamed == 2
 
 
-def test_a_key_that_occurs_twice_is_refused() -> None:
+def test_files_whose_ids_clash_get_the_names_of_their_folders() -> None:
+    place = dict.fromkeys(INDEX_SCHEMA.names) | {"container": "file"}
+    rows = [
+        place | {"image_id": name, "uri": uri}
+        for name, uri in (
+            ("a.jpg", "/d/v1/a.jpg"),
+            ("a.jpg", "/d/v2/a.jpg"),
+            ("v2/a.jpg", "/e/v2/a.jpg"),
+            ("a.jpg", "/d/v2/a.jpg"),
+            ("a.jpg#2", "/f/a.jpg#2"),
+        )
+    ]
+    [table], renamed = number_repeated_ids([table_of(rows, INDEX_SCHEMA, "test")])
+    ids = table["image_id"].to_pylist()
+    assert ids == ["a.jpg", "d/v2/a.jpg", "v2/a.jpg", "a.jpg#3", "a.jpg#2"]
+    assert renamed == 2
+
+
+def test_a_key_that_occurs_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a/0: this image_id occurs twice"):
-        _build_plan([_index_rows("a", 2), _index_rows("a", 2)], [], {}, "x")
+        _write_plan(tmp_path, [_index_rows("a", 2), _index_rows("a", 2)])
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_limit_takes_the_first_images() -> None:
-    head, table = _build_plan(
-        plan.take_first([_index_rows("a", 3), _index_rows("b", 9)], 5), [], {}, "x"
-    )
-    assert table["image_id"].to_pylist() == ["a/0", "a/1", "a/2", "b/0", "b/1"]
-    assert head.rows == 5
+    tables = take_first([_index_rows("a", 3), _index_rows("b", 9), _index_rows("c", 1)], 5)
+    ids = [name for table in tables for name in table["image_id"].to_pylist()]
+    assert ids == ["a/0", "a/1", "a/2", "b/0", "b/1"]
 
 
 def test_two_first_starts_write_the_same_bytes(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        head, table = _build_plan([_index_rows("a", 300)], [{"uri": "a"}], {"model": "m"}, "x")
-        plan.write_plan(str(tmp_path / name), head, table)
-    first, second = (storage.read(plan.plan_uri(str(tmp_path / n))) for n in ("one", "two"))
+        _write_plan(tmp_path / name, [_index_rows("a", 300)], {"model": "m"})
+    first, second = (storage.read(plan.part_uri(str(tmp_path / n), 1)) for n in ("one", "two"))
     assert first == second
 
 
 def test_a_plan_is_written_once_and_read_unit_by_unit(tmp_path: Path) -> None:
-    output = str(tmp_path)
-    head, table = _build_plan([_index_rows("a", 300)], [], {"model": "m"}, "x")
-    assert plan.write_plan(output, head, table) == head
-    other, rows = _build_plan([_index_rows("b", 3)], [], {"model": "n"}, "x")
-    assert plan.write_plan(output, other, rows) == head
-    assert plan.read_plan_head(output) == head
-    assert plan.read_planned_unit(output, 1)["image_id"].to_pylist() == [
+    head = _write_plan(tmp_path, [_index_rows("a", 300)], {"model": "m"})
+    assert head.digest == _build_head([_index_rows("a", 300)], {"model": "m"}).digest
+    assert _write_plan(tmp_path, [_index_rows("b", 3)], {"model": "n"}) == head
+    assert plan.read_plan_head(str(tmp_path)) == head
+    assert plan.read_planned_unit(str(tmp_path), 1)["image_id"].to_pylist() == [
         f"a/{n}" for n in range(256, 300)
     ]
 
 
 def test_the_digest_changes_with_settings_and_listing() -> None:
     def digest(settings: dict[str, Any], listing: str) -> str:
-        return _build_plan([_index_rows("a", 3)], [], settings, listing)[0].digest
+        return _build_head([_index_rows("a", 3)], settings, listing).digest
 
     assert len({digest({"m": 1}, "x"), digest({"m": 2}, "x"), digest({"m": 1}, "y")}) == 3
+
+
+# Inputs that grow.
+
+
+def _files(*versions: tuple[str, str]) -> pa.Table:
+    """Rows of loose files, from name and version."""
+    rows = [
+        dict.fromkeys(INDEX_SCHEMA.names)
+        | {"image_id": name, "uri": f"/in/{name}", "container": "file", "etag": version}
+        for name, version in versions
+    ]
+    return table_of(rows, INDEX_SCHEMA, "test")
+
+
+def _grow(output: Path, *versions: tuple[str, str]) -> tuple[plan.PlanHead, Growth]:
+    head = plan.require_plan_head(str(output))
+    with RowSpool(INDEX_SCHEMA, 1) as new:
+        planned = PlannedRows(str(output), head)
+        growth = planned.compare([(0, _files(*versions))], {}, new)
+        grown = build_head(
+            growth.new_rows, [], head.settings, str(versions), kind=head.kind, key=head.key
+        )
+        tables = [table for _, table in new.read()]
+        return write_part(str(output), grown, growth.renewed, tables, growth.removed), growth
+
+
+def _versions(output: Path) -> dict[str, str]:
+    head = plan.require_plan_head(str(output))
+    tables = [plan.read_planned_unit(str(output), unit) for unit in head.units]
+    rows = [row for table in tables for row in table.to_pylist()]
+    assert len({row["image_id"] for row in rows}) == len(rows)
+    return {row["image_id"]: row["etag"] for row in rows}
+
+
+def test_a_part_holds_what_is_new_and_what_was_replaced_and_counts_what_is_gone(
+    tmp_path: Path,
+) -> None:
+    first = [(f"{n:03d}", "1") for n in range(300)]
+    _write_plan(tmp_path, [_files(*first)])
+    second = [(n, "2" if n == "007" else v) for n, v in first if n != "299"] + [("new", "1")]
+    head, growth = _grow(tmp_path, *second)
+    assert (growth.new_rows, sorted(growth.renewed), growth.removed) == ([1], [0], 1)
+    assert growth.renewed[0]["image_id"].to_pylist() == ["007"]
+    assert (head.unit_rows, head.removed) == ([256, 44, 1], 1)
+    assert _versions(tmp_path) == dict(first) | dict(second)
+    assert _read_ids(tmp_path) == [*(n for n, _ in first), "new"]
+    digests = [head.find_digest(unit) for unit in head.units]
+    assert digests[0] == digests[2] != digests[1] == head.digest
+    assert plan.find_renewed_keys(str(tmp_path), head.parts, 0, head.digest) == {"007"}
+    assert plan.find_renewed_keys(str(tmp_path), head.parts, 0, digests[0]) == set()
+
+    third = [(n, "3" if n in ("008", "new") else v) for n, v in second]
+    head, growth = _grow(tmp_path, *third)
+    assert (growth.new_rows, sorted(growth.renewed), growth.removed) == ([0], [0, 2], 1)
+    assert _versions(tmp_path) == dict(first) | dict(third)
+    assert plan.find_renewed_keys(str(tmp_path), head.parts, 0, head.digest) == {"007", "008"}
+    assert plan.find_renewed_keys(str(tmp_path), head.parts, 0, digests[0]) == {"008"}
+    head, growth = _grow(tmp_path, *third)
+    assert (growth.new_rows, growth.renewed, growth.removed) == ([0], {}, 1)
+
+
+def test_a_file_that_two_records_name_is_not_new_each_time(tmp_path: Path) -> None:
+    rows = _files(("a", "1"), ("b", "1"))
+    twice = rows.set_column(
+        rows.schema.get_field_index("uri"), "uri", pa.array(["/in/a", "/in/a"])
+    ).cast(INDEX_SCHEMA)
+    head = _write_plan(tmp_path, [twice])
+    for expected in ([0], [0]):
+        with RowSpool(INDEX_SCHEMA, 1) as new:
+            growth = PlannedRows(str(tmp_path), head).compare([(0, twice)], {}, new)
+            assert (growth.new_rows, growth.renewed, growth.removed) == (expected, {}, 0)
 
 
 def test_the_second_writer_of_a_unit_finds_it_done(tmp_path: Path) -> None:

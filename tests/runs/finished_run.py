@@ -3,10 +3,11 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from s4v_core.inputs.finding import find_shards
 from s4v_core.inputs.indexing import INDEX_SCHEMA, index_shard
-from s4v_core.inputs.shards import find_shards
 from s4v_core.records import plan
 from s4v_core.records.captions import RESULT_SCHEMA, caption_units
+from s4v_core.records.plan_writing import build_head, write_plan
 from s4v_core.records.schemas import table_of
 from tests.conftest import photo, write_tar
 
@@ -20,10 +21,8 @@ def write_run(output: Path, folder: Path, images: int) -> plan.PlanHead:
     one = index_shard(shard)[0]
     rows = [one[n % len(one)] | {"image_id": f"0/{n:06d}"} for n in range(images)]
     table = table_of(rows, INDEX_SCHEMA, "rows")
-    head, planned = plan.build_plan(
-        [table], [], {"model": "none"}, "listing", kind="captions", key="image_id"
-    )
-    head = plan.write_plan(str(output), head, planned)
+    head = build_head([images], [], {"model": "none"}, "listing", kind="captions", key="image_id")
+    head = write_plan(str(output), head, [table])
     started = datetime(2026, 11, 21, tzinfo=UTC)
     for unit, count in enumerate(head.unit_rows):
         first = unit * 256

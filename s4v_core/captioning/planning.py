@@ -1,0 +1,109 @@
+"""Plans the input of a caption job: all of it at first, and what is new when it has grown."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import pyarrow as pa
+
+from s4v_core.captioning.checks import CheckedJob
+from s4v_core.errors import InputError
+from s4v_core.inputs.indexing import INDEX_SCHEMA
+from s4v_core.inputs.source_names import name_sources
+from s4v_core.inputs.unique_ids import UniqueIds, hash_ids
+from s4v_core.records.captions import CAPTIONS
+from s4v_core.records.growth import PlannedRows
+from s4v_core.records.plan import PlanHead
+from s4v_core.records.plan_writing import build_head, take_first, write_part, write_plan
+from s4v_core.records.row_spool import RowSpool
+from s4v_core.runs.display import RowBar
+from s4v_core.runs.driver import connect_for
+from s4v_core.runs.identity import refuse_other_settings
+
+
+def plan_input(checked: CheckedJob) -> PlanHead:
+    """The plan of a job: the one that its output holds, with a further part if the input has grown.
+
+    Another run that was quicker wins: its plan counts.
+
+    Raises:
+        InputError: The input holds no images.
+    """
+    head = checked.head
+    if head is None:
+        return _plan_all(checked)
+    if checked.listing_digest == head.listing_digest or checked.job.limit is not None:
+        return head
+    return _plan_growth(checked, head)
+
+
+def index_input(checked: CheckedJob, spool: RowSpool) -> list[dict[str, Any]]:
+    """Put the rows of every shard into the spool (INDEX_SCHEMA); returns the shards' accounts."""
+    from s4v_core.flow.shard_indexing import index_shards
+
+    connect_for(checked.engine, checked.engines)
+    with RowBar(f"indexing {len(checked.shards)} shards", None) as bar:
+        return index_shards(checked.shards, spool, bar.advance)
+
+
+def read_named(checked: CheckedJob, spool: RowSpool) -> Iterator[tuple[int, pa.Table]]:
+    """Number and rows of every shard, with the sources that the job gives them."""
+    job = checked.job
+    for number, rows in spool.read():
+        yield number, name_sources(rows, job.sources, job.source_column)
+
+
+def _plan_all(checked: CheckedJob) -> PlanHead:
+    job = checked.job
+    with RowSpool(INDEX_SCHEMA, len(checked.shards)) as spool:
+        accounts = index_input(checked, spool)
+        counts = _limit_counts(spool.input_rows, job.limit)
+        ids = UniqueIds(hash_ids(rows for _, rows in spool.read())[: sum(counts)])
+        head = build_head(
+            counts,
+            accounts,
+            checked.settings,
+            checked.listing_digest,
+            kind=CAPTIONS.folder,
+            key=CAPTIONS.key,
+            unit_size=job.unit_size,
+            renamed=ids.renamed,
+        )
+        if not head.rows and not any(account["captioned"] for account in accounts):
+            raise InputError(", ".join(job.input), "holds no images")
+        named = take_first((rows for _, rows in read_named(checked, spool)), head.rows)
+        written = write_plan(job.output, head, map(ids.rename, named))
+    refuse_other_settings(job.output, written.settings, checked.settings)
+    return written
+
+
+def _plan_growth(checked: CheckedJob, head: PlanHead) -> PlanHead:
+    job, number = checked.job, len(checked.shards)
+    with RowSpool(INDEX_SCHEMA, number) as spool, RowSpool(INDEX_SCHEMA, number) as new:
+        accounts = index_input(checked, spool)
+        names = {shard.uri: shard.name for shard in checked.shards}
+        planned = PlannedRows(job.output, head)
+        growth = planned.compare(read_named(checked, spool), names, new)
+        ids = UniqueIds(hash_ids(rows for _, rows in new.read()), planned.hashes)
+        grown = build_head(
+            growth.new_rows,
+            accounts,
+            head.settings,
+            checked.listing_digest,
+            kind=CAPTIONS.folder,
+            key=CAPTIONS.key,
+            unit_size=job.unit_size,
+            renamed=ids.renamed,
+        )
+        tables = (ids.rename(rows) for _, rows in new.read())
+        return write_part(job.output, grown, growth.renewed, tables, growth.removed)
+
+
+def _limit_counts(input_rows: list[int], limit: int | None) -> list[int]:
+    """Rows of each input, of which the first `limit` are left."""
+    if limit is None:
+        return input_rows
+    ends = [0]
+    for rows in input_rows:
+        ends.append(min(ends[-1] + rows, limit))
+    return [after - before for before, after in pairwise(ends)]

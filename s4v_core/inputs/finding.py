@@ -1,0 +1,257 @@
+"""Finds the shards that belong to the inputs of a job. Lists stores; opens only tables that lie
+among images, and the plans of runs.
+
+An input is a folder, a glob or brace pattern, shards (tar, zip, Parquet), a ShareGPT4V/LLaVA JSON
+or another list of images, or single image files.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from s4v_core import storage
+from s4v_core.errors import InputError, StorageError
+from s4v_core.inputs.file_kinds import (
+    NAMED_KINDS,
+    SIDECARS,
+    find_container,
+    find_ending,
+    is_companion,
+    is_image,
+    relative_name,
+)
+from s4v_core.inputs.parquet_shards import holds_image_bytes
+from s4v_core.inputs.shards import Shard
+from s4v_core.records.plan import PLAN_NAME, is_plan
+from s4v_core.storage import StoredFile
+
+_READS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A file of an input.
+
+    Attributes:
+        folder: The folder that its id is relative to.
+        is_named: Whether the input names the file itself, and not a folder of it.
+        name: Its path below `folder`.
+        role: The kind of its container; or image, companion, unknown.
+        ending: Ending of a container file.
+    """
+
+    file: StoredFile
+    folder: str
+    is_named: bool
+    name: str
+    role: str
+    ending: str
+
+    @property
+    def is_container(self) -> bool:
+        return bool(self.ending)
+
+
+def _classify(file: StoredFile, folder: str, is_named: bool) -> _Found:
+    name = relative_name(file.uri, folder)
+    container = find_container(name)
+    if container and (is_named or container[0] not in NAMED_KINDS):
+        role, ending = container
+    elif is_named or is_image(name):
+        role, ending = "image", ""
+    else:
+        role, ending = "companion" if is_companion(name) else "unknown", ""
+    return _Found(file, folder, is_named, name, role, ending)
+
+
+def find_shards(
+    inputs: Sequence[str],
+    image_root: str | None = None,
+    columns: tuple[str, ...] = (),
+    only_missing: str | None = None,
+) -> list[Shard]:
+    """Find the shards of all inputs, in the given order; a file that several inputs hold counts
+    once.
+
+    Left out are the output folders of runs, and tables that only describe the images beside them.
+
+    Raises:
+        InputError: An input does not exist or has nothing that could be an image.
+    """
+    image_root = image_root and storage.absolute(image_root)
+    found: dict[str, _Found] = {}
+    closed: dict[str, Shard] = {}
+    for pattern in inputs:
+        files, folders = _list_input(pattern)
+        if not folders and all(one.role == "companion" for one in files):
+            raise InputError(pattern, "found no images, .tar shards, Parquet or JSON")
+        closed |= {folder.uri: folder for folder in folders}
+        for one in files:
+            earlier = found.get(one.file.uri)
+            if earlier is None or (one.is_named and not earlier.is_named):
+                folder = earlier.folder if earlier else one.folder
+                found[one.file.uri] = _classify(one.file, folder, one.is_named)
+    shards = [shard for group in _group_by_folder(found.values()) for shard in _build_shards(group)]
+    shards = list(_name_uniquely(shards)) + list(closed.values())
+    return [
+        replace(shard, image_root=image_root, columns=columns, only_missing=only_missing)
+        for shard in shards
+    ]
+
+
+def _list_input(pattern: str) -> tuple[list[_Found], list[Shard]]:
+    """The files of one input, and the folders in it that cannot be listed."""
+    if not pattern.strip():
+        raise InputError("--input", "found an empty text (an unset variable?), needed a place")
+    uris = storage.expand(pattern)
+    if not uris:
+        raise InputError(pattern, "no file matches this pattern")
+    fixed = _find_fixed_folder(pattern) if uris != [pattern] else None
+    is_named = fixed is None or _names_ending(pattern)
+    files: list[_Found] = []
+    closed: list[Shard] = []
+    for uri in dict.fromkeys(uris):
+        if file := storage.stat(uri):
+            folder = fixed or storage.parent(file.uri)
+            files.append(_classify(file, folder, is_named))
+        elif storage.is_folder(uri):
+            tree = storage.list_tree(uri)
+            folder = fixed or storage.absolute(uri)
+            files += [_classify(file, folder, is_named=False) for file in tree.files]
+            closed += [_build_closed_folder(uri) for uri in tree.closed]
+        else:
+            raise InputError(uri, "no such file or folder")
+    return _leave_out_runs(pattern, files), closed
+
+
+def _find_fixed_folder(pattern: str) -> str:
+    """The folder before a pattern's first wildcard."""
+    first = min(at for mark in "*?[{" if (at := pattern.find(mark)) >= 0)
+    folder, slash, _ = pattern[:first].rpartition("/")
+    return storage.absolute(folder or slash or ".")
+
+
+def _names_ending(pattern: str) -> bool:
+    """Whether a pattern says of which ending its files are, so that it means just these."""
+    ending = storage.base_name(pattern).rpartition(".")[2]
+    return "." in storage.base_name(pattern) and not any(mark in ending for mark in "*?[")
+
+
+def _build_closed_folder(uri: str) -> Shard:
+    return Shard("folder", uri, storage.base_name(uri), problem="cannot_be_listed")
+
+
+def _leave_out_runs(pattern: str, files: list[_Found]) -> list[_Found]:
+    """Leave out what lies in the output folders of runs: captions of captions nobody wants."""
+    plans = [f for f in files if storage.base_name(f.name) == PLAN_NAME and not f.is_named]
+    runs = [storage.parent(one.file.uri) + "/" for one in plans if is_plan(one.file.uri)]
+    if not runs:
+        return files
+    left = [one for one in files if one.is_named or not one.file.uri.startswith(tuple(runs))]
+    if not left:
+        raise InputError(pattern, "holds the output of a run, and no images besides")
+    return left
+
+
+def _group_by_folder(found: Iterable[_Found]) -> list[list[_Found]]:
+    groups: dict[str, list[_Found]] = {}
+    for one in found:
+        groups.setdefault(one.folder, []).append(one)
+    return list(groups.values())
+
+
+def _build_shards(group: list[_Found]) -> list[Shard]:
+    """One shard of each container file of a folder, and one of all its loose images."""
+    tables = _find_metadata(group)
+    containers = [one for one in group if one.is_container and one.file.uri not in tables]
+    loose = [one for one in group if not one.is_container]
+    shards = [_build_container_shard(one) for one in containers]
+    return shards + _build_loose_shard(loose, companions=len(tables))
+
+
+def _build_container_shard(one: _Found) -> Shard:
+    problem = "unsupported_archive" if one.role == "archive" else None
+    size, etag = one.file.size, one.file.etag
+    return Shard(one.role, one.file.uri, _cut_ending(one), size, etag, problem=problem)
+
+
+def _cut_ending(one: _Found) -> str:
+    return one.name[: -len(one.ending)]
+
+
+def _build_loose_shard(loose: list[_Found], companions: int) -> list[Shard]:
+    """A shard of the image files among `loose`, in a list that is empty if there are none."""
+    images = tuple(one.file for one in loose if one.role == "image")
+    unknown = tuple(one.file for one in loose if one.role == "unknown")
+    if not images and not unknown:
+        return []
+    others = [one.file for one in loose if one.role == "companion"]
+    texts = tuple(file for file in others if find_ending(file.uri) in SIDECARS)
+    folder = loose[0].folder
+    return [
+        Shard(
+            "files",
+            folder,
+            storage.base_name(folder),
+            files=images,
+            unknown=unknown,
+            sidecars=texts,
+            companions=companions + len(others) - len(texts),
+        )
+    ]
+
+
+def _find_metadata(group: list[_Found]) -> set[str]:
+    """URIs of the tables that describe the images beside them, and hold none.
+
+    img2dataset writes one beside each tar or folder of images, of the same name; imagefolder has a
+    `metadata.parquet` in the folder. A table that the input names itself is none of these.
+    """
+    tables = [one for one in group if _is_table(one)]
+    others = [one for one in group if not _is_table(one)]
+    others = [one for one in others if one.is_container or one.role == "image"]
+    if not tables or not others:
+        return set()
+    stems = {_cut_ending(one) for one in others if one.is_container}
+    for one in others:
+        folder = one.name
+        while folder := folder.rpartition("/")[0]:
+            stems.add(folder)
+    beside = {one.file.uri for one in tables if _cut_ending(one) in stems}
+    left = [one.file.uri for one in tables if one.file.uri not in beside]
+    with ThreadPoolExecutor(_READS) as pool:
+        have_images = list(pool.map(_holds_images, left))
+    return beside | {uri for uri, has in zip(left, have_images, strict=True) if not has}
+
+
+def _is_table(one: _Found) -> bool:
+    return one.role == "parquet" and not one.is_named
+
+
+def _holds_images(uri: str) -> bool:
+    """Whether a Parquet holds images; one that cannot be read counts, so that it is reported."""
+    try:
+        return holds_image_bytes(uri)
+    except (StorageError, FileNotFoundError):
+        return True
+
+
+def _name_uniquely(shards: Iterable[Shard]) -> Iterator[Shard]:
+    """Give shards of one name as many of their folders' names as tell them apart."""
+    taken: set[str] = set()
+    for shard in shards:
+        if shard.kind == "files":
+            yield shard
+            continue
+        name = next(name for name in _list_names(shard) if name not in taken)
+        taken.add(name)
+        yield replace(shard, name=name)
+
+
+def _list_names(shard: Shard) -> Iterator[str]:
+    """Names for a shard, from its own to its whole URI."""
+    end = shard.uri.rindex(shard.name) + len(shard.name)
+    parts = shard.uri[:end].split("/")
+    for count in range(shard.name.count("/") + 1, len(parts) + 1):
+        yield "/".join(parts[-count:])
+    yield shard.uri
