@@ -14,11 +14,12 @@ from s4v_core.inputs.web_policy import WebPolicy
 _MAX_HOSTS = 4096
 """Hosts that are remembered. Beyond that, those without a request in flight are forgotten."""
 
-_MIN_SILENCES = 3
-_SHORTEST_LIMIT_S = 2.0  # a lost first packet is sent again after one second
-_USUAL_SPREAD = 4
-"""When this many URLs of a host got no answer within the policy's limit, the others wait only so
-many times as long as its slowest answer took: else each unit with such a URL takes the full time.
+_MIN_ANSWERS = 30
+_USUAL_SPREAD = 3
+_SHORTEST_LIMIT_S = 1.2  # a first packet that is lost is sent again after one second
+"""After so many answers of a host, and one URL that got none within the policy's limit, the others
+wait only so many times as long as the slowest answer took: else each unit with a silent URL takes
+the full time.
 """
 
 _MAX_VAIN_RETRIES = 8
@@ -38,7 +39,8 @@ class Host:
         self._slots = asyncio.Semaphore(policy.max_requests_per_host)
         self._users = 0
         self._failures = self._refusals = 0
-        self._silences = self._vain_retries = 0
+        self._answers = self._vain_retries = 0
+        self._has_been_silent = False
         self._slowest_s = self._last_answer = self._paused_until = 0.0
         self.has_answered = False
         self.resting: Failure | None = None
@@ -71,13 +73,14 @@ class Host:
     @property
     def answer_limit_s(self) -> float | None:
         """Longest time for an answer to begin, as earlier ones suggest; None if they do not."""
-        if self._silences < _MIN_SILENCES or not self.has_answered:
+        if not self._has_been_silent or self._answers < _MIN_ANSWERS:
             return None
         return max(_USUAL_SPREAD * self._slowest_s, _SHORTEST_LIMIT_S)
 
     def note_answer(self, started: float) -> None:
         self._failures, self._last_answer = 0, time.monotonic()
         self._slowest_s = max(self._slowest_s, self._last_answer - started)
+        self._answers += 1
         self.has_answered = True
 
     def note_refusal(self, failure: Failure | None) -> None:
@@ -98,7 +101,7 @@ class Host:
 
     def note_failure(self, failure: Failure, started: float) -> None:
         """Count a request that did not reach the host, or got no answer while no other did."""
-        self._silences += not failure.is_unreached
+        self._has_been_silent |= not failure.is_unreached
         if self._last_answer >= started:
             return
         self._failures += 1
