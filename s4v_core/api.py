@@ -164,7 +164,8 @@ async def _prepare(
     def prepare() -> list[Any]:
         at_hand = contents[start : start + _CHUNK]
         with storage.patience(storage.UNIT_PATIENCE_S):
-            rows, read = load_rows(planned[start : start + _CHUNK], task.reads_payloads)
+            chunk = planned[start : start + _CHUNK]
+            rows, read = load_rows(chunk, task.reads_payloads, task.max_file_bytes, task.web)
         return [
             task.prepare(row, content if data is None else data)
             for row, content, data in zip(rows, read, at_hand, strict=True)

@@ -98,6 +98,7 @@ def make_task(checked: CheckedModel, twins: "TwinRegistry | None" = None) -> Cap
         samplings=job.samplings,
         gate=job.gate,
         decode=job.decode,
+        web=job.web,
         framing=checked.facts.framing,
         prompts=checked.prompts,
         captions_per_image=job.captions_per_image,

@@ -153,8 +153,7 @@ def make_forecast(job: CaptionJob) -> Forecast:
     job = job.replace(output=storage.absolute(job.output), plan=False)
     checked = check_job(job)
     started = time.monotonic()
-    with RowSpool(INDEX_SCHEMA, len(checked.shards)) as spool:
-        index_input(checked, spool)
+    with index_input(checked) as (spool, _):
         index_s = time.monotonic() - started
         given = _Sample(job.rate * job.engines) if job.rate else None
         sample = given or _measure_sample(checked, spool)

@@ -12,13 +12,14 @@ from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.engines.settings import EngineName, EngineSettings
 from s4v_core.errors import ConfigError
 from s4v_core.images.policy import DecodeConfig
+from s4v_core.inputs.web_policy import WebPolicy
 from s4v_core.records.schemas import UNIT_SIZE
 
 FREE_TO_CHANGE = (
     # Where things lie; the plan's listing digest tells whether the input is the same.
     *("input", "output", "image_root"),
     # How fast it goes, and on what.
-    *("engines", "accelerator", "settings"),
+    *("engines", "accelerator", "settings", "web"),
     # Read once, when the plan is made.
     "unit_size",
     # Further work on the run, and notes about it.
@@ -102,6 +103,8 @@ class CaptionJob(Config):
     """How engines are started."""
     decode: DecodeConfig = DecodeConfig()
     """Rules about which images are accepted, and how they are decoded."""
+    web: WebPolicy = WebPolicy()
+    """How images that are URLs are fetched: politely, and with a bounded patience."""
     demo_scenes: int = Field(0, ge=0)
     """Draw this many scenes into the input folder first. The recipe demo uses it."""
 

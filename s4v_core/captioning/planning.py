@@ -1,6 +1,7 @@
 """Plans the input of a caption job: all of it at first, and what is new when it has grown."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -9,6 +10,7 @@ import pyarrow as pa
 from s4v_core.captioning.checks import CheckedJob
 from s4v_core.errors import InputError
 from s4v_core.inputs.indexing import INDEX_SCHEMA
+from s4v_core.inputs.repeated_files import RepeatedFiles
 from s4v_core.inputs.source_names import name_sources
 from s4v_core.inputs.unique_ids import UniqueIds, hash_ids
 from s4v_core.records.captions import CAPTIONS
@@ -37,13 +39,25 @@ def plan_input(checked: CheckedJob) -> PlanHead:
     return _plan_growth(checked, head)
 
 
-def index_input(checked: CheckedJob, spool: RowSpool) -> list[dict[str, Any]]:
-    """Put the rows of every shard into the spool (INDEX_SCHEMA); returns the shards' accounts."""
+@contextmanager
+def index_input(checked: CheckedJob) -> Iterator[tuple[RowSpool, list[dict[str, Any]]]]:
+    """The rows of every shard (INDEX_SCHEMA) in a spool, and the shards' accounts."""
     from s4v_core.flow.shard_indexing import index_shards
 
     connect_for(checked.engine, checked.engines)
-    with RowBar(f"indexing {len(checked.shards)} shards", None) as bar:
-        return index_shards(checked.shards, spool, bar.advance)
+    number = len(checked.shards)
+    with RowSpool(INDEX_SCHEMA, number) as spool, RowSpool(INDEX_SCHEMA, number) as once:
+        with RowBar(f"indexing {number} shards", None) as bar:
+            accounts = index_shards(checked.shards, spool, bar.advance)
+        repeated = RepeatedFiles(spool.read())
+        if not repeated:
+            yield spool, accounts
+            return
+        for part, (shard, rows, dropped) in enumerate(repeated.drop(spool.read())):
+            once.add(shard, part, rows)
+            accounts[shard]["repeated"] += dropped
+            accounts[shard]["images"] -= dropped
+        yield once, accounts
 
 
 def read_named(checked: CheckedJob, spool: RowSpool) -> Iterator[tuple[int, pa.Table]]:
@@ -55,8 +69,7 @@ def read_named(checked: CheckedJob, spool: RowSpool) -> Iterator[tuple[int, pa.T
 
 def _plan_all(checked: CheckedJob) -> PlanHead:
     job = checked.job
-    with RowSpool(INDEX_SCHEMA, len(checked.shards)) as spool:
-        accounts = index_input(checked, spool)
+    with index_input(checked) as (spool, accounts):
         counts = _limit_counts(spool.input_rows, job.limit)
         ids = UniqueIds(hash_ids(rows for _, rows in spool.read())[: sum(counts)])
         head = build_head(
@@ -78,9 +91,11 @@ def _plan_all(checked: CheckedJob) -> PlanHead:
 
 
 def _plan_growth(checked: CheckedJob, head: PlanHead) -> PlanHead:
-    job, number = checked.job, len(checked.shards)
-    with RowSpool(INDEX_SCHEMA, number) as spool, RowSpool(INDEX_SCHEMA, number) as new:
-        accounts = index_input(checked, spool)
+    job = checked.job
+    with (
+        index_input(checked) as (spool, accounts),
+        RowSpool(INDEX_SCHEMA, len(checked.shards)) as new,
+    ):
         names = {shard.uri: shard.name for shard in checked.shards}
         planned = PlannedRows(job.output, head)
         growth = planned.compare(read_named(checked, spool), names, new)

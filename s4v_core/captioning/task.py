@@ -17,6 +17,7 @@ from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.flow.task import Prepared, Row, Task
 from s4v_core.images.guard import GuardedDecoder
 from s4v_core.images.policy import DecodeConfig, Framing, Refused
+from s4v_core.inputs.web_policy import WebPolicy
 from s4v_core.records.captions import CAPTIONS
 
 if TYPE_CHECKING:  # imports ray, which a forecast and --help do without
@@ -25,6 +26,9 @@ if TYPE_CHECKING:  # imports ray, which a forecast and --help do without
 _MORE_TEMPERATURE = 0.7
 _MORE_SEEDS = 1000
 """Distance of the seeds of further captions from those of the ladder."""
+
+
+_WEB = WebPolicy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ class CaptionTask(Task[PreparedImage]):
         model, model_revision, engine_name: As the rows record them.
         samplings: The first attempt's, and those of the retries after a rejection.
         gate: Judges every caption; picklable.
+        web: How images that are URLs are fetched.
         prompts: Each image gets one of them, chosen by its id.
         dedupe: Which images are captioned once.
         twins: Remembers captioned images; None if none are looked for.
@@ -71,6 +76,7 @@ class CaptionTask(Task[PreparedImage]):
     decode: DecodeConfig
     framing: Framing
     prompts: tuple[Prompt, ...]
+    web: WebPolicy = _WEB
     captions_per_image: int = 1
     dedupe: Dedupe = "off"
     twins: "TwinRegistry | None" = None
@@ -83,6 +89,10 @@ class CaptionTask(Task[PreparedImage]):
     @property
     def reads_payloads(self) -> bool:  # type: ignore[override]
         return any(prompt.columns for prompt in self.prompts)
+
+    @property
+    def max_file_bytes(self) -> int:  # type: ignore[override]
+        return self.decode.max_file_mib << 20
 
     def without_neighbours(self) -> "CaptionTask":
         return replace(self, twins=None)

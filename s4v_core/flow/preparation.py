@@ -55,7 +55,8 @@ def _prepare(unit: int, spec: FlowSpec) -> pa.Table:
         wanted = outdated | (_find_failed_keys(spec.units, unit) if spec.heal else set())
         planned = [row for row in planned if row[spec.task.contract.key] in wanted]
     reach("before_read")
-    planned, contents = load_rows(planned, spec.task.reads_payloads)
+    task = spec.task
+    planned, contents = load_rows(planned, task.reads_payloads, task.max_file_bytes, task.web)
     if outdated:
         planned, contents = _leave_out_equal(unit, planned, contents, spec)
     read = time.monotonic()

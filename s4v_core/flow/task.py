@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
 from s4v_core.engines.requests import Generator, Picture
+from s4v_core.inputs.web_policy import WebPolicy
 from s4v_core.records.contract import Contract
 
 Row = dict[str, Any]
@@ -44,11 +45,15 @@ class Task(ABC, Generic[T]):
         contract: The result rows.
         picture_bytes: Most bytes that the pictures of one row take; 0 if rows have no pictures.
         reads_payloads: Whether payloads that the plan only names (loose sidecar files) are read.
+        web: How URLs that rows name are fetched.
+        max_file_bytes: Largest file that a row may name; None if there is no limit.
     """
 
     contract: Contract
     picture_bytes: int = 0
     reads_payloads: bool = False
+    max_file_bytes: int | None = None
+    web: WebPolicy = WebPolicy()
 
     @abstractmethod
     def prepare(self, planned: dict[str, Any], content: bytes | str | None) -> Prepared[T]:

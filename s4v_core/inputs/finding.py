@@ -269,7 +269,7 @@ def _name_uniquely(shards: Iterable[Shard]) -> Iterator[Shard]:
 
 def _list_names(shard: Shard) -> Iterator[str]:
     """Names for a shard, from its own to its whole URI."""
-    end = shard.uri.rindex(shard.name) + len(shard.name)
+    end = shard.uri.rindex(f"/{shard.name}") + len(shard.name) + 1
     parts = shard.uri[:end].split("/")
     for count in range(shard.name.count("/") + 1, len(parts) + 1):
         yield "/".join(parts[-count:])

@@ -1,20 +1,25 @@
 """Reads the encoded images of one unit, with as few requests as their container allows.
 
-A permanent problem of an image becomes its reason. A transient error of the store is raised, and
-the unit stays undone.
+What belongs to one place becomes the reason of its images (storage.REASONS). An error of a whole
+store is raised, and the unit stays undone.
 """
 
 import contextvars
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pyarrow as pa
+
 from s4v_core import storage
+from s4v_core.errors import StorageError
 from s4v_core.inputs.parquet_images import read_parquet_rows
 from s4v_core.inputs.unpacking import Unpacked, name_compression
+from s4v_core.inputs.web_images import fetch_images
+from s4v_core.inputs.web_policy import WebPolicy
 from s4v_core.inputs.zip_shards import read_zip_rows
-from s4v_core.storage import SourceChangedError
+from s4v_core.storage import PlaceError, SourceChangedError
 
 _MAX_GAP_BYTES = 1 << 20
 """Largest gap in bytes between two images that one request still covers."""
@@ -23,27 +28,71 @@ _FILE_READS = 16
 """Number of loose files that are read at the same time, because each is a round trip."""
 
 
-def read_images(rows: Sequence[dict[str, Any]]) -> list[bytes | str]:
+_WEB = WebPolicy()
+
+
+def read_images(
+    rows: Sequence[dict[str, Any]], max_bytes: int | None = None, web: WebPolicy = _WEB
+) -> list[bytes | str]:
     """Return for each plan row (PLAN_SCHEMA), in order, the image's bytes or the reason for none.
 
+    Args:
+        max_bytes: A larger image is refused as `file_too_big`, before it is read if its size is
+            known; None sets no limit, but that of `web`.
+        web: How URLs are fetched.
+
     Raises:
-        StorageError: The store does not answer.
+        StorageError: A store does not answer, or fails as a whole.
     """
     found: list[bytes | str] = [row["problem"] or "not_found" for row in rows]
     groups: dict[tuple[str, str], list[int]] = {}
     for at, row in enumerate(rows):
-        if row["problem"] is None:
-            place = "" if row["container"] == "file" else row["uri"]
-            groups.setdefault((row["container"], place), []).append(at)
-    for (container, _), places in groups.items():
+        if row["problem"] is not None:
+            continue
+        if max_bytes is not None and (row["length"] or 0) > max_bytes:
+            found[at] = "file_too_big"
+            continue
+        place = "" if row["container"] == "file" else row["uri"]
+        groups.setdefault((row["container"], place), []).append(at)
+    for (container, uri), places in groups.items():
         members = [rows[at] for at in places]
-        try:
-            images = _READERS[container](members)
-        except SourceChangedError:
-            images = ["source_changed"] * len(members)
+        images: Sequence[bytes | str]
+        if container == "file":
+            images = _read_files(members, max_bytes, web)
+        else:
+            images = _read_shard(uri, _READERS[container], members)
         for at, image in zip(places, images, strict=True):
-            found[at] = image
+            found[at] = _check_size(image, max_bytes)
     return found
+
+
+def _check_size(image: bytes | str, max_bytes: int | None) -> bytes | str:
+    is_too_big = max_bytes is not None and isinstance(image, bytes) and len(image) > max_bytes
+    return "file_too_big" if is_too_big else image
+
+
+def _read_shard(
+    uri: str,
+    read: Callable[[list[dict[str, Any]]], Sequence[bytes | str]],
+    rows: list[dict[str, Any]],
+) -> Sequence[bytes | str]:
+    """Read images of one shard; a problem of the shard is the reason of each."""
+    try:
+        return read(rows)
+    except FileNotFoundError:
+        return ["not_found"] * len(rows)
+    except PlaceError as error:
+        return [error.reason] * len(rows)
+    except (pa.ArrowException, OSError) as error:
+        if _is_damage(error):
+            return ["unreadable"] * len(rows)
+        raise StorageError(uri, f"{type(error).__name__}: {error}") from error
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether an error while a Parquet is read is one of its content: Arrow's own errors have no
+    number, and those of the file below have one."""
+    return not isinstance(error, OSError) or error.errno is None
 
 
 def read_sidecar(sidecar: str | None) -> str | None:
@@ -56,23 +105,40 @@ def read_sidecar(sidecar: str | None) -> str | None:
         return sidecar
     try:
         return storage.read(found["uri"]).decode("utf-8", "replace")
-    except FileNotFoundError:
+    except (FileNotFoundError, PlaceError):
         return None
 
 
-def _read_files(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:
-    def read(row: dict[str, Any]) -> bytes | str:
-        try:
-            return storage.read(row["uri"], row["etag"])
-        except FileNotFoundError:
-            return "not_found"
-        except SourceChangedError:
-            return "source_changed"
+def _read_files(
+    rows: list[dict[str, Any]], max_bytes: int | None, web: WebPolicy
+) -> list[bytes | str]:
+    """Read files, each from its own place: those of web servers, and those of stores."""
+    found: dict[int, bytes | str] = {}
+    pages = [at for at, row in enumerate(rows) if _is_page(row["uri"])]
+    if pages:
+        bodies = fetch_images([rows[at]["uri"] for at in pages], web, max_bytes)
+        found |= dict(zip(pages, bodies, strict=True))
+    files = [at for at in range(len(rows)) if at not in found]
+    if files:
+        # The threads use copies of the context, and with it the caller's patience.
+        context = contextvars.copy_context()
+        with ThreadPoolExecutor(min(_FILE_READS, len(files))) as pool:
+            read = pool.map(lambda at: context.copy().run(_read_file, rows[at], max_bytes), files)
+            found |= dict(zip(files, read, strict=True))
+    return [found[at] for at in range(len(rows))]
 
-    # The threads use copies of the context, and with it the caller's patience.
-    context = contextvars.copy_context()
-    with ThreadPoolExecutor(min(_FILE_READS, len(rows))) as pool:
-        return list(pool.map(lambda row: context.copy().run(read, row), rows))
+
+def _is_page(uri: str) -> bool:
+    return uri[:8].lower().startswith(("http://", "https://"))
+
+
+def _read_file(row: dict[str, Any], max_bytes: int | None) -> bytes | str:
+    try:
+        return storage.read(row["uri"], row["etag"], max_bytes)
+    except FileNotFoundError:
+        return "not_found"
+    except PlaceError as error:
+        return error.reason
 
 
 def _read_tar(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:
@@ -119,7 +185,7 @@ def _read_packed_tar(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:
             if last[:2] != (offset, length):
                 stream.seek(offset)
                 last = (offset, length, stream.read(length))
-            found[at] = last[2]
+            found[at] = last[2] if len(last[2]) == length else "truncated"
     return found
 
 
@@ -135,12 +201,13 @@ def _read_parquet(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:
 
 def _check_unchanged(row: dict[str, Any]) -> None:
     file = storage.stat(row["uri"])
-    if file is None or file.etag != row["etag"]:
+    if file is not None and file.etag == row["etag"]:
+        return
+    with storage.open_to_read(row["uri"], block_mib=1):  # which says if it is gone, or no file
         raise SourceChangedError(row["uri"], "changed since it was indexed")
 
 
 _READERS = {
-    "file": _read_files,
     "tar": _read_tar,
     "targz": _read_packed_tar,
     "zip": _read_zip,

@@ -3,7 +3,7 @@
 The only package that uses fsspec. It knows nothing about the contents of the files.
 """
 
-from s4v_core.storage.access import UNIT_PATIENCE_S, UnreachableError, patience
+from s4v_core.storage.access import UNIT_PATIENCE_S, UnreachableError, get_patience, patience
 from s4v_core.storage.listing import (
     FileTree,
     StoredFile,
@@ -19,13 +19,13 @@ from s4v_core.storage.listing import (
 )
 from s4v_core.storage.mirror import mirror
 from s4v_core.storage.reading import (
-    SourceChangedError,
     local_copy,
     open_to_read,
     read,
     read_range,
     read_tail,
 )
+from s4v_core.storage.reasons import REASONS, PlaceError, SourceChangedError
 from s4v_core.storage.receipts import (
     Receipts,
     Written,
@@ -57,8 +57,10 @@ from s4v_core.storage.writing import (
 
 __all__ = [
     "PARTIAL",
+    "REASONS",
     "UNIT_PATIENCE_S",
     "FileTree",
+    "PlaceError",
     "Receipts",
     "SourceChangedError",
     "StoredFile",
@@ -72,6 +74,7 @@ __all__ = [
     "describe_content",
     "exists",
     "expand",
+    "get_patience",
     "has_marks",
     "honours_create",
     "is_folder",

@@ -7,6 +7,7 @@ caller's patience lasts. Permanent ones (absent, forbidden, invalid) are raised 
 import asyncio
 import errno
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -16,9 +17,9 @@ from typing import Any, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
-from fsspec.utils import get_protocol
 
 from s4v_core.errors import StorageError
+from s4v_core.storage.reasons import PlaceError, escape_name, find_reason
 
 _T = TypeVar("_T")
 
@@ -68,17 +69,46 @@ def patience(seconds: float) -> Iterator[None]:
         _patience_s.reset(token)
 
 
+def get_patience() -> float:
+    """Seconds for which the caller would wait for a store that does not answer."""
+    return _patience_s.get()
+
+
 def locate(uri: str) -> tuple[Any, str]:
     """The file system of a URI, and the path in it.
 
+    fsspec's chains of file systems (`simplecache::s3://...`) are not taken apart: `::` is a part
+    of a name like any other.
+
     Raises:
-        StorageError: The scheme is unknown, or its package is not installed.
+        PlaceError: The name is not one, the scheme is unknown, or its package is not installed.
     """
+    if "\0" in uri or not _is_utf8(uri):
+        raise PlaceError(escape_name(uri), "a name with a NUL, or that is not UTF-8", "bad_name")
+    scheme = _find_scheme(uri)
     try:
-        fs, path = fsspec.core.url_to_fs(uri)
-    except (ValueError, ImportError) as error:
-        raise StorageError(uri, str(error)) from None
-    return fs, path
+        kind = fsspec.get_filesystem_class(scheme)
+        # Defaults of `fsspec.config` are applied by the class itself.
+        fs = fsspec.filesystem(scheme, **kind._get_kwargs_from_urls(uri))
+        return fs, kind._strip_protocol(uri)
+    except (ConnectionError, TimeoutError, socket.gaierror) as error:  # FTP connects at once
+        raise PlaceError(uri, _describe(error), "connection_refused") from error
+    except Exception as error:
+        # Some file systems only work as a link of a chain, and fail in ways of their own.
+        raise PlaceError(uri, str(error), "unsupported_scheme") from error
+
+
+def _find_scheme(uri: str) -> str:
+    # A local path may have `://` inside it.
+    return "file" if uri.startswith("/") else fsspec.core.split_protocol(uri)[0] or "file"
+
+
+def _is_utf8(uri: str) -> bool:
+    try:
+        uri.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def locate_uncached(uri: str) -> tuple[Any, str]:
@@ -98,10 +128,11 @@ def call_store(uri: str, attempt: Callable[[], _T], writing: bool = False) -> _T
     Raises:
         FileNotFoundError: A path is missing, unless `writing`.
         FileExistsError: Passed on as it is.
+        PlaceError: This place cannot be read, and the store says why.
         UnreachableError: Transient errors lasted longer than the caller's patience.
         StorageError: Everything else.
     """
-    remote = get_protocol(uri) not in LocalFileSystem.protocol
+    remote = _find_scheme(uri) not in LocalFileSystem.protocol
     deadline = time.monotonic() + _patience_s.get()
     wait_s = _FIRST_WAIT_S
     while True:
@@ -110,11 +141,9 @@ def call_store(uri: str, attempt: Callable[[], _T], writing: bool = False) -> _T
                 return attempt()
         except (StorageError, FileExistsError):
             raise
-        except FileNotFoundError as error:
-            if not writing:
-                raise FileNotFoundError(errno.ENOENT, "no such file", uri) from error
-            raise StorageError(uri, _describe(error)) from error
         except Exception as error:
+            if not writing:
+                _raise_for_place(uri, error)
             if not remote or not _is_transient(error):
                 raise StorageError(uri, _describe(error)) from error
             if time.monotonic() > deadline:
@@ -137,6 +166,18 @@ def run_async(
 
     result: _T = fsspec.asyn.sync(fs.loop, run_limited)
     return result
+
+
+def _raise_for_place(uri: str, error: Exception) -> None:
+    """Raise what a failed read says about its place, if it says anything."""
+    # A path below a file is as absent as one below a missing folder.
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise FileNotFoundError(errno.ENOENT, "no such file", uri) from error
+    reason = find_reason(error)
+    if reason == "not_found":
+        raise FileNotFoundError(errno.ENOENT, "no such file", uri) from error
+    if reason:
+        raise PlaceError(uri, _describe(error), reason) from error
 
 
 def _is_transient(error: Exception) -> bool:

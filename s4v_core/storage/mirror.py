@@ -14,7 +14,7 @@ from s4v_core.errors import StorageError
 from s4v_core.failpoints import reach
 from s4v_core.storage.access import call_store, locate
 from s4v_core.storage.listing import StoredFile, stat
-from s4v_core.storage.reading import SourceChangedError
+from s4v_core.storage.reasons import SourceChangedError
 from s4v_core.storage.uris import base_name
 from s4v_core.storage.writing import PARTIAL
 

@@ -18,8 +18,10 @@ from s4v_core.errors import InputError
 from s4v_core.inputs import finding
 from s4v_core.inputs.finding import find_shards
 from s4v_core.inputs.image_bytes import read_images
-from s4v_core.inputs.indexing import index_shard
+from s4v_core.inputs.indexing import INDEX_SCHEMA, index_shard
+from s4v_core.inputs.repeated_files import RepeatedFiles
 from s4v_core.records.plan_writing import build_head, write_plan
+from s4v_core.records.schemas import table_of
 from tests.conftest import photo, write_tar
 
 
@@ -382,3 +384,18 @@ def test_a_large_folder_is_cut_into_shards_and_sidecars_stay_with_their_images(
     assert sorted(row["image_id"] for row in rows) == sorted(f"{name}.jpg" for name in names)
     for row in rows:
         assert json.loads(row["payload"])["uri"] == row["uri"].replace(".jpg", ".txt")
+
+
+def test_a_file_that_a_table_names_beside_its_folder_is_planned_once(tmp_path: Path) -> None:
+    _write_photos(tmp_path / "in", "a.jpg", "b.jpg", "c.jpg")
+    table = {"path": ["in/b.jpg", "in/b.jpg", "in/gone.jpg"], "id": ["1", "2", "3"]}
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    (tmp_path / "l.txt").write_text("in/c.jpg\nin/gone.jpg\n")
+    shards = find_shards([str(tmp_path / name) for name in ("t.parquet", "in", "l.txt")])
+    tables = [table_of(index_shard(s)[0], INDEX_SCHEMA, s.uri) for s in shards]
+    numbered = list(enumerate(tables))
+    repeated = RepeatedFiles(numbered)
+    assert repeated
+    left = [(rows["image_id"].to_pylist(), count) for _, rows, count in repeated.drop(numbered)]
+    assert left == [(["1", "2", "3"], 0), (["a.jpg", "c.jpg"], 1), ([], 2)]
+    assert not RepeatedFiles(numbered[:1])
