@@ -233,12 +233,14 @@ def test_one_foreign_file_among_many_targets_stops_the_export_before_it_begins(
     assert os.listdir(tmp_path / "sidecars") == ["1.tar"]
 
 
-def test_two_shards_of_one_name_get_no_common_sidecars(tmp_path: Path) -> None:
+def test_two_shards_of_one_name_get_sidecars_of_their_own(tmp_path: Path) -> None:
     for folder in ("x", "y"):
         write_tar(tmp_path / folder / "0.tar", {f"{folder}.jpg": photo(1)})
     caption_inputs(tmp_path / "out", tmp_path / "x", tmp_path / "y")
-    with pytest.raises(ConfigError, match="the same sidecars' name"):
-        export_run(str(tmp_path / "out"), f"{tmp_path}/sidecars/")
+    export_run(str(tmp_path / "out"), f"{tmp_path}/sidecars/")
+    for name, key in (("0.tar", "x"), ("y/0.tar", "y")):
+        with tarfile.open(tmp_path / "sidecars" / name) as tar:
+            assert tar.getnames() == [f"{key}.txt", f"{key}.json"]
 
 
 def test_exports_to_s3_leave_foreign_objects_alone(run: str, bucket: str) -> None:

@@ -397,5 +397,5 @@ def test_a_file_that_a_table_names_beside_its_folder_is_planned_once(tmp_path: P
     repeated = RepeatedFiles(numbered)
     assert repeated
     left = [(rows["image_id"].to_pylist(), count) for _, rows, count in repeated.drop(numbered)]
-    assert left == [(["1", "2", "3"], 0), (["a.jpg", "c.jpg"], 1), ([], 2)]
+    assert left == [(["1", "2", "3"], 0), (["in/c.jpg"], 1), (["a.jpg"], 2)]
     assert not RepeatedFiles(numbered[:1])
