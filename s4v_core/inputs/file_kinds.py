@@ -119,7 +119,12 @@ def split_name(name: str) -> tuple[str, str]:
 
 def relative_name(uri: str, folder: str) -> str:
     """The path of `uri` relative to `folder`, without the query of a web address."""
-    if storage.is_web(uri):
-        parts = urlsplit(uri)
-        uri = f"{parts.scheme}://{parts.netloc}{parts.path}"
-    return uri.removeprefix(folder.rstrip("/") + "/")
+    return cut_query(uri).removeprefix(folder.rstrip("/") + "/")
+
+
+def cut_query(uri: str) -> str:
+    """A URI without the query of a web address, which may be a signature."""
+    if not storage.is_web(uri):
+        return uri
+    parts = urlsplit(uri)
+    return f"{parts.scheme}://{parts.netloc}{parts.path}"

@@ -15,6 +15,7 @@ from s4v_core.errors import InputError, StorageError
 from s4v_core.inputs.file_kinds import (
     NAMED_KINDS,
     SIDECARS,
+    cut_query,
     find_container,
     find_ending,
     is_companion,
@@ -128,7 +129,7 @@ def _list_input(pattern: str) -> tuple[list[_Found], list[Shard]]:
     closed: list[Shard] = []
     for uri in dict.fromkeys(uris):
         if file := storage.stat(uri):
-            folder = fixed or storage.parent(file.uri)
+            folder = fixed or storage.parent(cut_query(file.uri))
             files.append(_classify(file, folder, is_named))
         elif storage.is_folder(uri):
             tree = storage.list_tree(uri)
@@ -269,8 +270,9 @@ def _name_uniquely(shards: Iterable[Shard]) -> Iterator[Shard]:
 
 def _list_names(shard: Shard) -> Iterator[str]:
     """Names for a shard, from its own to its whole URI."""
-    end = shard.uri.rindex(f"/{shard.name}") + len(shard.name) + 1
-    parts = shard.uri[:end].split("/")
+    uri = cut_query(shard.uri)
+    end = uri.rindex(f"/{shard.name}") + len(shard.name) + 1
+    parts = uri[:end].split("/")
     for count in range(shard.name.count("/") + 1, len(parts) + 1):
         yield "/".join(parts[-count:])
     yield shard.uri

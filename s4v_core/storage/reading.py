@@ -104,7 +104,7 @@ def read_tail(uri: str, length: int) -> bytes:
     """
     fs, path = locate(uri)
     if not isinstance(fs, LocalFileSystem):
-        return call_store(uri, lambda: bytes(fs.cat_file(path, start=-length)))
+        return call_store(uri, lambda: bytes(fs.cat_file(path, start=-length))[-length:])
 
     def attempt() -> bytes:
         with open(path, "rb", opener=open_regular) as file:

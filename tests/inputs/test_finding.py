@@ -6,7 +6,10 @@ import lzma
 import os
 import subprocess
 import tarfile
+import threading
 import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -399,3 +402,20 @@ def test_a_file_that_a_table_names_beside_its_folder_is_planned_once(tmp_path: P
     left = [(rows["image_id"].to_pylist(), count) for _, rows, count in repeated.drop(numbered)]
     assert left == [(["1", "2", "3"], 0), (["in/c.jpg"], 1), (["a.jpg"], 2)]
     assert not RepeatedFiles(numbered[:1])
+
+
+# Web addresses.
+
+
+@pytest.mark.parametrize("query", ["", "?sig=a%2Fb*c&x=[1]{2}", "?a=/x.jpg"])
+def test_a_signed_address_of_a_shard_is_a_shard(tmp_path: Path, query: str) -> None:
+    data = photo(1, (40, 30))
+    write_tar(tmp_path / "shard.tar", {"a.jpg": data})
+    pq.write_table(pa.table({"image": [data]}), tmp_path / "t.parquet")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        assert _names(_index(f"{address}/shard.tar{query}")[0]) == {"shard/a": data}
+        assert _names(_index(f"{address}/t.parquet{query}")[0]) == {"t/0": data}
+        server.shutdown()
