@@ -106,7 +106,11 @@ def check_model(job: CaptionJob) -> CheckedModel:
 
 
 def _check_output(output: str, settings: dict[str, Any]) -> PlanHead | None:
-    if reason := storage.refusal(output):
+    try:
+        reason = storage.refusal(output)
+    except storage.PlaceError as error:
+        reason = error.problem
+    if reason:
         raise ConfigError(f"output: {output} cannot be listed ({reason})")
     head = read_plan_head(output)
     if head is None:

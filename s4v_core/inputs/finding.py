@@ -93,7 +93,10 @@ def find_shards(
     found: dict[str, _Found] = {}
     closed: dict[str, Shard] = {}
     for pattern in inputs:
-        files, folders = _list_input(pattern)
+        try:
+            files, folders = _list_input(pattern)
+        except storage.PlaceError as error:  # a scheme without its package, a closed folder
+            raise InputError(pattern, error.problem) from error
         if not folders and all(one.role == "companion" for one in files):
             raise InputError(pattern, "found no images, .tar shards, Parquet or JSON")
         closed |= {folder.uri: folder for folder in folders}

@@ -118,7 +118,11 @@ def list_digests(parts: tuple[PlanPart, ...], unit: int) -> list[str]:
 
 
 def read_plan_head(output: str) -> PlanHead | None:
-    """The head of the plan of a run's folder, or None if nothing was planned there."""
+    """The head of the plan of a run's folder, or None if nothing was planned there.
+
+    Raises:
+        InputError: A file has the name of a plan and is none.
+    """
     heads: list[dict[str, Any]] = []
     parts: list[PlanPart] = []
     for file in _list_part_files(output):
@@ -245,8 +249,11 @@ def _read_part(file: storage.StoredFile) -> tuple[pq.FileMetaData, dict[str, Any
     """Footer and head of a part. At 1.2M rows they have 5 MB and take 75 ms to parse: once for each
     process, not for each unit."""
     with storage.open_to_read(file.uri, block_mib=1) as source:
-        footer = pq.read_metadata(source)
-    about = json.loads((footer.metadata or {})[PLAN_KEY])
+        try:
+            footer = pq.read_metadata(source)
+            about = json.loads((footer.metadata or {})[PLAN_KEY])
+        except (pa.ArrowInvalid, KeyError):
+            raise InputError(file.uri, "is not the plan of a run; choose another folder") from None
     if "shards" in about:  # a plan of version 0.1
         about["inputs"] = about.pop("shards")
     return footer, about

@@ -74,6 +74,10 @@ def get_patience() -> float:
     return _patience_s.get()
 
 
+_EXTRAS = {"gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure"}
+"""Extras of this package that bring the file system of a scheme."""
+
+
 def locate(uri: str) -> tuple[Any, str]:
     """The file system of a URI, and the path in it.
 
@@ -95,7 +99,9 @@ def locate(uri: str) -> tuple[Any, str]:
         raise PlaceError(uri, _describe(error), "connection_refused") from error
     except Exception as error:
         # Some file systems only work as a link of a chain, and fail in ways of their own.
-        raise PlaceError(uri, str(error), "unsupported_scheme") from error
+        extra = _EXTRAS.get(_find_scheme(uri)) if isinstance(error, ImportError) else None
+        sentence = f"needs the extra {extra}: pip install 's4v[{extra}]'" if extra else str(error)
+        raise PlaceError(uri, sentence, "unsupported_scheme") from error
 
 
 def _find_scheme(uri: str) -> str:

@@ -168,7 +168,14 @@ def describe_file(fs: Any, info: dict[str, Any]) -> StoredFile:
     """Translate one entry of an fsspec listing, whose fields differ between stores."""
     if isinstance(fs, LocalFileSystem):
         return _describe_local(Path(info["name"]))
-    etag = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("created") or ""
+    names = (
+        "ETag",
+        "etag",
+        "blob_id",
+        "mtime",
+        "created",
+    )  # blob_id: the hub's, of a file's content
+    etag = next((info[name] for name in names if info.get(name)), "")
     uri = fs.unstrip_protocol(info["name"])
     written = info.get("LastModified") or info.get("mtime") or info.get("created") or 0.0
     modified_s = written.timestamp() if isinstance(written, datetime) else float(written)

@@ -141,6 +141,19 @@ def test_the_digest_changes_with_settings_and_listing() -> None:
     assert len({digest({"m": 1}, "x"), digest({"m": 2}, "x"), digest({"m": 1}, "y")}) == 3
 
 
+@pytest.mark.parametrize("is_parquet", [True, False])
+def test_a_foreign_file_with_the_name_of_a_plan_is_one_sentence(
+    tmp_path: Path, is_parquet: bool
+) -> None:
+    path = tmp_path / "plan.parquet"
+    path.write_bytes(b"my plans for the summer")
+    if is_parquet:
+        pq.write_table(pa.table({"day": [1]}), path)
+    with pytest.raises(InputError, match="is not the plan of a run"):
+        plan.read_plan_head(str(tmp_path))
+    assert not plan.is_plan(str(path))
+
+
 # Inputs that grow.
 
 
