@@ -6,7 +6,7 @@ from s4v_core import errors
 from s4v_core.captioning.export.run_rows import UnfinishedRunError
 from s4v_core.engines.endpoint import WeatherError
 from s4v_core.engines.requests import EngineDiedError
-from s4v_core.storage import PlaceError, SourceChangedError, UnreachableError
+from s4v_core.storage import NoCredentialsError, PlaceError, SourceChangedError, UnreachableError
 
 CASES = [
     errors.ConfigError("limit: found -5, allowed 1 or more"),
@@ -18,6 +18,7 @@ CASES = [
     WeatherError("openai", "HTTP 429", 2.5),
     errors.TrainingError(7, "the loss is nan"),
     PlaceError("s3://bucket/x", "InvalidObjectState", "archived"),
+    NoCredentialsError("s3://bucket/x", "none"),
     SourceChangedError("s3://bucket/x", "changed"),
     UnreachableError("s3://bucket/x", "TimeoutError: "),
     UnfinishedRunError("s3://bucket/run", "3 of 9 images have no row yet"),

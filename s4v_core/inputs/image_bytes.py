@@ -19,7 +19,7 @@ from s4v_core.inputs.unpacking import Unpacked, name_compression
 from s4v_core.inputs.web_images import fetch_images
 from s4v_core.inputs.web_policy import WebPolicy
 from s4v_core.inputs.zip_shards import read_zip_rows
-from s4v_core.storage import PlaceError, SourceChangedError
+from s4v_core.storage import NoCredentialsError, PlaceError, SourceChangedError
 
 _MAX_GAP_BYTES = 1 << 20
 """Largest gap in bytes between two images that one request still covers."""
@@ -124,21 +124,32 @@ def _read_files(
         context = contextvars.copy_context()
         with ThreadPoolExecutor(min(_FILE_READS, len(files))) as pool:
             read = pool.map(lambda at: context.copy().run(_read_file, rows[at], max_bytes), files)
-            found |= dict(zip(files, read, strict=True))
+            found |= dict(zip(files, _judge_locked(list(read)), strict=True))
     return [found[at] for at in range(len(rows))]
+
+
+def _judge_locked(found: list[bytes | str | NoCredentialsError]) -> list[bytes | str]:
+    """Files of a store without credentials: a few among others are at fault themselves; where
+    there is nothing else, this machine lacks the credentials of the job."""
+    locked = [one for one in found if isinstance(one, NoCredentialsError)]
+    if len(locked) == len(found) > 1:
+        raise locked[0]
+    return ["unauthorized" if isinstance(one, NoCredentialsError) else one for one in found]
 
 
 def _is_page(uri: str) -> bool:
     return uri[:8].lower().startswith(("http://", "https://"))
 
 
-def _read_file(row: dict[str, Any], max_bytes: int | None) -> bytes | str:
+def _read_file(row: dict[str, Any], max_bytes: int | None) -> bytes | str | NoCredentialsError:
     try:
         return storage.read(row["uri"], row["etag"], max_bytes)
     except FileNotFoundError:
         return "not_found"
     except PlaceError as error:
         return error.reason
+    except NoCredentialsError as error:
+        return error
 
 
 def _read_tar(rows: list[dict[str, Any]]) -> Sequence[bytes | str]:

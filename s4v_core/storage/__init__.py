@@ -25,7 +25,7 @@ from s4v_core.storage.reading import (
     read_range,
     read_tail,
 )
-from s4v_core.storage.reasons import REASONS, PlaceError, SourceChangedError
+from s4v_core.storage.reasons import REASONS, NoCredentialsError, PlaceError, SourceChangedError
 from s4v_core.storage.receipts import (
     Receipts,
     Written,
@@ -60,6 +60,7 @@ __all__ = [
     "REASONS",
     "UNIT_PATIENCE_S",
     "FileTree",
+    "NoCredentialsError",
     "PlaceError",
     "Receipts",
     "SourceChangedError",

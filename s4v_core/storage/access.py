@@ -19,7 +19,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from s4v_core.errors import StorageError
-from s4v_core.storage.reasons import PlaceError, escape_name, find_reason
+from s4v_core.storage.reasons import NoCredentialsError, PlaceError, escape_name, find_reason
 
 _T = TypeVar("_T")
 
@@ -43,7 +43,8 @@ _PERMANENT_NUMBERS = frozenset(
         *(errno.EMSGSIZE, errno.ENOSPC, errno.EROFS, errno.ENOTEMPTY, errno.EREMCHG),
     )
 )
-_PERMANENT_NAMES = ("NoCredentialsError", "PartialCredentialsError", "ParamValidationError")
+_MISSING_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError")
+_PERMANENT_NAMES = ("ParamValidationError",)
 _CLIENTS = ("botocore", "aiobotocore", "aiohttp", "urllib3", "fsspec", "requests", "gcsfs")
 """Packages whose own error classes mean that a connection failed."""
 
@@ -150,6 +151,8 @@ def call_store(uri: str, attempt: Callable[[], _T], writing: bool = False) -> _T
         except Exception as error:
             if not writing:
                 _raise_for_place(uri, error)
+            if type(error).__name__ in _MISSING_CREDENTIALS:
+                raise NoCredentialsError(uri, _describe(error)) from error
             if not remote or not _is_transient(error):
                 raise StorageError(uri, _describe(error)) from error
             if time.monotonic() > deadline:

@@ -60,6 +60,10 @@ class SourceChangedError(PlaceError):
         self.args = (uri, problem)
 
 
+class NoCredentialsError(StorageError):
+    """A store takes no request without credentials, and there are none."""
+
+
 _NUMBERS = {
     errno.EISDIR: "not_a_file",
     errno.ENXIO: "not_a_file",

@@ -371,3 +371,29 @@ def test_an_s3_that_is_down_fails_the_job(monkeypatch: pytest.MonkeyPatch, s3: s
     with storage.patience(1), pytest.raises(storage.UnreachableError):
         read_images(_plan("s3://bucket/503-SlowDown"))
     assert time.monotonic() - started < 20
+
+
+def test_a_store_without_credentials_is_one_records_fault_among_others(
+    tmp_path: Path,
+) -> None:
+    good = tmp_path / "a.jpg"
+    good.write_bytes(b"good")
+    program = f"""
+from s4v_core.inputs.image_bytes import read_images
+from s4v_core.inputs.shard_index import build_row
+def plan(*uris):
+    return [build_row(image_id="x", uri=uri, container="file") for uri in uris]
+s3 = "s3://bucket/a::b.jpg"
+print(read_images(plan({str(good)!r}, s3)), read_images(plan(s3)))
+try:
+    read_images(plan(s3, s3))
+except Exception as error:
+    print(type(error).__name__)
+"""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    kept |= {"AWS_EC2_METADATA_DISABLED": "true", "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=kept, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "[b'good', 'unauthorized'] ['unauthorized']\nNoCredentialsError\n"
