@@ -5,6 +5,7 @@ An input is a folder, a glob or brace pattern, shards (tar, zip, Parquet), a Sha
 or another list of images, or single image files.
 """
 
+import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,11 @@ from s4v_core.inputs.parquet_shards import holds_image_bytes
 from s4v_core.inputs.shards import Shard
 from s4v_core.records.plan import PLAN_NAME, is_plan
 from s4v_core.storage import StoredFile
+
+_OWN_FILES = re.compile(
+    r"(plan(-\d+)?|[a-z]+/unit-\d+)\.parquet|(run|stats|forecast)\.json|(captions-)?report\.html"
+)
+"""Files that a run writes, by their path in its folder."""
 
 _READS = 16
 _MAX_FILES = 50_000
@@ -162,15 +168,25 @@ def _build_closed_folder(uri: str) -> Shard:
 
 
 def _leave_out_runs(pattern: str, files: list[_Found]) -> list[_Found]:
-    """Leave out what lies in the output folders of runs: captions of captions nobody wants."""
+    """Leave out the output folders of runs: captions of captions nobody wants.
+
+    Of a run in the folder of the input itself only its own files are left out.
+    """
     plans = [f for f in files if storage.base_name(f.name) == PLAN_NAME and not f.is_named]
-    runs = [storage.parent(one.file.uri) + "/" for one in plans if is_plan(one.file.uri)]
+    runs = [storage.parent(one.file.uri) for one in plans if is_plan(one.file.uri)]
     if not runs:
         return files
-    left = [one for one in files if one.is_named or not one.file.uri.startswith(tuple(runs))]
-    if not left:
+    nested = tuple(f"{run}/" for run in runs if not any(one.folder == run for one in plans))
+    own = tuple(f"{run}/" for run in runs if f"{run}/" not in nested)
+    left = [one for one in files if one.is_named or not one.file.uri.startswith(nested)]
+    left = [one for one in left if one.is_named or not _is_of_run(one.file.uri, own)]
+    if all(one.role == "companion" for one in left):
         raise InputError(pattern, "holds the output of a run, and no images besides")
     return left
+
+
+def _is_of_run(uri: str, runs: tuple[str, ...]) -> bool:
+    return any(uri.startswith(run) and _OWN_FILES.fullmatch(uri, len(run)) for run in runs)
 
 
 def _group_by_folder(found: Iterable[_Found]) -> list[list[_Found]]:

@@ -334,9 +334,20 @@ def test_the_output_of_runs_below_an_input_is_left_out(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": [photo(2)]}), tmp_path / "sub" / "plan.parquet")
     assert _ids(tmp_path) == ["sub/plan/0", "a.jpg", "sub/b.jpg"]
     assert _ids(tmp_path / "**") == _ids(tmp_path)
+    (tmp_path / "run1" / "exported" / "0.jpg").unlink()
     with pytest.raises(InputError, match="output of a run"):
         find_shards([str(tmp_path / "run1")])
+    _write_photos(tmp_path, "run1/exported/0.jpg")
     assert _ids(tmp_path / "run1" / "exported") == ["0.jpg"]
+
+
+def test_a_run_in_the_folder_of_its_own_images_leaves_out_its_own_files(tmp_path: Path) -> None:
+    _write_photos(tmp_path, "a.jpg", "sub/b.jpg", "exported/c.jpg")
+    before = [shard.listing for shard in find_shards([str(tmp_path)])]
+    head = build_head([], [], {}, "x", kind="captions", key="image_id")
+    write_plan(str(tmp_path), head, [])
+    _write(tmp_path, **{"run.json": b"{}", "captions/unit-000000.parquet": b"", "stats.json": b""})
+    assert [shard.listing for shard in find_shards([str(tmp_path)])] == before
 
 
 def test_folder_marks_of_object_stores_are_no_files(s3_server: str) -> None:
