@@ -133,9 +133,9 @@ def index_packed_tar(
 def _follow_links(index: TarIndex, links: list[Link]) -> None:
     """Make links members of their own; a link may lead to a link that stands behind it."""
     places = {posixpath.normpath(member.name): member for member in index.members}
-    waiting: list[Link] = []
-    while len(links) != len(waiting):
-        links, waiting = waiting or links, []
+    waiting, before = links, 0
+    while waiting and len(waiting) != before:
+        before, links, waiting = len(waiting), waiting, []
         for link in links:
             if target := places.get(posixpath.normpath(link.target)):
                 member = replace(target, name=link.name)
