@@ -57,7 +57,16 @@ def exists(uri: str) -> bool:
 def is_folder(uri: str) -> bool:
     """Whether `uri` is a folder (on object stores: a prefix with something below it)."""
     fs, path = locate_uncached(uri)
-    return call_store(uri, lambda: bool(fs.isdir(path)))
+    if not hasattr(fs, "call_s3"):
+        return call_store(uri, lambda: bool(fs.isdir(path)))
+    # `isdir` would list the whole prefix.
+    bucket, key, _ = fs.split_path(path)
+    query = {"Bucket": bucket, "Prefix": f"{key.rstrip('/')}/" if key else "", "MaxKeys": 1}
+    try:
+        page = call_store(uri, lambda: fs.call_s3("list_objects_v2", **query))
+    except FileNotFoundError:
+        return False
+    return bool(page.get("Contents")) or not key
 
 
 def refusal(folder: str) -> str | None:
