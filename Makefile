@@ -3,7 +3,7 @@ PY := .venv/bin/python
 # Ray reports usage statistics by default; tests and demo must not.
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: unit bench bench-serve demo serve test test-faults test-cluster test-slow check setup lock clean
+.PHONY: unit bench bench-serve demo serve test test-faults test-cluster test-slow test-writers check setup lock clean
 
 demo: setup  ## caption drawn scenes with the demo captioner: no GPU, no download
 	$(PY) ray_jobs/caption.py demo
@@ -14,8 +14,8 @@ serve: setup  ## run both endpoints with the demo captioner on http://127.0.0.1:
 unit: setup  ## run checks, and beside them all tests that need neither Ray nor an engine; under a minute
 	@$(MAKE) --no-print-directory check & checks=$$!; $(PY) -m tests.lanes && wait $$checks
 
-test: check  ## run all tests except those marked slow, cluster, perf, gpu or faults
-	$(PY) -m pytest --durations 25 -m "not slow and not cluster and not perf and not gpu and not faults"
+test: check  ## run all tests except those marked slow, cluster, perf, gpu, faults or writers
+	$(PY) -m pytest --durations 25 -m "not slow and not cluster and not perf and not gpu and not faults and not writers"
 
 test-faults: setup  ## run every fault test with its full number of repetitions; hours on two cores
 	$(PY) -m pytest -m faults
@@ -25,6 +25,14 @@ test-cluster: setup  ## run clusters on simulated hosts of this machine; needs r
 
 test-slow: setup
 	$(PY) -m pytest -m slow
+
+test-writers: setup .venv-writers/installed  ## run the tests with webdataset, datasets, img2dataset and polars, in an environment of their own
+	$(PY) -m pytest -m writers tests/writers
+
+.venv-writers/installed: tests/writers/requirements.txt
+	$(PY) -m venv --clear .venv-writers
+	.venv/bin/uv pip install --python .venv-writers/bin/python $${PIP_FIND_LINKS:+--find-links $$PIP_FIND_LINKS} -r $<
+	touch $@
 
 bench: setup  ## write benchmark tables to tests/perf/RESULTS.md; takes an hour, with nothing else running
 	$(PY) -m tests.perf
@@ -56,4 +64,4 @@ lock: setup  ## resolve pyproject.toml into new lock files cluster/cpu/lock.txt 
 	$(RESOLVE) --extra gpu -o cluster/gpu/lock.txt
 
 clean:
-	rm -rf .venv out
+	rm -rf .venv .venv-writers out
