@@ -128,9 +128,9 @@ def read_imagefolder(data: str, captions: str, to: str, cache: str) -> None:
 
 def read_exported_folder(data: str, to: str, cache: str) -> None:
     """Read an exported folder of images with imagefolder, and the text beside each."""
-    images = datasets.load_dataset(
-        "imagefolder", data_dir=data, split="train", cache_dir=cache, drop_labels=True
-    )
+    # Names that hold "train" or "test" go to splits of these names.
+    splits = datasets.load_dataset("imagefolder", data_dir=data, cache_dir=cache, drop_labels=True)
+    images = datasets.concatenate_datasets(list(splits.values()))
     paths = [Path(row["image"]["path"]) for row in images.cast_column("image", Image(decode=False))]
     metadata = json.loads((Path(data) / "meta_cap.json").read_text())
     found = []

@@ -65,7 +65,7 @@ def read_beside(images: str, sidecars: str, to: str, cache: str) -> None:
         about = json.loads(sidecar["json"])
         assert (text is None) == (about["status"] != "ok")
         found.append(
-            Sample(image["__key__"], image["jpg"], text and text.decode(), int(image["cls"]))
+            Sample(image["__key__"], image["jpg"], text and text.decode(), _read_number(image))
         )
     save_samples(found, to)
 
@@ -91,6 +91,11 @@ def read_shards(shards: str, to: str, cache: str) -> None:
         image = next(sample[ending] for ending in ("jpg", "jpeg", "png") if ending in sample)
         found.append(Sample(about["image_id"], image, sample["txt"].decode()))
     save_samples(found, to)
+
+
+def _read_number(sample: dict[str, Any]) -> int:
+    number: int = json.loads(sample["json"])["number"]
+    return number
 
 
 def _read(folder: str) -> list[dict[str, Any]]:
