@@ -228,12 +228,15 @@ class _TarWalk:
     def _read_pax(self, data: bytes) -> None:
         """Read path and size from pax records, which have the form `<length> <key>=<value>\\n`."""
         at = 0
+        is_sparse = False
         while at < len(data) and (space := data.find(b" ", at)) > 0:
             digits = data[at:space]
             if not digits.isdigit() or int(digits) < 1:
                 return
             key, _, value = data[space + 1 : at + int(digits) - 1].partition(b"=")
-            if key == b"path":
+            if key == b"GNU.sparse.name":  # the path is then a made-up one
+                self.name, is_sparse = decode_name(value), True
+            elif key == b"path" and not is_sparse:
                 self.name = decode_name(value)
             elif key == b"linkpath":
                 self.target = decode_name(value)

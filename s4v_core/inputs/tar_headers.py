@@ -23,7 +23,10 @@ def parse_header(block: bytes) -> Header | None:
         return None
     if header.size < 0:
         return None
-    return Header(header.name, header.size, header.type, header.linkname)
+    name = header.name
+    if block[257:265] == tarfile.GNU_MAGIC:  # times lie there where others have a prefix
+        name = decode_name(block[:100].partition(b"\0")[0])
+    return Header(name, header.size, header.type, header.linkname)
 
 
 def _parse_plain_header(block: bytes) -> Header | None:
