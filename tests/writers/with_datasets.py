@@ -87,7 +87,7 @@ def read_webdataset(shards: str, to: str, cache: str) -> None:
 
 
 def read_tables(data: str, captions: str, to: str, cache: str) -> None:
-    """Read a table with the images in it, and join the captions by the number of the row."""
+    """Read tables of images, and join the captions by the images' paths."""
     tables = sorted(Path(data).rglob("*.parquet"))
     rows = _read_captions(captions, cache)
     found = []
