@@ -12,7 +12,7 @@ Any images with any vision model that vLLM serves:
 
 The same command again resumes; the first Ctrl-C finishes the units in flight, a second one stops.
 Exit code 0: every image has its row. 1: some are missing. 2: bad input, nothing was done.
-3: done, but a shard is damaged or the input has changed since it was planned.
+3: done, but an input is damaged, cannot be listed, or has changed under a run with --limit.
 4: every image has its row, and not one has a caption.
 """
 

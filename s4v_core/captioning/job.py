@@ -34,15 +34,17 @@ class CaptionJob(Config):
     """Caption every image of the input, each exactly once."""
 
     input: tuple[str, ...]
-    """Images to caption: a folder, a glob or brace pattern, .tar shards, Parquet files, or a
-    ShareGPT4V/LLaVA JSON, on any fsspec URI. May be repeated."""
+    """Images to caption: a folder, a glob or brace pattern, tar or zip shards, Parquet files, a
+    ShareGPT4V/LLaVA JSON, or a .jsonl, .csv, .tsv or .txt that names files or URLs; on any fsspec
+    URI. May be repeated."""
     output: str
-    """Folder of the run. The same command again resumes it."""
+    """Folder of the run. The same command again resumes it, and captions what is new if the input
+    has grown."""
     model: str
     """Vision model that writes the captions: a checkpoint folder on any URI, or a hub id. With
     --engine openai, the name that the endpoint knows it by."""
     image_root: str | None = None
-    """Folder of the images that a JSON or Parquet names by relative paths. Default: the folder of
+    """Folder of the images that a table or JSON names by relative paths. Default: the folder of
     that file."""
     image_column: str | None = None
     """Column of a table, or field of its records, that holds or names the images. Default: found by
