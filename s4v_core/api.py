@@ -89,8 +89,8 @@ def caption(
 
 def _caption_durably(job: CaptionJob) -> pa.Table:
     outcome = run_pass(job)
-    if outcome.counts.missing:
-        problem = f"{len(outcome.counts.missing)} units are missing; call again to resume"
+    if left := len(outcome.counts.missing) + len(outcome.counts.outdated):
+        problem = f"{left} units are missing; call again to resume"
         raise StorageError(outcome.output, problem)
     units = caption_units(outcome.output)
     tables = [units.read(unit) for unit in sorted(units.list_done())]
@@ -113,7 +113,9 @@ def _plan_in_memory(
         if isinstance(one, (str, Path)):
             found = [
                 table_of(index_shard(shard)[0], INDEX_SCHEMA, shard.uri)
-                for shard in find_shards((str(one),), job.image_root, columns)
+                for shard in find_shards(
+                    (str(one),), job.image_root, columns, job.image_column, job.only_missing
+                )
             ]
             found = [name_sources(rows, job.sources, job.source_column) for rows in found]
         else:

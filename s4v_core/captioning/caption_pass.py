@@ -19,7 +19,8 @@ from s4v_core.captioning.task import CaptionTask
 from s4v_core.demo.scene_files import write_scenes
 from s4v_core.demo.score import Score, score_captions
 from s4v_core.records.captions import CAPTIONS, caption_units
-from s4v_core.records.plan import PlanHead, read_plan_head, read_planned_unit
+from s4v_core.records.plan import PlanHead, read_plan_head
+from s4v_core.records.planned_rows import read_planned_unit
 from s4v_core.runs.driver import Run, run_missing
 from s4v_core.runs.outcome import Outcome
 from s4v_core.runs.status import read_figures
@@ -29,10 +30,9 @@ if TYPE_CHECKING:  # imports ray
 
 DEMO_NOTICE = "A demo: the captioner knows drawn scenes and nothing else."
 
-_INPUT_CHANGED = (
-    "the input is no longer what was planned (files came, went or changed); captions are those of "
-    "the plan, because it holds only the first images (--limit)"
-)
+_INPUT_CHANGED = "the input is no longer what was planned (files came, went or changed); "
+_LIMITED = "captions are those of the plan, because it holds only the first images (--limit)"
+_RIVAL = "another run planned it meanwhile; the same command again captions what is new"
 
 
 def run_pass(job: CaptionJob) -> Outcome:
@@ -47,9 +47,10 @@ def run_pass(job: CaptionJob) -> Outcome:
     job = job.replace(output=storage.absolute(job.output))
     checked = check_job(job)
     run = plan_run(checked, plan_input(checked), job.output)
+    has_grown = checked.head is not None and len(run.head.parts) > len(checked.head.parts)
     outcome = run_missing(run, read_forecast(job.output))
     report: str | None = storage.join(job.output, REPORT_NAME)
-    if outcome.has_run or storage.stat(storage.join(job.output, REPORT_NAME)) is None:
+    if outcome.has_run or has_grown or storage.stat(storage.join(job.output, REPORT_NAME)) is None:
         figures = read_figures(job.output) or outcome.as_dict()
         notice = DEMO_NOTICE if job.demo_scenes else ""
         report = write_report(job.output, run.head, outcome.counts, figures, notice)
@@ -71,7 +72,7 @@ def plan_run(checked: CheckedJob, head: PlanHead, output: str) -> Run:
         label="captioning",
         heal=checked.job.retry_errors,
         about={"job": checked.job.model_dump()},
-        notes=(_INPUT_CHANGED,) if is_changed else (),
+        notes=(_INPUT_CHANGED + (_LIMITED if checked.job.limit else _RIVAL),) if is_changed else (),
     )
 
 

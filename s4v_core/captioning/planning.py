@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -9,8 +10,10 @@ import pyarrow as pa
 
 from s4v_core.captioning.checks import CheckedJob
 from s4v_core.errors import InputError
+from s4v_core.inputs.finding import list_shard_names
 from s4v_core.inputs.indexing import INDEX_SCHEMA
 from s4v_core.inputs.repeated_files import RepeatedFiles
+from s4v_core.inputs.shards import Shard
 from s4v_core.inputs.source_names import name_sources
 from s4v_core.inputs.unique_ids import UniqueIds, hash_ids
 from s4v_core.records.captions import CAPTIONS
@@ -21,6 +24,9 @@ from s4v_core.records.row_spool import RowSpool
 from s4v_core.runs.display import RowBar
 from s4v_core.runs.driver import connect_for
 from s4v_core.runs.identity import refuse_other_settings
+
+_MAX_RIVALS = 3
+"""Other runs that may write a part of the plan while this one compares the input with it."""
 
 
 def plan_input(checked: CheckedJob) -> PlanHead:
@@ -36,7 +42,11 @@ def plan_input(checked: CheckedJob) -> PlanHead:
         return _plan_all(checked)
     if checked.listing_digest == head.listing_digest or checked.job.limit is not None:
         return head
-    return _plan_growth(checked, head)
+    for _ in range(_MAX_RIVALS):
+        head = _plan_growth(checked, head)
+        if head.listing_digest == checked.listing_digest:
+            break  # else another run was quicker, with another listing of the input
+    return head
 
 
 @contextmanager
@@ -92,13 +102,13 @@ def _plan_all(checked: CheckedJob) -> PlanHead:
 
 def _plan_growth(checked: CheckedJob, head: PlanHead) -> PlanHead:
     job = checked.job
+    checked = replace(checked, shards=_keep_names(checked.shards, head))
     with (
         index_input(checked) as (spool, accounts),
         RowSpool(INDEX_SCHEMA, len(checked.shards)) as new,
     ):
-        names = {shard.uri: shard.name for shard in checked.shards}
-        planned = PlannedRows(job.output, head)
-        growth = planned.compare(read_named(checked, spool), names, new)
+        planned = PlannedRows(head)
+        growth = planned.compare(read_named(checked, spool), new)
         ids = UniqueIds(hash_ids(rows for _, rows in new.read()), planned.hashes)
         grown = build_head(
             growth.new_rows,
@@ -111,7 +121,23 @@ def _plan_growth(checked: CheckedJob, head: PlanHead) -> PlanHead:
             renamed=ids.renamed,
         )
         tables = (ids.rename(rows) for _, rows in new.read())
-        return write_part(job.output, grown, growth.renewed, tables, growth.removed)
+        return write_part(job.output, head, grown, growth.renewed, tables, growth.removed)
+
+
+def _keep_names(shards: list[Shard], head: PlanHead) -> list[Shard]:
+    """The shards with the names that they had in the plan: image ids are made of them."""
+    known = {account["uri"]: account["name"] for account in head.inputs if account.get("name")}
+    taken, kept = set(known.values()), []
+    for shard in shards:
+        if shard.kind == "files":
+            kept.append(shard)
+            continue
+        name = known.get(shard.uri)
+        if name is None:
+            name = next(one for one in list_shard_names(shard) if one not in taken)
+        taken.add(name)
+        kept.append(replace(shard, name=name))
+    return kept
 
 
 def _limit_counts(input_rows: list[int], limit: int | None) -> list[int]:

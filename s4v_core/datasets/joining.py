@@ -17,6 +17,7 @@ from s4v_core.inputs.finding import find_shards
 from s4v_core.inputs.indexing import index_shard
 from s4v_core.records import plan
 from s4v_core.records.captions import caption_units
+from s4v_core.records.planned_rows import find_outdated_keys, read_planned_unit
 
 _INDEX_THREADS = 16
 
@@ -144,8 +145,12 @@ def _read_captions(output: str) -> Iterator[PlacedConversation | Unusable]:
         if unit not in done:
             continue
         rows = {row["image_id"]: row for row in units.read(unit).to_pylist()}
-        for place in plan.read_planned_unit(output, unit).to_pylist():
+        outdated = find_outdated_keys(units, head.parts, unit) or ()
+        for place in read_planned_unit(output, unit, head.parts).to_pylist():
             row = rows[place["image_id"]]
+            if row["image_id"] in outdated:
+                yield Unusable(row["image_id"], "source_changed")
+                continue
             if row["status"] != "ok":
                 yield Unusable(row["image_id"], row["reason"] or row["status"])
                 continue

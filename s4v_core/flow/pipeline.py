@@ -21,12 +21,14 @@ from ray.util.annotations import RayDeprecationWarning
 
 from s4v_core import storage
 from s4v_core.engines.settings import EngineSettings
+from s4v_core.errors import StorageError
 from s4v_core.failpoints import reach
 from s4v_core.flow.actor import TIMES, EngineActor
 from s4v_core.flow.brake import Brake
 from s4v_core.flow.preparation import prepare_unit
 from s4v_core.flow.spec import COMMIT_CPUS, Engines, FlowSpec, UnitDone
 from s4v_core.records.contract import Contract
+from s4v_core.records.plan import list_digests, require_plan_head
 from s4v_core.records.units import UnitAccount
 
 _NO_PROGRESS_LIMIT_S = 1800
@@ -133,8 +135,13 @@ def commit_rows(batch: pa.Table, spec: FlowSpec) -> UnitDone:
 
 
 def _commit_unit(unit: int, rows: pa.Table, spec: FlowSpec) -> tuple[UnitAccount, bool]:
-    """Write a unit's file, or put its new rows into the file that is there."""
+    """Write a unit's file, or put its new rows into the file that is there.
+
+    A file that another run wrote for a later part of the plan is newer than these rows, and stays.
+    """
     outdated, contract = spec.find_outdated_keys(unit), spec.task.contract
+    if outdated is not None and (newer := _find_newer(unit, spec)):
+        return newer, False
     planned = spec.read_planned(unit)[contract.key].to_pylist()
     heal = outdated is not None and (spec.heal or bool(outdated))
     if heal:
@@ -143,7 +150,24 @@ def _commit_unit(unit: int, rows: pa.Table, spec: FlowSpec) -> tuple[UnitAccount
         return spec.units.read_account(unit), False  # another run has put in the new rows
     found = rows[contract.key].to_pylist()
     assert found == planned, f"unit {unit}: found {len(found)} rows of {len(planned)} planned"
-    return spec.units.commit(unit, spec.find_digest(unit), spec.run_id, rows, heal=heal)
+    try:
+        digest = spec.find_digest(unit)
+        return spec.units.commit(unit, digest, spec.run_id, rows, heal=heal)
+    except StorageError:
+        if newer := _find_newer(unit, spec):  # it came a moment ago
+            return newer, False
+        raise
+
+
+def _find_newer(unit: int, spec: FlowSpec) -> UnitAccount | None:
+    """The account of a unit's file if it was written for a later part of the plan."""
+    if not spec.units.exists(unit):
+        return None
+    account = spec.units.read_account(unit)
+    if account.plan in list_digests(spec.parts, unit):
+        return None
+    now = require_plan_head(spec.output).parts
+    return account if account.plan in list_digests(now, unit) else None
 
 
 def _merge_healed(old: pa.Table, new: pa.Table, contract: Contract) -> pa.Table:

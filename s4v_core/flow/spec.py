@@ -7,12 +7,8 @@ import pyarrow as pa
 
 from s4v_core.engines.settings import EngineSpec
 from s4v_core.flow.task import Task
-from s4v_core.records.plan import (
-    PlanPart,
-    find_renewed_keys,
-    list_digests,
-    read_planned_unit,
-)
+from s4v_core.records.plan import PlanPart, list_digests
+from s4v_core.records.planned_rows import find_outdated_keys, read_planned_unit
 from s4v_core.records.units import UnitFolder
 
 
@@ -52,15 +48,7 @@ class FlowSpec:
     def find_outdated_keys(self, unit: int) -> set[str] | None:
         """Keys of the rows of a unit's file whose places hold something else now; None if there is
         no file."""
-        if not self.units.exists(unit):
-            return None
-        digests = list_digests(self.parts, unit)
-        if len(digests) == 1:
-            return set()
-        made_for = self.units.read_account(unit).plan
-        if made_for not in digests[:-1]:  # it is up to date, or made for a part that came since
-            return set()
-        return find_renewed_keys(self.output, self.parts, unit, made_for)
+        return find_outdated_keys(self.units, self.parts, unit)
 
 
 @dataclass(frozen=True, slots=True)

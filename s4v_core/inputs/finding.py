@@ -282,12 +282,12 @@ def _name_uniquely(shards: Iterable[Shard]) -> Iterator[Shard]:
         if shard.kind == "files":
             yield shard
             continue
-        name = next(name for name in _list_names(shard) if name not in taken)
+        name = next(name for name in list_shard_names(shard) if name not in taken)
         taken.add(name)
         yield replace(shard, name=name)
 
 
-def _list_names(shard: Shard) -> Iterator[str]:
+def list_shard_names(shard: Shard) -> Iterator[str]:
     """Names for a shard, from its own to its whole URI."""
     uri = cut_query(shard.uri)
     end = uri.rindex(f"/{shard.name}") + len(shard.name) + 1

@@ -193,6 +193,7 @@ class _GroupIndex:
             payload=payload,
             problem=problem,
         )
+        row["member"] = row["image_id"].removeprefix(f"{self._shard.name}/")
         if is_held:
             row["row"], row["offset"] = number, element
             row["length"], row["etag"] = self._layout.place, self._shard.etag

@@ -1,6 +1,7 @@
 """Compares the rows of an input with those of a plan: what is new, what is another file in the same
 place, and what is gone."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -9,11 +10,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from s4v_core.records.plan import PlanHead, read_planned_rows
+from s4v_core.records.plan import PlanHead
+from s4v_core.records.plan_writing import hash_keys
+from s4v_core.records.planned_rows import read_new_rows, read_renewed_rows
 from s4v_core.records.row_spool import RowSpool
 from s4v_core.records.schemas import index_schema, table_of
 
 Row = dict[str, Any]
+_Hashes = np.ndarray[Any, np.dtype[np.int64]]
+
+_NUMBER = re.compile(r"#\d+$")
+"""What keeps an id apart from another one of the same name."""
 
 
 @dataclass(slots=True)
@@ -38,80 +45,100 @@ class PlannedRows:
         hashes: Hashes of the rows' keys (`hash_keys`).
     """
 
-    def __init__(self, output: str, head: PlanHead) -> None:
+    def __init__(self, head: PlanHead) -> None:
         self._key = head.key
-        names = {account["uri"]: account["name"] for account in head.inputs if "name" in account}
-        places, last_unit = _Places(names), -1
+        names = {account["uri"]: account.get("name") for account in head.inputs}
+        renewed = {
+            row[self._key]: find_version(row)
+            for part in head.parts
+            for _, table in read_renewed_rows(part)
+            for row in table.to_pylist()
+        }
+        places = _Places()
         self._rows: dict[int, tuple[int, int, str]] = {}
-        hashes: set[int] = set()
-        for unit, table in read_planned_rows(output):
-            is_renewed = unit <= last_unit
-            last_unit = max(last_unit, unit)
-            for row in table.to_pylist():
-                key = str(row[self._key])
-                place = places.find_first(row, key) if is_renewed else places.find(row, key)
-                self._rows[place] = (unit, _find_version(row), key)
-                hashes.add(hash(key))
-        self.hashes = np.fromiter(hashes, np.int64, len(hashes))
+        self.hashes: _Hashes = np.zeros(head.rows, np.int64)
+        at = 0
+        for part in head.parts:
+            for unit, table in read_new_rows(part):
+                self.hashes[at : at + table.num_rows] = hash_keys(table[self._key])
+                at += table.num_rows
+                for row in table.to_pylist():
+                    key = row[self._key]
+                    place = places.number(_name_planned_place(row, key, names))
+                    self._rows[place] = (unit, renewed.get(key, find_version(row)), key)
 
-    def compare(
-        self,
-        tables: Iterable[tuple[int, pa.Table]],
-        names: Mapping[str, str],
-        new: RowSpool,
-    ) -> Growth:
+    def compare(self, tables: Iterable[tuple[int, pa.Table]], new: RowSpool) -> Growth:
         """Compare the rows of an input with the planned ones.
 
         Args:
             tables: Number of each input, and its rows.
-            names: Names of the inputs by URI.
             new: Gets the new rows.
         """
-        places, seen = _Places(names), 0
+        places, seen = _Places(), 0
         renewed: dict[int, list[Row]] = {}
         schema = index_schema(self._key)
         for part, (number, table) in enumerate(tables):
             fresh = []
             for at, row in enumerate(table.to_pylist()):
-                planned = self._rows.get(places.find(row, row[self._key]))
+                planned = self._find(places, row)
                 if planned is None:
                     fresh.append(at)
                     continue
                 seen += 1
                 unit, version, key = planned
-                if version != _find_version(row):
+                if version != find_version(row):
                     renewed.setdefault(unit, []).append(row | {self._key: key})
             if fresh:
                 new.add(number, part, table.take(fresh))
         tables_by_unit = {unit: table_of(rows, schema, "plan") for unit, rows in renewed.items()}
         return Growth(new.input_rows, tables_by_unit, len(self._rows) - seen)
 
+    def _find(self, places: "_Places", row: Row) -> tuple[int, int, str] | None:
+        """The planned row in the place of a row: its unit, version and key."""
+        place = places.number(_name_place(row))
+        if row["member"] is None or place in self._rows:
+            return self._rows.get(place)
+        is_archive = row["container"] != "parquet"
+        key = _cut_ending(row["member"]) if is_archive else row["member"]
+        return self._rows.get(places.number(("key", row["uri"], key)))
+
 
 class _Places:
-    """Names the place of each row by a number that is the same in every listing of the input."""
+    """Numbers places, so that the second row of one place has a number of its own."""
 
-    def __init__(self, names: Mapping[str, str]) -> None:
-        self._names = names
+    def __init__(self) -> None:
         self._counts: Counter[int] = Counter()
 
-    def find(self, row: Row, key: str) -> int:
-        """The place of a row; the second row of one place has another number."""
-        place = self._name(row, key)
-        self._counts[place] += 1
-        return hash((place, self._counts[place]))
-
-    def find_first(self, row: Row, key: str) -> int:
-        """The place of a row that is the first there, without counting it again."""
-        return hash((self._name(row, key), 1))
-
-    def _name(self, row: Row, key: str) -> int:
-        uri, container = row["uri"], row["container"]
-        if container == "parquet":
-            return hash((uri, row["row"], row["offset"]))
-        if container == "file" or container is None:
-            return hash(uri or key)
-        return hash((uri, key.removeprefix(f"{self._names.get(uri)}/")))
+    def number(self, place: tuple[object, ...]) -> int:
+        name = hash(place)
+        self._counts[name] += 1
+        return hash((name, self._counts[name]))
 
 
-def _find_version(row: Row) -> int:
+def _name_place(row: Row) -> tuple[object, ...]:
+    """What stays the same when an input is listed again: neither numbers nor the names of ids."""
+    if row["container"] == "file":
+        return ("file", row["uri"] or row["member"])
+    if row["member"] is not None:
+        return ("member", row["uri"], row["member"])
+    return ("row", row["uri"], row["row"], row["offset"])
+
+
+def _name_planned_place(row: Row, key: str, names: Mapping[str, str | None]) -> tuple[object, ...]:
+    """The same of a planned row. Plans of earlier versions do not name members."""
+    if row["member"] is not None or row["container"] == "file":
+        return _name_place(row)
+    if row["container"] is None:
+        return ("key", key)
+    return ("key", row["uri"], _NUMBER.sub("", key.removeprefix(f"{names.get(row['uri'])}/")))
+
+
+def _cut_ending(member: str) -> str:
+    """The key of a member, as ids of earlier versions are made of it."""
+    stem, dot, ending = member.rpartition(".")
+    return stem if dot and "/" not in ending and not stem.endswith("/") and stem else member
+
+
+def find_version(row: Row) -> int:
+    """A number that changes when the place of a row holds something else."""
     return hash((row["etag"], row["offset"], row["length"]))

@@ -5,9 +5,11 @@ rows, and new versions of rows of earlier units, whose places hold something els
 """
 
 import json
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -15,13 +17,10 @@ import pyarrow.parquet as pq
 
 from s4v_core import storage
 from s4v_core.errors import InputError, StorageError
-from s4v_core.records.schemas import check_schema, plan_schema
 
 PLAN_NAME = "plan.parquet"
 PLAN_KEY = b"s4v.plan"
 """Key of the footer's entry that holds the head."""
-
-_OLD_PAYLOAD = "sidecar"  # the payload's name in plans of version 0.1, which can be resumed
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,7 @@ class PlanPart:
         digest: Hash of settings and listing; the files of its units carry it.
         first_unit: Number of its first new unit.
         units: Number of its new units.
-        renewed: Units of earlier parts of which it has new versions of rows.
+        renewed: Units of earlier parts of which it has new versions of rows, in order.
         removed: Rows of earlier parts that the input no longer had.
     """
 
@@ -42,6 +41,13 @@ class PlanPart:
     units: int
     renewed: tuple[int, ...] = ()
     removed: int = 0
+
+    def find_group(self, unit: int) -> int | None:
+        """Number of the row group with rows of a unit; None if the part has none."""
+        if 0 <= unit - self.first_unit < self.units:
+            return len(self.renewed) + unit - self.first_unit
+        at = bisect_left(self.renewed, unit)
+        return at if at < len(self.renewed) and self.renewed[at] == unit else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +116,7 @@ def part_uri(output: str, number: int) -> str:
 
 def list_digests(parts: tuple[PlanPart, ...], unit: int) -> list[str]:
     """The digests that the file of a unit may carry, oldest first."""
-    return [
-        part.digest
-        for part in parts
-        if part.first_unit <= unit < part.first_unit + part.units or unit in part.renewed
-    ]
+    return [part.digest for part in parts if part.find_group(unit) is not None]
 
 
 def read_plan_head(output: str) -> PlanHead | None:
@@ -123,23 +125,35 @@ def read_plan_head(output: str) -> PlanHead | None:
     Raises:
         InputError: A file has the name of a plan and is none.
     """
-    heads: list[dict[str, Any]] = []
-    parts: list[PlanPart] = []
-    for file in _list_part_files(output):
-        about = _read_part(file)[1]
-        heads.append(about)
-        parts.append(_build_part(file.uri, about))
+    heads = [_read_about(file) | {"uri": file.uri} for file in _list_part_files(output)]
     if not heads:
         return None
     first, last = heads[0], heads[-1]
     stored = {name: first[name] for name in PlanHead.STORED if name in first}
     whole = {
-        "inputs": last["inputs"],
+        "inputs": _merge_inputs([head["inputs"] for head in heads]),
         "listing_digest": last["listing_digest"],
         "unit_rows": [rows for head in heads for rows in head["unit_rows"]],
         "renamed": sum(head["renamed"] for head in heads),
     }
-    return PlanHead(**stored | whole, parts=tuple(parts))
+    return PlanHead(**stored | whole, parts=tuple(map(_build_part, heads)))
+
+
+def _merge_inputs(accounts_of_parts: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The newest account of each input, with the first name that it had: keys are made of it.
+
+    Inputs that are gone have no damages: nobody can mend them.
+    """
+    last = accounts_of_parts[-1]
+    if len(accounts_of_parts) == 1:
+        return last
+    names: dict[str, dict[str, Any]] = {}
+    for accounts in accounts_of_parts:
+        for account in accounts:
+            names.setdefault(account["uri"], account)
+    current = {account["uri"] for account in last}
+    gone = [account | {"damages": []} for uri, account in names.items() if uri not in current]
+    return [account | {"name": names[account["uri"]].get("name")} for account in last] + gone
 
 
 def is_plan(uri: str) -> bool:
@@ -163,130 +177,45 @@ def require_plan_head(output: str) -> PlanHead:
     return head
 
 
-def read_planned_unit(
-    output: str, unit: int, parts: tuple[PlanPart, ...] | None = None
-) -> pa.Table:
-    """The planned rows of one unit (`plan_schema`), in their newest versions; reads that row group
-    of each part alone.
-
-    Args:
-        parts: The parts that count; by default all that are there.
-
-    Raises:
-        FileNotFoundError: There is no plan, or it has no such unit.
-    """
-    found: pa.Table | None = None
-    for file in _list_part_files(output, parts):
-        footer, about = _read_part(file)
-        part = _build_part(file.uri, about)
-        if unit in part.renewed:
-            group = part.renewed.index(unit)
-        elif part.first_unit <= unit < part.first_unit + part.units:
-            group = len(part.renewed) + unit - part.first_unit
-        else:
-            continue
-        rows = _read_group(file, footer, group)
-        found = rows if found is None else _renew_rows(found, rows)
-    if found is None:
-        raise FileNotFoundError(part_uri(output, 1))
-    return found
+def read_footer(part: PlanPart) -> pq.FileMetaData:
+    """The footer of a part, which never changes."""
+    return _read_footer(part.uri, part.digest)
 
 
-def read_planned_keys(output: str) -> Iterator[list[str]]:
-    """Keys of every unit's rows, in order; opens each part once."""
-    for file in _list_part_files(output):
-        renewed = len(_build_part(file.uri, _read_part(file)[1]).renewed)
-        with storage.open_to_read(file.uri) as source:
-            table = pq.ParquetFile(source)
-            key = table.schema_arrow.names[0]
-            for group in range(renewed, table.num_row_groups):
-                found = table.read_row_group(group, columns=[key])[key]
-                yield [str(value) for value in found.to_pylist()]
+@lru_cache(maxsize=64)
+def _read_footer(uri: str, digest: str) -> pq.FileMetaData:
+    """At 1.2M rows a footer has 5 MB and takes 75 ms to parse: once for each process, not for each
+    unit."""
+    with storage.open_to_read(uri, block_mib=1) as source:
+        return pq.read_metadata(source)
 
 
-def read_planned_rows(output: str) -> Iterator[tuple[int, pa.Table]]:
-    """Yield number and rows (`plan_schema`) of every unit, part by part.
-
-    Units of which a later part has new versions come again, with these rows alone.
-    """
-    for file in _list_part_files(output):
-        footer, about = _read_part(file)
-        part = _build_part(file.uri, about)
-        new = range(part.first_unit, part.first_unit + part.units)
-        for group, unit in enumerate((*part.renewed, *new)):
-            yield unit, _read_group(file, footer, group)
-
-
-def find_renewed_keys(output: str, parts: tuple[PlanPart, ...], unit: int, plan: str) -> set[str]:
-    """Keys of the rows of a unit whose versions are newer than a file that carries the digest
-    `plan`."""
-    newer = list_digests(parts, unit)
-    newer = newer[newer.index(plan) + 1 :] if plan in newer else newer
-    keys: set[str] = set()
-    for file in _list_part_files(output, parts):
-        footer, about = _read_part(file)
-        part = _build_part(file.uri, about)
-        if part.digest in newer and unit in part.renewed:
-            rows = _read_group(file, footer, part.renewed.index(unit))
-            keys |= set(map(str, rows[rows.column_names[0]].to_pylist()))
-    return keys
-
-
-def _list_part_files(
-    output: str, parts: tuple[PlanPart, ...] | None = None
-) -> Iterator[storage.StoredFile]:
-    number = 0
-    while parts is None or number < len(parts):
-        number += 1
+def _list_part_files(output: str) -> Iterator[storage.StoredFile]:
+    for number in count(1):
         file = storage.stat(part_uri(output, number))
         if file is None:
             return
         yield file
 
 
-@lru_cache(maxsize=4)
-def _read_part(file: storage.StoredFile) -> tuple[pq.FileMetaData, dict[str, Any]]:
-    """Footer and head of a part. At 1.2M rows they have 5 MB and take 75 ms to parse: once for each
-    process, not for each unit."""
+def _read_about(file: storage.StoredFile) -> dict[str, Any]:
     with storage.open_to_read(file.uri, block_mib=1) as source:
         try:
-            footer = pq.read_metadata(source)
-            about = json.loads((footer.metadata or {})[PLAN_KEY])
+            metadata = pq.read_metadata(source).metadata or {}
+            about: dict[str, Any] = json.loads(metadata[PLAN_KEY])
         except (pa.ArrowInvalid, KeyError):
             raise InputError(file.uri, "is not the plan of a run; choose another folder") from None
     if "shards" in about:  # a plan of version 0.1
         about["inputs"] = about.pop("shards")
-    return footer, about
+    return about
 
 
-def _build_part(uri: str, about: dict[str, Any]) -> PlanPart:
+def _build_part(about: dict[str, Any]) -> PlanPart:
     return PlanPart(
-        uri,
+        about["uri"],
         about["digest"],
         about.get("first_unit", 0),
         len(about["unit_rows"]),
         tuple(about.get("renewed", ())),
         about.get("removed", 0),
     )
-
-
-def _read_group(file: storage.StoredFile, footer: pq.FileMetaData, group: int) -> pa.Table:
-    with storage.open_to_read(file.uri, block_mib=1) as source:
-        table = pq.ParquetFile(source, metadata=footer).read_row_group(group)
-    names = ["payload" if name == _OLD_PAYLOAD else name for name in table.column_names]
-    table = table.replace_schema_metadata().rename_columns(names)
-    schema = plan_schema(names[0])
-    for field in schema:  # that plans of earlier versions do not have
-        if field.nullable and field.name not in names:
-            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
-    if set(table.column_names) == set(schema.names):
-        table = table.select(schema.names).cast(schema)  # version 0.1 forbids null in more columns
-    return check_schema(table, schema, file.uri)
-
-
-def _renew_rows(rows: pa.Table, renewed: pa.Table) -> pa.Table:
-    """A unit's rows, with the renewed ones in the places of the old."""
-    key = rows.column_names[0]
-    newer = {row[key]: row for row in renewed.to_pylist()}
-    whole = [newer.get(row[key], row) for row in rows.to_pylist()]
-    return pa.Table.from_pylist(whole, schema=rows.schema)

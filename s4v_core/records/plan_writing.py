@@ -22,7 +22,6 @@ from s4v_core.records.plan import (
     PlanHead,
     PlanPart,
     part_uri,
-    read_plan_head,
     require_plan_head,
 )
 from s4v_core.records.schemas import UNIT_SIZE, index_schema, plan_schema
@@ -73,6 +72,7 @@ def write_plan(output: str, head: PlanHead, tables: Iterable[pa.Table]) -> PlanH
 
 def write_part(
     output: str,
+    before: PlanHead,
     grown: PlanHead,
     renewed: Mapping[int, pa.Table],
     tables: Iterable[pa.Table],
@@ -81,6 +81,7 @@ def write_part(
     """Write a further part of a plan, unless another run was quicker.
 
     Args:
+        before: Head of the plan that the input was compared with.
         grown: Head of what is new: settings, listing and accounts of the whole input, and the
             units of the new rows alone.
         renewed: Rows of earlier units whose places hold something else now, by unit.
@@ -90,7 +91,6 @@ def write_part(
     Returns:
         The head of the whole plan as it now lies there.
     """
-    before = require_plan_head(output)
     first = len(before.unit_rows)
     digest = hashlib.sha256((before.parts[-1].digest + grown.digest).encode()).hexdigest()
     part = PlanPart("", digest, first, len(grown.unit_rows), tuple(sorted(renewed)), removed)
@@ -101,9 +101,7 @@ def write_part(
         reach("before_plan_put")
         storage.create(part_uri(output, len(before.parts) + 1), file.read())
     reach("after_plan_put")
-    found = read_plan_head(output)
-    assert found is not None, "a plan that was just read is there"
-    return found
+    return require_plan_head(output)
 
 
 def take_first(tables: Iterable[pa.Table], limit: int) -> Iterator[pa.Table]:

@@ -22,6 +22,7 @@ from s4v_core.flow.task import Task
 from s4v_core.interrupts import drain_on_interrupt
 from s4v_core.records.contract import Contract
 from s4v_core.records.plan import PlanHead
+from s4v_core.records.planned_rows import find_outdated_keys
 from s4v_core.records.units import UnitFolder
 from s4v_core.runs.counts import count_run
 from s4v_core.runs.display import LiveNotes, RowBar
@@ -238,8 +239,7 @@ def _find_todo(run: Run) -> tuple[list[int], int]:
 
 
 def _is_outdated(run: Run, unit: int) -> bool:
-    """Whether the input has other files in places of the unit than when its file was written."""
-    return run.units.read_account(unit).plan != run.head.find_digest(unit)
+    return bool(find_outdated_keys(run.units, run.head.parts, unit))
 
 
 def _describe_run(run: Run, run_id: str) -> dict[str, Any]:

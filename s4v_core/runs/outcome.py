@@ -41,7 +41,7 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        if self.is_interrupted and self.counts.missing:
+        if self.is_interrupted and (self.counts.missing or self.counts.outdated):
             return INTERRUPTED
         if self.counts.missing or self.counts.outdated or self.counts.foreign:
             return FAILED

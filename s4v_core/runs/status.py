@@ -141,7 +141,7 @@ def list_reasons(counts: RunCounts, words: Words) -> list[str]:
         f"records name an {one} again; it has one row": counts.repeated,
         f"members, files or records are no {words.rows}": counts.skipped,
         f"{words.rows} have a caption already and were left alone": counts.captioned,
-        f"planned {words.rows} are gone from the input": counts.removed,
+        f"planned {words.rows} are no longer in the input": counts.removed,
     }
     lines += [f"  {number:>8} {what}" for what, number in asides.items() if number]
     lines += [f"  {note}" for note in counts.notes]

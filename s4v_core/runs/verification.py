@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from s4v_core.errors import S4VError
 from s4v_core.records.contract import STATUSES, Words
-from s4v_core.records.plan import PlanHead, read_planned_keys, require_plan_head
+from s4v_core.records.plan import PlanHead, require_plan_head
+from s4v_core.records.planned_rows import read_planned_keys
 from s4v_core.records.units import UnitFolder
 from s4v_core.terminal import printable
 

@@ -15,6 +15,7 @@ from s4v_core.inputs.unique_ids import number_repeated_ids
 from s4v_core.records import plan
 from s4v_core.records.captions import RESULT_SCHEMA, caption_units
 from s4v_core.records.plan_writing import build_head, write_plan
+from s4v_core.records.planned_rows import read_planned_unit
 from s4v_core.records.schemas import table_of
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
@@ -51,7 +52,7 @@ def caption_inputs(
     )
     head = write_plan(str(output), head, tables)
     for unit in head.units[:units]:
-        rows = plan.read_planned_unit(str(output), unit).to_pylist()
+        rows = read_planned_unit(str(output), unit).to_pylist()
         made = [
             _build_row(row, data, row["image_id"] in rejected, more, mark)
             for row, data in zip(rows, read_images(rows), strict=True)

@@ -65,7 +65,7 @@ def test_a_folder_grows_and_a_kill_in_between_costs_nothing(tmp_path: Path, coun
 
     code, out, err = run("caption.py", *flags, cwd=tmp_path)
     assert code == DONE, err
-    assert f"{len(removed)} planned images are gone from the input" in out
+    assert f"{len(removed)} planned images are no longer in the input" in out
     rows = _check_captions(images, output, gone=removed)
     new = {name for name, row in rows.items() if row != before.get(name)}
     assert new == {f"{number:05d}.jpg" for number in (*replaced, *added)}

@@ -16,6 +16,11 @@ from s4v_core.records import plan
 from s4v_core.records.captions import CAPTIONS, RESULT_SCHEMA, caption_units
 from s4v_core.records.growth import Growth, PlannedRows
 from s4v_core.records.plan_writing import build_head, take_first, write_part, write_plan
+from s4v_core.records.planned_rows import (
+    find_outdated_keys,
+    read_planned_keys,
+    read_planned_unit,
+)
 from s4v_core.records.row_spool import RowSpool
 from s4v_core.records.schemas import table_of
 
@@ -45,7 +50,7 @@ def _write_plan(
 
 
 def _read_ids(output: Path) -> list[str]:
-    return [key for unit in plan.read_planned_keys(str(output)) for key in unit]
+    return [key for unit in read_planned_keys(str(output)) for key in unit]
 
 
 def _build_results(count: int, status: str = "ok") -> pa.Table:
@@ -129,7 +134,7 @@ def test_a_plan_is_written_once_and_read_unit_by_unit(tmp_path: Path) -> None:
     assert head.digest == _build_head([_index_rows("a", 300)], {"model": "m"}).digest
     assert _write_plan(tmp_path, [_index_rows("b", 3)], {"model": "n"}) == head
     assert plan.read_plan_head(str(tmp_path)) == head
-    assert plan.read_planned_unit(str(tmp_path), 1)["image_id"].to_pylist() == [
+    assert read_planned_unit(str(tmp_path), 1)["image_id"].to_pylist() == [
         f"a/{n}" for n in range(256, 300)
     ]
 
@@ -170,21 +175,27 @@ def _files(*versions: tuple[str, str]) -> pa.Table:
 def _grow(output: Path, *versions: tuple[str, str]) -> tuple[plan.PlanHead, Growth]:
     head = plan.require_plan_head(str(output))
     with RowSpool(INDEX_SCHEMA, 1) as new:
-        planned = PlannedRows(str(output), head)
-        growth = planned.compare([(0, _files(*versions))], {}, new)
+        growth = PlannedRows(head).compare([(0, _files(*versions))], new)
         grown = build_head(
             growth.new_rows, [], head.settings, str(versions), kind=head.kind, key=head.key
         )
         tables = [table for _, table in new.read()]
-        return write_part(str(output), grown, growth.renewed, tables, growth.removed), growth
+        return write_part(str(output), head, grown, growth.renewed, tables, growth.removed), growth
 
 
 def _versions(output: Path) -> dict[str, str]:
     head = plan.require_plan_head(str(output))
-    tables = [plan.read_planned_unit(str(output), unit) for unit in head.units]
+    tables = [read_planned_unit(str(output), unit) for unit in head.units]
     rows = [row for table in tables for row in table.to_pylist()]
     assert len({row["image_id"] for row in rows}) == len(rows)
     return {row["image_id"]: row["etag"] for row in rows}
+
+
+def _find_outdated(output: Path, head: plan.PlanHead, digest: str) -> set[str] | None:
+    """What is outdated in a file of unit 0 that carries this digest."""
+    units = caption_units(str(output))
+    units.commit(0, digest, "run", _build_results(256), heal=True)
+    return find_outdated_keys(units, head.parts, 0)
 
 
 def test_a_part_holds_what_is_new_and_what_was_replaced_and_counts_what_is_gone(
@@ -201,17 +212,69 @@ def test_a_part_holds_what_is_new_and_what_was_replaced_and_counts_what_is_gone(
     assert _read_ids(tmp_path) == [*(n for n, _ in first), "new"]
     digests = [head.find_digest(unit) for unit in head.units]
     assert digests[0] == digests[2] != digests[1] == head.digest
-    assert plan.find_renewed_keys(str(tmp_path), head.parts, 0, head.digest) == {"007"}
-    assert plan.find_renewed_keys(str(tmp_path), head.parts, 0, digests[0]) == set()
+    assert _find_outdated(tmp_path, head, head.digest) == {"007"}
+    assert _find_outdated(tmp_path, head, digests[0]) == set()
 
     third = [(n, "3" if n in ("008", "new") else v) for n, v in second]
     head, growth = _grow(tmp_path, *third)
     assert (growth.new_rows, sorted(growth.renewed), growth.removed) == ([0], [0, 2], 1)
     assert _versions(tmp_path) == dict(first) | dict(third)
-    assert plan.find_renewed_keys(str(tmp_path), head.parts, 0, head.digest) == {"007", "008"}
-    assert plan.find_renewed_keys(str(tmp_path), head.parts, 0, digests[0]) == {"008"}
+    assert _find_outdated(tmp_path, head, head.digest) == {"007", "008"}
+    assert _find_outdated(tmp_path, head, digests[0]) == {"008"}
     head, growth = _grow(tmp_path, *third)
     assert (growth.new_rows, growth.renewed, growth.removed) == ([0], {}, 1)
+
+
+def test_two_runs_that_grow_at_once_add_one_part(tmp_path: Path) -> None:
+    before = _write_plan(tmp_path, [_files(("a", "1"))])
+    heads = []
+    for name in ("b", "c"):
+        with RowSpool(INDEX_SCHEMA, 1) as new:
+            growth = PlannedRows(before).compare([(0, _files(("a", "1"), (name, "1")))], new)
+            grown = build_head(growth.new_rows, [], {}, name, kind="captions", key="image_id")
+            tables = [table for _, table in new.read()]
+            heads.append(write_part(str(tmp_path), before, grown, {}, tables, 0))
+    assert heads[0] == heads[1]
+    assert _read_ids(tmp_path) == ["a", "b"]
+    assert heads[1].listing_digest == "b"  # so the loser knows that it must compare again
+
+
+def _members(uri: str, *members: tuple[str, str], etag: str = "1", **more: Any) -> pa.Table:
+    """Rows of an archive, from id and member."""
+    rows = [
+        dict.fromkeys(INDEX_SCHEMA.names)
+        | {"image_id": name, "uri": uri, "container": "tar", "etag": etag}
+        | {"member": member or None, "offset": 512 * at, "length": 9}
+        | more
+        for at, (name, member) in enumerate(members)
+    ]
+    return table_of(rows, INDEX_SCHEMA, "test")
+
+
+@pytest.mark.parametrize("container", ["tar", "parquet"])
+def test_rows_of_shards_are_known_by_their_own_names_whatever_ids_they_got(
+    tmp_path: Path, container: str
+) -> None:
+    old = _members("s", ("0/a#2", "a"), ("0/b", "b"), ("0/c", "c"), container=container)
+    head = _write_plan(tmp_path, [old])
+    again = [("v2/0/new", "new"), ("v2/0/b", "b"), ("v2/0/a", "a")]
+    with RowSpool(INDEX_SCHEMA, 1) as new:
+        rows = _members("s", *again, etag="2", container=container)
+        growth = PlannedRows(head).compare([(0, rows)], new)
+        assert [t["image_id"].to_pylist() for _, t in new.read()] == [["v2/0/new"]]
+    assert growth.removed == 1
+    assert sorted(growth.renewed[0]["image_id"].to_pylist()) == ["0/a#2", "0/b"]
+
+
+def test_plans_that_name_no_members_are_compared_by_their_ids(tmp_path: Path) -> None:
+    old = _members("s", ("0/a", ""), ("0/x.y#3", ""), ("0/b", ""))
+    counts, kind, key = [3], CAPTIONS.folder, CAPTIONS.key
+    head = build_head(counts, [{"uri": "s", "name": "0"}], {}, "x", kind=kind, key=key)
+    head = write_plan(str(tmp_path), head, [old])
+    with RowSpool(INDEX_SCHEMA, 1) as new:
+        rows = _members("s", ("0/a", "a.jpg"), ("0/x.y#9", "x.y.jpg"), ("0/d", "d.jpg"))
+        growth = PlannedRows(head).compare([(0, rows)], new)
+    assert (growth.new_rows, growth.removed, growth.renewed) == ([1], 1, {})
 
 
 def test_a_file_that_two_records_name_is_not_new_each_time(tmp_path: Path) -> None:
@@ -222,7 +285,7 @@ def test_a_file_that_two_records_name_is_not_new_each_time(tmp_path: Path) -> No
     head = _write_plan(tmp_path, [twice])
     for expected in ([0], [0]):
         with RowSpool(INDEX_SCHEMA, 1) as new:
-            growth = PlannedRows(str(tmp_path), head).compare([(0, twice)], {}, new)
+            growth = PlannedRows(head).compare([(0, twice)], new)
             assert (growth.new_rows, growth.renewed, growth.removed) == (expected, {}, 0)
 
 

@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from s4v_core.errors import S4VError
 from s4v_core.records.captions import CAPTIONS, caption_units
-from s4v_core.records.plan import PlanHead, read_planned_unit, require_plan_head
+from s4v_core.records.plan import PlanHead, require_plan_head
+from s4v_core.records.planned_rows import find_outdated_keys, read_planned_unit
 from s4v_core.runs.counts import RunCounts, count_run
 
 FACTS = (
@@ -109,11 +110,14 @@ class RunRows:
     def read_units(
         self, numbers: Sequence[int] | None = None
     ) -> Iterator[tuple[int, list[ImageRow]]]:
-        """Number and rows of each of these units, by default of all that are done."""
+        """Number and rows of each of these units, by default of all that are done; without those
+        whose images were replaced since."""
         units = caption_units(self.output)
         for unit in self.done if numbers is None else numbers:
             results = {row["image_id"]: row for row in units.read(unit).to_pylist()}
-            yield unit, [ImageRow(p, results[p["image_id"]]) for p in self.read_planned(unit)]
+            outdated = find_outdated_keys(units, self.head.parts, unit) or ()
+            planned = [p for p in self.read_planned(unit) if p["image_id"] not in outdated]
+            yield unit, [ImageRow(p, results[p["image_id"]]) for p in planned]
 
     def read_images(self) -> Iterator[ImageRow]:
         """Each row in turn."""
@@ -122,5 +126,7 @@ class RunRows:
 
     def read_planned(self, unit: int) -> list[dict[str, Any]]:
         """The planned rows of one unit, done or not."""
-        rows: list[dict[str, Any]] = read_planned_unit(self.output, unit).to_pylist()
+        rows: list[dict[str, Any]] = read_planned_unit(
+            self.output, unit, self.head.parts
+        ).to_pylist()
         return rows

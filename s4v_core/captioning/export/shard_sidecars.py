@@ -11,6 +11,7 @@ from s4v_core.captioning.export.caption_files import write_samples
 from s4v_core.captioning.export.run_rows import ImageRow, RunRows
 from s4v_core.captioning.export.targets import check_targets
 from s4v_core.errors import ConfigError
+from s4v_core.inputs.file_kinds import split_name
 
 _TAR_KINDS = ("tar", "targz")
 
@@ -30,13 +31,23 @@ def write_shard_sidecars(rows: RunRows, place: storage.Receipts) -> tuple[int, i
     count = files = 0
     for uri, of_shard in _group_by_shard(rows):
         name = names[uri]
-        samples = ((row.image_id.removeprefix(f"{name}/"), row) for row in of_shard)
+        samples = ((_find_key(row, name), row) for row in of_shard)
         with NamedTemporaryFile() as file:
             count += write_samples(samples, file)
             file.flush()
             place.put(Path(file.name), f"{name}.tar")
         files += 1
     return count, files
+
+
+def _find_key(row: ImageRow, name: str) -> str:
+    """The key of an image in its tar; a number keeps the images of one key apart."""
+    member = row.planned["member"]
+    if member is None:  # a plan of an earlier version
+        return row.image_id.removeprefix(f"{name}/")
+    key = split_name(member)[0]
+    _, mark, number = row.image_id.rpartition("#")
+    return f"{key}#{number}" if mark and not key.endswith(f"#{number}") else key
 
 
 def _group_by_shard(rows: RunRows) -> Iterator[tuple[str, Iterable[ImageRow]]]:

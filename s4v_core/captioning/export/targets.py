@@ -1,14 +1,15 @@
 """Checks where an export would write, before anything is written."""
 
+import re
 from collections.abc import Iterable
 
 from s4v_core import storage
 from s4v_core.captioning.export.run_rows import RunRows
 from s4v_core.errors import ConfigError
-from s4v_core.records.plan import PLAN_NAME
 from s4v_core.runs.status import STATS_NAME
 
-_OWN_NAMES = (PLAN_NAME, STATS_NAME, "run.json", "forecast.json")
+_OWN_NAMES = (STATS_NAME, "run.json", "forecast.json")
+_PLAN_NAMES = re.compile(r"plan(-\d+)?\.parquet")
 """Files of a run's folder that a run writes by these names."""
 
 
@@ -62,7 +63,8 @@ def check_folder(rows: RunRows, place: storage.Receipts) -> dict[str, storage.St
 
 def _refuse_own_names(output: str, uri: str) -> None:
     root, target = storage.resolve(output), storage.resolve(uri)
-    if f"{target}/".startswith(tuple(storage.join(root, name) + "/" for name in _OWN_NAMES)):
+    inside = target.removeprefix(f"{root}/").split("/", 1)[0] if target != root else ""
+    if target.startswith(f"{root}/") and (inside in _OWN_NAMES or _PLAN_NAMES.fullmatch(inside)):
         raise ConfigError(f"to: {uri} is a file of the run itself; choose another name")
     if target.startswith((storage.join(root, "captions") + "/", storage.join(root, ".receipts/"))):
         raise ConfigError(

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 
 from s4v_core import storage
 from s4v_core.records.captions import caption_units
-from s4v_core.records.plan import PlanHead, read_planned_unit
+from s4v_core.records.plan import PlanHead
+from s4v_core.records.planned_rows import read_planned_unit
 
 _READERS = 16
 BIN_TOKENS = 16
