@@ -105,6 +105,8 @@ class _ImageIndex:
         for shard, (rows, _) in zip(shards, indexes, strict=True):
             for row in rows:
                 _add_place(self._by_id, row["image_id"], row)
+                if row["container"] == "file" and row["uri"] != row["image_id"]:
+                    _add_place(self._by_path, row["uri"], row)
                 if row["member"]:
                     _add_place(self._by_path, row["member"], row)
                     _add_place(self._by_path, f"{shard.name}/{row['member']}", row)
@@ -114,7 +116,7 @@ class _ImageIndex:
 
     def find(self, image: str) -> Place | str:
         """The place of an image, or the reason why there is none."""
-        names = (image, posixpath.normpath(image))
+        names = (image, posixpath.normpath(image.replace("\\", "/")))
         for places in (self._by_id, self._by_path):
             for name in names:
                 if found := places.get(name):

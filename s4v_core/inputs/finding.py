@@ -9,25 +9,20 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cache
 
 from s4v_core import storage
 from s4v_core.errors import InputError, StorageError
 from s4v_core.inputs.file_kinds import (
-    NAMED_KINDS,
     SIDECARS,
     cut_query,
-    find_container,
     find_ending,
-    is_companion,
-    is_image,
-    relative_name,
-    split_name,
 )
+from s4v_core.inputs.found_files import FoundFile, classify
 from s4v_core.inputs.parquet_shards import holds_image_bytes
 from s4v_core.inputs.shards import Shard
 from s4v_core.records.plan import PLAN_NAME, is_plan
-from s4v_core.storage import StoredFile
 
 _OWN_FILES = re.compile(
     r"(plan(-\d+)?|[a-z]+/unit-\d+)\.parquet|(run|stats|forecast)\.json|(captions-)?report\.html"
@@ -37,47 +32,6 @@ _OWN_FILES = re.compile(
 _READS = 16
 _MAX_FILES = 50_000
 """Loose files of one shard: those of a folder of millions are indexed side by side."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """A file of an input.
-
-    Attributes:
-        folder: The folder that its id is relative to.
-        is_named: Whether the input names the file itself, and not a folder of it.
-        name: Its path below `folder`.
-        role: The kind of its container; or image, companion, unknown.
-        ending: Ending of a container file.
-    """
-
-    file: StoredFile
-    folder: str
-    is_named: bool
-    name: str
-    role: str
-    ending: str
-
-    @property
-    def is_container(self) -> bool:
-        return bool(self.ending)
-
-    @property
-    def key(self) -> str:
-        """What an image and its sidecars have in common."""
-        return split_name(self.name)[0]
-
-
-def _classify(file: StoredFile, folder: str, is_named: bool) -> _Found:
-    name = relative_name(file.uri, folder)
-    container = find_container(name)
-    if container and (is_named or container[0] not in NAMED_KINDS):
-        role, ending = container
-    elif is_named or is_image(name):
-        role, ending = "image", ""
-    else:
-        role, ending = "companion" if is_companion(name) else "unknown", ""
-    return _Found(file, folder, is_named, name, role, ending)
 
 
 def find_shards(
@@ -96,7 +50,8 @@ def find_shards(
         InputError: An input does not exist or has nothing that could be an image.
     """
     image_root = image_root and storage.absolute(image_root)
-    found: dict[str, _Found] = {}
+    found: dict[str, FoundFile] = {}
+    resolve = cache(storage.resolve)  # other spellings of a folder, and links to it
     closed: dict[str, Shard] = {}
     for pattern in inputs:
         try:
@@ -107,10 +62,12 @@ def find_shards(
             raise InputError(pattern, "found no images, .tar shards, Parquet or JSON")
         closed |= {folder.uri: folder for folder in folders}
         for one in files:
-            earlier = found.get(one.file.uri)
-            if earlier is None or (one.is_named and not earlier.is_named):
-                folder = earlier.folder if earlier else one.folder
-                found[one.file.uri] = _classify(one.file, folder, one.is_named)
+            place = f"{resolve(one.folder)}/{one.name}"
+            earlier = found.get(place)
+            if earlier is None:
+                found[place] = one
+            elif one.is_named and not earlier.is_named:
+                found[place] = classify(earlier.file, earlier.folder, is_named=True)
     shards = [shard for group in _group_by_folder(found.values()) for shard in _build_shards(group)]
     shards = list(_name_uniquely(shards)) + list(closed.values())
     return [
@@ -125,7 +82,7 @@ def find_shards(
     ]
 
 
-def _list_input(pattern: str) -> tuple[list[_Found], list[Shard]]:
+def _list_input(pattern: str) -> tuple[list[FoundFile], list[Shard]]:
     """The files of one input, and the folders in it that cannot be listed."""
     if not pattern.strip():
         raise InputError("--input", "found an empty text (an unset variable?), needed a place")
@@ -133,27 +90,35 @@ def _list_input(pattern: str) -> tuple[list[_Found], list[Shard]]:
     if not uris:
         raise InputError(pattern, "no file matches this pattern")
     fixed = _find_fixed_folder(pattern) if uris != [pattern] else None
-    is_named = fixed is None or _names_ending(pattern)
-    files: list[_Found] = []
+    is_named = uris == [pattern] or _names_ending(pattern)
+    files: list[FoundFile] = []
     closed: list[Shard] = []
     for uri in dict.fromkeys(uris):
         if file := storage.stat(uri):
             folder = fixed or storage.parent(cut_query(file.uri))
-            files.append(_classify(file, folder, is_named))
+            files.append(classify(file, folder, is_named))
         elif storage.is_folder(uri):
             tree = storage.list_tree(uri)
             folder = fixed or storage.absolute(uri)
-            files += [_classify(file, folder, is_named=False) for file in tree.files]
+            files += [classify(file, folder, is_named=False) for file in tree.files]
             closed += [_build_closed_folder(uri) for uri in tree.closed]
         else:
             raise InputError(uri, "no such file or folder")
+    if uris != [pattern] and "/." not in pattern:  # as shells do, and as folders are listed
+        files = [one for one in files if not _is_hidden(one.name)]
     return _leave_out_runs(pattern, files), closed
 
 
-def _find_fixed_folder(pattern: str) -> str:
-    """The folder before a pattern's first wildcard."""
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
+
+
+def _find_fixed_folder(pattern: str) -> str | None:
+    """The folder before a pattern's first wildcard; None if there is none."""
     first = min(at for mark in "*?[{" if (at := pattern.find(mark)) >= 0)
     folder, slash, _ = pattern[:first].rpartition("/")
+    if folder.endswith(":/"):  # the mark stands in the name of a bucket or host
+        return None
     return storage.absolute(folder or slash or ".")
 
 
@@ -167,7 +132,7 @@ def _build_closed_folder(uri: str) -> Shard:
     return Shard("folder", uri, storage.base_name(uri), problem="cannot_be_listed")
 
 
-def _leave_out_runs(pattern: str, files: list[_Found]) -> list[_Found]:
+def _leave_out_runs(pattern: str, files: list[FoundFile]) -> list[FoundFile]:
     """Leave out the output folders of runs: captions of captions nobody wants.
 
     Of a run in the folder of the input itself only its own files are left out.
@@ -189,14 +154,14 @@ def _is_of_run(uri: str, runs: tuple[str, ...]) -> bool:
     return any(uri.startswith(run) and _OWN_FILES.fullmatch(uri, len(run)) for run in runs)
 
 
-def _group_by_folder(found: Iterable[_Found]) -> list[list[_Found]]:
-    groups: dict[str, list[_Found]] = {}
+def _group_by_folder(found: Iterable[FoundFile]) -> list[list[FoundFile]]:
+    groups: dict[str, list[FoundFile]] = {}
     for one in found:
         groups.setdefault(one.folder, []).append(one)
     return list(groups.values())
 
 
-def _build_shards(group: list[_Found]) -> list[Shard]:
+def _build_shards(group: list[FoundFile]) -> list[Shard]:
     """A shard of each container file of a folder, and of its loose images."""
     tables = _find_metadata(group)
     containers = [one for one in group if one.is_container and one.file.uri not in tables]
@@ -205,17 +170,17 @@ def _build_shards(group: list[_Found]) -> list[Shard]:
     return shards + list(_build_loose_shards(loose, companions=len(tables)))
 
 
-def _build_container_shard(one: _Found) -> Shard:
+def _build_container_shard(one: FoundFile) -> Shard:
     problem = "unsupported_archive" if one.role == "archive" else None
     size, etag = one.file.size, one.file.etag
     return Shard(one.role, one.file.uri, _cut_ending(one), size, etag, problem=problem)
 
 
-def _cut_ending(one: _Found) -> str:
+def _cut_ending(one: FoundFile) -> str:
     return one.name[: -len(one.ending)]
 
 
-def _build_loose_shards(loose: list[_Found], companions: int) -> Iterator[Shard]:
+def _build_loose_shards(loose: list[FoundFile], companions: int) -> Iterator[Shard]:
     """Shards of the image files among `loose`: one, or several of a large folder."""
     images = sorted(
         (one for one in loose if one.role in ("image", "unknown")), key=lambda one: one.key
@@ -240,11 +205,12 @@ def _build_loose_shards(loose: list[_Found], companions: int) -> Iterator[Shard]
         companions = 0
 
 
-def _find_metadata(group: list[_Found]) -> set[str]:
+def _find_metadata(group: list[FoundFile]) -> set[str]:
     """URIs of the tables that describe the images beside them, and hold none.
 
-    img2dataset writes one beside each tar or folder of images, of the same name; imagefolder has a
-    `metadata.parquet` in the folder. A table that the input names itself is none of these.
+    img2dataset writes one beside each tar or folder of images, of the same name (those beside tars
+    are too many to open); imagefolder has a `metadata.parquet` in the folder. A table that the
+    input names itself is none of these.
     """
     tables = [one for one in group if _is_table(one)]
     others = [one for one in group if not _is_table(one)]
@@ -252,10 +218,6 @@ def _find_metadata(group: list[_Found]) -> set[str]:
     if not tables or not others:
         return set()
     stems = {_cut_ending(one) for one in others if one.is_container}
-    for one in others:
-        folder = one.name
-        while folder := folder.rpartition("/")[0]:
-            stems.add(folder)
     beside = {one.file.uri for one in tables if _cut_ending(one) in stems}
     left = [one.file.uri for one in tables if one.file.uri not in beside]
     with ThreadPoolExecutor(_READS) as pool:
@@ -263,7 +225,7 @@ def _find_metadata(group: list[_Found]) -> set[str]:
     return beside | {uri for uri, has in zip(left, have_images, strict=True) if not has}
 
 
-def _is_table(one: _Found) -> bool:
+def _is_table(one: FoundFile) -> bool:
     return one.role == "parquet" and not one.is_named
 
 

@@ -11,6 +11,7 @@ from itertools import islice
 
 import pyarrow as pa
 
+from s4v_core import storage
 from s4v_core.errors import StorageError
 from s4v_core.inputs.captioned import has_text
 from s4v_core.inputs.json_records import index_json
@@ -64,11 +65,18 @@ def index_rows(shard: Shard, account: ShardAccount) -> Iterator[Row]:
                 account.captioned += 1
                 continue
             account.images += 1
-            yield row
+            yield row if row["uri"].isascii() or storage.is_utf8(row["uri"]) else _escape(row)
     except UnreachableError:
         raise  # transient: running the same command again tries again
     except (StorageError, FileNotFoundError):
         account.damages.append(Damage("unreadable", 0))
+
+
+def _escape(row: Row) -> Row:
+    """A row whose name no table can hold: names on Linux disks are any bytes."""
+    names = ("image_id", "uri", "source", "member")
+    escaped = {name: row[name] and storage.escape_name(row[name]) for name in names}
+    return row | escaped | {"problem": "bad_name"}
 
 
 def _with_caption_column(shard: Shard) -> Shard:

@@ -220,7 +220,7 @@ def _list_column(batch: pa.RecordBatch, column: str | None) -> list[Any]:
     values = batch.column(batch.schema.names.index(column))
     try:
         found: list[Any] = values.to_pylist()
-    except ValueError:  # text that is no UTF-8, or a time that Python cannot hold
+    except (ValueError, OverflowError):  # no UTF-8, or a time that Python cannot hold
         found = [_read_scalar(value) for value in values]
     return found
 
@@ -232,7 +232,7 @@ def _read_scalar(value: Any) -> Any:
         if not isinstance(value, pa.StringScalar | pa.LargeStringScalar | pa.StringViewScalar):
             return None
         return value.as_buffer().to_pybytes().decode("utf-8", "replace")
-    except ValueError:
+    except (ValueError, OverflowError):
         return str(value.cast(pa.string()).as_py())
 
 

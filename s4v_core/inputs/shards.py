@@ -47,6 +47,7 @@ class Shard:
     @property
     def listing(self) -> list[str]:
         """One line for each file, which changes when the file does."""
-        own = [f"{self.uri} {self.size} {self.etag}"] if self.etag else []
+        is_file = self.kind not in ("files", "folder")
+        own = [f"{self.uri} {self.size} {self.etag}"] if is_file else []
         files = (*self.files, *self.unknown, *self.sidecars)
         return own + [f"{f.uri} {f.size} {f.etag}" for f in files]

@@ -19,6 +19,10 @@ BLOCK = tarfile.BLOCKSIZE
 _ZEROS = bytes(BLOCK)
 
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
+_WITHOUT_DATA = (
+    *(tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE),
+    *(tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE),
+)
 _PAX = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 
 
@@ -178,6 +182,7 @@ class _TarWalk:
                 if not self.searching:
                     yield Damage("bad_header" if seen_header else "not_a_tar", self.at)
                     self.searching = True
+                self.name = self.target = self.pax_size = None  # of the member that is lost
                 self.at += BLOCK
                 continue
             # A valid header after an end mark is an appended tar: continue, as tar -i does.
@@ -200,7 +205,7 @@ class _TarWalk:
     def _read_member(self, header: Header) -> Iterator[Member | Link | Damage]:
         start = self.at + BLOCK
         size = header.size if self.pax_size is None else self.pax_size
-        size = 0 if header.type in (tarfile.LNKTYPE, tarfile.SYMTYPE) else size
+        size = 0 if header.type in _WITHOUT_DATA else size
         self.at = start + -(-size // BLOCK) * BLOCK
         whole = start + size <= self.size
         if header.type in _PAX:
@@ -249,5 +254,6 @@ class _TarWalk:
             return self.peeked[1]
         self.file.seek(offset)
         data = self.file.read(length)
-        self.peeked = (offset, data)
+        if length == BLOCK:
+            self.peeked = (offset, data)
         return data

@@ -28,8 +28,8 @@ def index_tar_shard(shard: Shard, account: ShardAccount) -> Iterator[Row]:
     """
     container, found = _read_members(shard)
     account.damages += found.damages
-    sidecars = _collect_sidecars(found.members)
-    captioned = _find_captioned(found.members, shard.only_missing)
+    sidecars = collect_sidecars(found.members)
+    captioned = find_captioned_keys(found.members, shard.only_missing)
     keys: set[str] = set()
     for number, member in enumerate(found.members):
         if not _can_be_image(member):
@@ -74,7 +74,9 @@ def _read_members(shard: Shard) -> tuple[str, TarIndex]:
         file.seek(0)
         if compression:
             return "targz", index_packed_tar(file, compression, _count_kept)
-        return "tar", index_tar(file, shard.size, _count_kept)
+        size = shard.size or file.seek(0, 2)  # a server may not say it
+        file.seek(0)
+        return "tar", index_tar(file, size, _count_kept)
 
 
 def _count_kept(name: str, length: int) -> int:
@@ -93,7 +95,7 @@ def _is_sidecar(name: str) -> bool:
     return find_ending(name) in SIDECARS
 
 
-def _find_captioned(members: list[Member], place: str | None) -> set[str]:
+def find_captioned_keys(members: list[Member], place: str | None) -> set[str]:
     """Keys of the images that have a caption at `place`."""
     if place is None:
         return set()
@@ -105,7 +107,7 @@ def _find_captioned(members: list[Member], place: str | None) -> set[str]:
     }
 
 
-def _collect_sidecars(members: list[Member]) -> dict[str, str]:
+def collect_sidecars(members: list[Member]) -> dict[str, str]:
     """Text of the `.json` member of each key, or else of its `.txt` member."""
     found: dict[str, str] = {}
     for member in members:

@@ -34,6 +34,7 @@ class UniqueIds:
         own = ids[~np.isin(ids, earlier)]
         self.renamed = len(ids) - len(np.unique(own))
         self._taken: set[str] = set()
+        self._last_numbers: dict[str, int] = {}
 
     def rename(self, table: pa.Table) -> pa.Table:
         """The table (INDEX_SCHEMA) with unique ids."""
@@ -50,9 +51,20 @@ class UniqueIds:
         if image_id not in self._taken and hash(image_id) not in self._earlier:
             self._taken.add(image_id)
             return image_id
-        free = next(name for name in _list_names(image_id, uri, container) if self._is_free(name))
+        free = next(filter(self._is_free, self._list_names(image_id, uri, container)))
         self._taken.add(free)
         return free
+
+    def _list_names(self, image_id: str, uri: str, container: str) -> Iterator[str]:
+        if container == "file" and uri.endswith(f"/{image_id}"):
+            folders = uri[: -len(image_id) - 1].split("/")
+            for count in range(1, len(folders)):
+                if folders[-count]:
+                    yield "/".join((*folders[-count:], image_id))
+        while True:
+            number = self._last_numbers.get(image_id, 1) + 1
+            self._last_numbers[image_id] = number
+            yield f"{image_id}#{number}"
 
     def _is_free(self, name: str) -> bool:
         at = int(np.searchsorted(self._known, hash(name)))
@@ -70,15 +82,3 @@ def number_repeated_ids(tables: Sequence[pa.Table]) -> tuple[list[pa.Table], int
     """The tables with ids that are unique over all of them, and how many images were renamed."""
     ids = UniqueIds(hash_ids(tables))
     return [ids.rename(table) for table in tables], ids.renamed
-
-
-def _list_names(image_id: str, uri: str, container: str) -> Iterator[str]:
-    if container == "file" and uri.endswith(f"/{image_id}"):
-        folders = uri[: -len(image_id) - 1].split("/")
-        for count in range(1, len(folders)):
-            if folders[-count]:
-                yield "/".join((*folders[-count:], image_id))
-    number = 1
-    while True:
-        number += 1
-        yield f"{image_id}#{number}"

@@ -48,9 +48,12 @@ class Unpacked:
 
     def read(self, size: int) -> bytes:
         """Return `size` unpacked bytes, or fewer at the end."""
-        while len(self._buffer) < size and not self._ended:
-            self._buffer += self._unpack_more()
-        part, self._buffer = self._buffer[:size], self._buffer[size:]
+        parts, held = [self._buffer], len(self._buffer)
+        while held < size and not self._ended:
+            parts.append(self._unpack_more())
+            held += len(parts[-1])
+        whole = b"".join(parts)
+        part, self._buffer = whole[:size], whole[size:]
         self._at += len(part)
         return part
 
@@ -104,8 +107,8 @@ class _CountedFile(io.RawIOBase):
 def _unpack_streams(
     file: _CountedFile, make: Callable[[], Any], signature: bytes
 ) -> Iterator[bytes]:
-    """Unpack a file of one or more compressed streams; what follows the last one is padding."""
-    packed = file.read()
+    """Unpack a file of one or more compressed streams, and padding behind the last one."""
+    packed = _fill(file, b"", len(signature))
     while packed.startswith(signature):
         unpacker = make()
         while not unpacker.eof:
@@ -117,7 +120,16 @@ def _unpack_streams(
                 packed = file.read()
                 if not packed and len(part) < _CHUNK_BYTES:
                     raise EOFError
-        packed = unpacker.unused_data or file.read()
+        packed = _fill(file, unpacker.unused_data, len(signature))
+    if packed.strip(b"\0"):  # neither a further stream nor padding
+        raise EOFError
+
+
+def _fill(file: _CountedFile, data: bytes, size: int) -> bytes:
+    """`data` and what follows it in the file: `size` bytes, unless the file ends before."""
+    while len(data) < size and (more := file.read()):
+        data += more
+    return data
 
 
 def _unpack_zstd(file: _CountedFile) -> Iterator[bytes]:

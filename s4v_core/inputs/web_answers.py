@@ -93,12 +93,18 @@ def judge_error(error: Exception) -> Failure:
 def is_opted_out(tags: list[str], disallowed: tuple[str, ...]) -> bool:
     """Whether an X-Robots-Tag with a disallowed directive addresses everybody or this tool."""
     for tag in tags:
-        agent, colon, directives = tag.rpartition(":")
-        if colon and agent.strip().lower() != AGENT_TOKEN:
-            continue
-        if any(one.strip().lower() in disallowed for one in directives.split(",")):
-            return True
+        agent = AGENT_TOKEN  # until another one is named, everybody is addressed
+        for token in tag.lower().split(","):
+            name, colon, rest = token.strip().partition(":")
+            if colon and name not in _VALUED_DIRECTIVES:
+                agent, name = name.strip(), rest.strip()
+            if agent == AGENT_TOKEN and name in disallowed:
+                return True
     return False
+
+
+_VALUED_DIRECTIVES = ("max-snippet", "max-image-preview", "max-video-preview", "unavailable_after")
+"""Directives that have a value behind a colon, where others have their agent before it."""
 
 
 def parse_retry_after(value: str | None) -> float | None:

@@ -1,5 +1,6 @@
 """Zip files: the index of their images, and reading them."""
 
+import lzma
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -8,6 +9,9 @@ from typing import Any
 from s4v_core import storage
 from s4v_core.inputs.file_kinds import (
     HEAD_BYTES,
+    MAX_SIDECAR_BYTES,
+    SIDECARS,
+    find_ending,
     is_companion,
     is_image,
     split_name,
@@ -15,16 +19,12 @@ from s4v_core.inputs.file_kinds import (
 )
 from s4v_core.inputs.shard_index import Row, ShardAccount, build_row
 from s4v_core.inputs.shards import Shard
-from s4v_core.inputs.tar import Damage
+from s4v_core.inputs.tar import Damage, Member
+from s4v_core.inputs.tar_shards import collect_sidecars, find_captioned_keys
 
 _BROKEN = (
-    zipfile.BadZipFile,
-    NotImplementedError,
-    RuntimeError,
-    EOFError,
-    ValueError,
-    OSError,
-    zlib.error,
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError),
+    *(RuntimeError, EOFError, ValueError, OSError),
 )
 """What zipfile raises: damages, unknown compressions, and passwords."""
 
@@ -37,14 +37,20 @@ def index_zip(shard: Shard, account: ShardAccount) -> Iterator[Row]:
         except _BROKEN:
             account.damages.append(Damage("not_a_zip", 0))
             return
+        texts = _read_sidecars(archive)
+        sidecars = collect_sidecars(texts)
+        captioned = find_captioned_keys(texts, shard.only_missing)
         keys: set[str] = set()
         for number, member in enumerate(archive.infolist()):
             if member.is_dir():
                 continue
             if not _can_be_image(archive, member):
-                account.skipped += 1
+                account.skipped += find_ending(member.filename) not in SIDECARS
                 continue
             key, _ = split_name(member.filename)
+            if key in captioned:
+                account.captioned += 1
+                continue
             yield build_row(
                 image_id=f"{shard.name}/{key}" + (f"#{number}" if key in keys else ""),
                 uri=shard.uri,
@@ -53,6 +59,7 @@ def index_zip(shard: Shard, account: ShardAccount) -> Iterator[Row]:
                 length=member.file_size,
                 etag=shard.etag,
                 member=member.filename,
+                payload=sidecars.get(key),
                 source=storage.base_name(storage.parent(shard.uri)),
             )
             keys.add(key)
@@ -67,12 +74,31 @@ def read_zip_rows(rows: Sequence[dict[str, Any]]) -> list[bytes | str]:
         except _BROKEN:
             return ["source_changed"] * len(rows)
         members = archive.infolist()
-        return [_read_member(archive, members[row["row"]]) for row in rows]
+        return [
+            _read_member(archive, members[row["row"]])
+            if row["row"] < len(members) and members[row["row"]].filename == row["member"]
+            else "source_changed"
+            for row in rows
+        ]
+
+
+def _read_sidecars(archive: zipfile.ZipFile) -> list[Member]:
+    found = []
+    for member in archive.infolist():
+        is_text = find_ending(member.filename) in SIDECARS
+        if is_text and not member.is_dir() and member.file_size <= MAX_SIDECAR_BYTES:
+            data = _read_member(archive, member)
+            if isinstance(data, bytes):
+                found.append(Member(member.filename, 0, len(data), True, data))
+    return found
 
 
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes | str:
     try:
-        return archive.read(member)
+        with archive.open(member) as file:
+            data = file.read(member.file_size)
+            file.read(1)  # at its end the checksum is compared
+            return data
     except _BROKEN:
         return "truncated"
 

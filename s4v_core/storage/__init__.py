@@ -3,7 +3,13 @@
 The only package that uses fsspec. It knows nothing about the contents of the files.
 """
 
-from s4v_core.storage.access import UNIT_PATIENCE_S, UnreachableError, get_patience, patience
+from s4v_core.storage.access import (
+    UNIT_PATIENCE_S,
+    UnreachableError,
+    get_patience,
+    is_utf8,
+    patience,
+)
 from s4v_core.storage.listing import (
     FileTree,
     StoredFile,
@@ -25,7 +31,13 @@ from s4v_core.storage.reading import (
     read_range,
     read_tail,
 )
-from s4v_core.storage.reasons import REASONS, NoCredentialsError, PlaceError, SourceChangedError
+from s4v_core.storage.reasons import (
+    REASONS,
+    NoCredentialsError,
+    PlaceError,
+    SourceChangedError,
+    escape_name,
+)
 from s4v_core.storage.receipts import (
     Receipts,
     Written,
@@ -73,6 +85,7 @@ __all__ = [
     "create",
     "create_file",
     "describe_content",
+    "escape_name",
     "exists",
     "expand",
     "get_patience",
@@ -80,6 +93,7 @@ __all__ = [
     "honours_create",
     "is_folder",
     "is_local",
+    "is_utf8",
     "is_web",
     "join",
     "list_files",

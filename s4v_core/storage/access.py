@@ -88,7 +88,7 @@ def locate(uri: str) -> tuple[Any, str]:
     Raises:
         PlaceError: The name is not one, the scheme is unknown, or its package is not installed.
     """
-    if "\0" in uri or not _is_utf8(uri):
+    if "\0" in uri or not is_utf8(uri):
         raise PlaceError(escape_name(uri), "a name with a NUL, or that is not UTF-8", "bad_name")
     scheme = _find_scheme(uri)
     try:
@@ -110,7 +110,8 @@ def _find_scheme(uri: str) -> str:
     return "file" if uri.startswith("/") else fsspec.core.split_protocol(uri)[0] or "file"
 
 
-def _is_utf8(uri: str) -> bool:
+def is_utf8(uri: str) -> bool:
+    """Whether a name can be stored as text: names on Linux disks are any bytes."""
     try:
         uri.encode()
     except UnicodeEncodeError:

@@ -13,6 +13,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from s4v_core.errors import StorageError
 from s4v_core.storage.access import UnreachableError, call_store, locate_uncached
+from s4v_core.storage.reasons import PlaceError
 from s4v_core.storage.uris import base_name, is_web
 
 _GLOB_MARKS = "*?["
@@ -155,7 +156,7 @@ def expand(pattern: str) -> list[str]:
 
     In the URLs of web servers these marks mean other things: of them only braces are expanded.
     """
-    if not has_marks(pattern) or (not is_web(pattern) and exists(pattern)):
+    if not has_marks(pattern) or (not is_web(pattern) and _exists_literally(pattern)):
         return [pattern]
     try:
         names = list(braceexpand(pattern)) if "{" in pattern else [pattern]
@@ -168,6 +169,13 @@ def expand(pattern: str) -> list[str]:
     return uris
 
 
+def _exists_literally(pattern: str) -> bool:
+    try:
+        return exists(pattern)
+    except PlaceError:  # it cannot be a name
+        return False
+
+
 def has_marks(pattern: str) -> bool:
     """Whether `expand` may take the text for a pattern."""
     return any(mark in pattern for mark in (*_GLOB_MARKS, "{"))
@@ -177,18 +185,13 @@ def describe_file(fs: Any, info: dict[str, Any]) -> StoredFile:
     """Translate one entry of an fsspec listing, whose fields differ between stores."""
     if isinstance(fs, LocalFileSystem):
         return _describe_local(Path(info["name"]))
-    names = (
-        "ETag",
-        "etag",
-        "blob_id",
-        "mtime",
-        "created",
-    )  # blob_id: the hub's, of a file's content
+    # The hub calls the hash of a file's content blob_id.
+    names = ("ETag", "etag", "blob_id", "mtime", "created")
     etag = next((info[name] for name in names if info.get(name)), "")
     uri = fs.unstrip_protocol(info["name"])
     written = info.get("LastModified") or info.get("mtime") or info.get("created") or 0.0
     modified_s = written.timestamp() if isinstance(written, datetime) else float(written)
-    return StoredFile(uri, int(info["size"]), str(etag).strip('"'), modified_s)
+    return StoredFile(uri, int(info["size"] or 0), str(etag).strip('"'), modified_s)
 
 
 def _list_s3(fs: Any, folder: str, path: str) -> Iterator[StoredFile]:

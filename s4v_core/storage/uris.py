@@ -1,5 +1,6 @@
 """Names of files on any fsspec URI. Sends no request to a store."""
 
+from pathlib import Path
 from typing import Any
 
 import pyarrow.fs as pa_fs
@@ -24,9 +25,10 @@ def parent(uri: str) -> str:
 
 
 def absolute(uri: str) -> str:
-    """`uri` in a form that every node understands: a local path becomes absolute."""
+    """`uri` in a form that every node understands: a local path becomes absolute, without `.` and
+    double slashes."""
     fs, path = locate(uri)
-    return str(path) if isinstance(fs, LocalFileSystem) else uri.rstrip("/")
+    return str(Path(path)) if isinstance(fs, LocalFileSystem) else uri.rstrip("/")
 
 
 def is_web(uri: str) -> bool:

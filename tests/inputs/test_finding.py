@@ -21,8 +21,9 @@ from s4v_core.errors import InputError
 from s4v_core.inputs import finding
 from s4v_core.inputs.finding import find_shards
 from s4v_core.inputs.image_bytes import read_images
-from s4v_core.inputs.indexing import INDEX_SCHEMA, index_shard
+from s4v_core.inputs.indexing import INDEX_SCHEMA, ShardAccount, index_shard, index_tables
 from s4v_core.inputs.repeated_files import RepeatedFiles
+from s4v_core.inputs.zip_shards import read_zip_rows
 from s4v_core.records.plan_writing import build_head, write_plan
 from s4v_core.records.schemas import table_of
 from tests.conftest import photo, write_tar
@@ -237,7 +238,7 @@ def test_packed_shards_are_read_like_plain_ones(tmp_path: Path, ending: str) -> 
     _pack(tmp_path, ending, members | {"v/0.txt": b"a word", "LICENSE": b"BSD"})
     rows, skipped, damages = _index(tmp_path)
     assert _names(rows[::-1]) == {f"00001/v/{n}": members[f"v/{n}.jpg"] for n in range(5)}
-    assert (skipped, damages) == (1 if ending != ".zip" else 2, [])
+    assert (skipped, damages) == (1, [])
 
 
 @pytest.mark.parametrize("name", ["a.rar", "a.7z", "a.tar.lz4", "a.jpg.gz"])
@@ -432,3 +433,67 @@ def test_a_signed_address_of_a_shard_is_a_shard(tmp_path: Path, query: str) -> N
         assert _names(_index(f"{address}/shard.tar{query}")[0]) == {"shard/a": data}
         assert _names(_index(f"{address}/t.parquet{query}")[0]) == {"t/0": data}
         server.shutdown()
+
+
+# Names and layouts that a review tried.
+
+
+def test_names_that_are_no_utf8_are_rows(tmp_path: Path) -> None:
+    _write_photos(tmp_path, "a.jpg", "0.tar")
+    write_tar(tmp_path / "0.tar", {"x.jpg": photo(1, (40, 30))})
+    for name in (b"caf\xe9.jpg", b"b\xff.tar"):
+        Path(os.fsdecode(bytes(tmp_path) + b"/" + name)).write_bytes(
+            (tmp_path / ("a.jpg" if name.endswith(b"jpg") else "0.tar")).read_bytes()
+        )
+    account = ShardAccount()
+    shards = find_shards([str(tmp_path)])
+    tables = [table for shard in shards for table in index_tables(shard, account)]
+    rows = [row for table in tables for row in table.to_pylist()]
+    found = {row["image_id"]: row["problem"] for row in rows}
+    assert {name for name, problem in found.items() if problem is None} == {"a.jpg", "0/x"}
+    assert list(found.values()).count("bad_name") == 1
+    assert [damage.kind for damage in account.damages] == ["unreadable"]
+
+
+def test_a_table_of_images_beside_a_folder_of_its_name_is_a_shard(tmp_path: Path) -> None:
+    _write_photos(tmp_path, "train/a.jpg")
+    pq.write_table(pa.table({"image": [photo(2, (40, 30))]}), tmp_path / "train.parquet")
+    assert _ids(tmp_path) == ["train/0", "train/a.jpg"]
+
+
+def test_other_spellings_of_a_folder_are_the_same_folder(tmp_path: Path) -> None:
+    _write_photos(tmp_path / "in", "a.jpg")
+    (tmp_path / "link").symlink_to("in")
+    assert _ids(tmp_path / "in", tmp_path / "in/../in", tmp_path / "link") == ["a.jpg"]
+
+
+def test_patterns_leave_hidden_files_out_as_folders_do(tmp_path: Path) -> None:
+    _write_photos(tmp_path, "a.jpg", "._a.jpg", ".thumbs/t.jpg")
+    for pattern in ("*", "*.jpg", "**/*.jpg", "**"):
+        assert _ids(tmp_path / pattern) == ["a.jpg"]
+    assert _ids(tmp_path / ".thumbs/*") == ["t.jpg"]
+
+
+def test_sidecars_in_a_zip_are_those_of_a_tar(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "0.zip", "w") as file:
+        for name, data in {"a.jpg": photo(1), "a.txt": b"a cat", "b.jpg": photo(2)}.items():
+            file.writestr(name, data)
+    rows, skipped, _ = _index(tmp_path)
+    assert ([row["payload"] for row in rows], skipped) == (["a cat", None], 0)
+    [shard] = find_shards([str(tmp_path)], only_missing="txt")
+    rows, account = index_shard(shard)
+    assert ([row["image_id"] for row in rows], account.captioned) == (["0/b"], 1)
+
+
+def test_a_replaced_zip_gives_no_image_of_another_name(tmp_path: Path) -> None:
+    def write(*names: str) -> None:
+        with zipfile.ZipFile(tmp_path / "0.zip", "w") as file:
+            for name in names:
+                file.writestr(name, photo(1))
+
+    write("a.jpg", "b.jpg")
+    rows, _, _ = _index(tmp_path)
+    rows = [row | {"etag": None} for row in rows]
+    write("new.jpg")
+    with open(tmp_path / "0.zip", "rb"):
+        assert read_zip_rows(rows) == ["source_changed", "source_changed"]

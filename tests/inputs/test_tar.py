@@ -5,6 +5,7 @@ import tarfile
 import pytest
 
 from s4v_core.inputs.tar import BLOCK, TarIndex, index_packed_tar, index_tar
+from s4v_core.inputs.unpacking import Unpacked
 
 FILES = {f"{n:03d}.jpg": bytes([n]) * (700 + n) for n in range(6)}
 
@@ -175,3 +176,56 @@ def test_data_to_keep_are_kept_on_the_one_way_through() -> None:
     data = _tar(files=files)
     index = index_tar(_Forward(data), len(data), lambda name, size: size * (name[-3:] != "jpg"))
     assert {m.name: m.data for m in index.members} == files | {"a.jpg": None}
+
+
+def test_many_streams_in_one_file_are_read_to_the_last() -> None:
+    data = _tar()
+    pieces = [data[at : at + 1000] for at in range(0, len(data), 1000)]
+    for pad in range(0, 40):  # so that a signature lies across the border of two reads
+        first = gzip.compress(bytes(range(256)) * 10, 0)
+        head = first + b"".join(gzip.compress(piece, 0) for piece in pieces)
+        stream = Unpacked(_Piecewise(head, 1 + pad * 97), "gzip")
+        assert stream.measure_length() == 2560 + len(data)
+        assert stream.problem is None
+    stream = Unpacked(io.BytesIO(gzip.compress(data) + b"\0" * 700), "gzip")
+    assert (stream.measure_length(), stream.problem) == (len(data), None)
+    stream = Unpacked(io.BytesIO(gzip.compress(data) + b"\x1f\x8bdamaged"), "gzip")
+    assert (stream.measure_length(), stream.problem) == (len(data), "cut_gzip")
+
+
+class _Piecewise(io.BytesIO):
+    """A file whose reads return at most so many bytes."""
+
+    def __init__(self, data: bytes, most: int) -> None:
+        super().__init__(data)
+        self._most = most
+
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(self._most)
+
+
+def test_a_name_of_a_lost_member_is_not_given_to_the_next() -> None:
+    data = bytearray(_tar(tarfile.PAX_FORMAT, {"long/" * 40 + "first": b"1", "second.jpg": b"2"}))
+    at = data.index(b"long/", 1024)  # the header behind the pax records
+    data[at : at + 100] = bytes(100)
+    assert _names(_index(bytes(data))) == ["second.jpg"]
+
+
+@pytest.mark.parametrize("kind", [tarfile.DIRTYPE, tarfile.FIFOTYPE, tarfile.XHDTYPE])
+def test_headers_with_an_odd_size_hide_no_member(kind: bytes) -> None:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as tar:
+        for name in FILES:
+            odd = tarfile.TarInfo(f"odd-{name}")
+            odd.type = kind
+            block = bytearray(odd.tobuf(tarfile.USTAR_FORMAT))
+            if kind != tarfile.XHDTYPE:
+                block[124:136] = b"00000010000\0"
+                block[148:156] = b"        "
+                block[148:156] = b"%06o\0 " % sum(block)
+            sink.write(block)
+            tar.offset += len(block)
+            member = tarfile.TarInfo(name)
+            member.size = len(FILES[name])
+            tar.addfile(member, io.BytesIO(FILES[name]))
+    assert _names(_index(sink.getvalue())) == list(FILES)

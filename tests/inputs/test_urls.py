@@ -18,6 +18,7 @@ from s4v_core.inputs.finding import find_shards
 from s4v_core.inputs.image_bytes import read_images
 from s4v_core.inputs.indexing import index_shard
 from s4v_core.inputs.shard_index import build_row
+from s4v_core.inputs.web_answers import is_opted_out
 from s4v_core.inputs.web_policy import WebPolicy
 from tests.conftest import write_tar
 from tests.inputs.table_server import Ports, make_body, run_table_server
@@ -285,3 +286,20 @@ def test_a_shard_that_vanished_from_its_server_is_a_reason(server: Ports) -> Non
     assert read_images([row]) == ["not_found"]
     assert read_images([row | {"uri": f"{server.plain}/403/1"}]) == ["forbidden"]
     assert read_images([row | {"uri": f"{server.plain}/410/1"}]) == ["gone"]
+
+
+@pytest.mark.parametrize(
+    ("tag", "expected"),
+    [
+        ("noai", True),
+        ("noai, max-image-preview:large", True),
+        ("max-snippet:0, noindex", True),
+        ("unavailable_after: 25 Jun 2030 15:00:00 PST", False),
+        ("otherbot: noai", False),
+        ("otherbot: noai, s4v: noindex", True),
+        ("S4V: NOAI", True),
+        ("index, follow", False),
+    ],
+)
+def test_directives_of_a_robots_tag(tag: str, expected: bool) -> None:
+    assert is_opted_out([tag], WebPolicy().disallowed_directives) is expected

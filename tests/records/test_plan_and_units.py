@@ -1,5 +1,6 @@
 """Plans cut rows into units; units are written once and carry an account of their rows."""
 
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,14 @@ def test_files_whose_ids_clash_get_the_names_of_their_folders() -> None:
     ids = table["image_id"].to_pylist()
     assert ids == ["a.jpg", "d/v2/a.jpg", "v2/a.jpg", "a.jpg#3", "a.jpg#2"]
     assert renamed == 2
+
+
+def test_thousands_of_equal_ids_take_no_long_time() -> None:
+    rows = _index_rows("a", 1).take([0] * 20_000)
+    started = time.monotonic()
+    [table], renamed = number_repeated_ids([rows])
+    assert (table["image_id"][-1].as_py(), renamed) == ("a/0#20000", 19_999)
+    assert time.monotonic() - started < 5
 
 
 def test_a_key_that_occurs_twice_is_refused(tmp_path: Path) -> None:
