@@ -93,8 +93,11 @@ def _list_input(pattern: str) -> tuple[list[FoundFile], list[Shard]]:
     is_named = uris == [pattern] or _names_ending(pattern)
     files: list[FoundFile] = []
     closed: list[Shard] = []
-    for uri in dict.fromkeys(uris):
-        if file := storage.stat(uri):
+    uris = list(dict.fromkeys(uris))
+    with ThreadPoolExecutor(_READS) as pool:  # one request each
+        found = list(pool.map(storage.stat, uris))
+    for uri, file in zip(uris, found, strict=True):
+        if file:
             folder = fixed or storage.parent(cut_query(file.uri))
             files.append(classify(file, folder, is_named))
         elif storage.is_folder(uri):
