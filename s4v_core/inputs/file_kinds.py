@@ -36,6 +36,7 @@ _IMAGES = frozenset(
         # Formats that are not decoded. Such a file is an image all the same, and gets a row.
         *("avif", "avifs", "heic", "heif", "jxl", "jp2", "j2k", "j2c", "jpf", "jpx", "mpo", "ico"),
         *("pbm", "pgm", "ppm", "pnm", "pfm", "tga", "psd", "svg", "exr", "hdr", "qoi", "sgi"),
+        *("pdf", "eps"),
         *(
             "xcf",
             "dds",
@@ -60,7 +61,7 @@ _COMPANIONS = frozenset(
         *("html", "idx", "index", "ini", "ipynb", "json", "jsonl", "lock", "log", "mat", "md"),
         *("msgpack", "ndjson", "npy", "npz", "parquet", "pb", "pickle", "pkl", "pt", "pth", "py"),
         *("rst", "safetensors", "sh", "sqlite", "srt", "tags", "tfrecord", "toml", "tsv", "txt"),
-        *("vtt", "xlsx", "xml", "yaml", "yml", "pdf", "flac", "m4a", "mp3", "ogg", "opus", "wav"),
+        *("vtt", "xlsx", "xml", "yaml", "yml", "flac", "m4a", "mp3", "ogg", "opus", "wav"),
         *("avi", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "webm"),
     )
 )
