@@ -33,7 +33,7 @@ class UniqueIds:
         self._earlier = self._clashing & set(earlier.tolist()) if self._clashing else set()
         own = ids[~np.isin(ids, earlier)]
         self.renamed = len(ids) - len(np.unique(own))
-        self._taken: set[str] = set()
+        self._taken: dict[str, str] = {}  # URIs by id
         self._last_numbers: dict[str, int] = {}
 
     def rename(self, table: pa.Table) -> pa.Table:
@@ -49,14 +49,15 @@ class UniqueIds:
         if hash(image_id) not in self._clashing:
             return image_id
         if image_id not in self._taken and hash(image_id) not in self._earlier:
-            self._taken.add(image_id)
+            self._taken[image_id] = uri
             return image_id
         free = next(filter(self._is_free, self._list_names(image_id, uri, container)))
-        self._taken.add(free)
+        self._taken[free] = uri
         return free
 
     def _list_names(self, image_id: str, uri: str, container: str) -> Iterator[str]:
-        if container == "file" and uri.endswith(f"/{image_id}"):
+        is_same_file = self._taken.get(image_id) == uri
+        if container == "file" and uri.endswith(f"/{image_id}") and not is_same_file:
             folders = uri[: -len(image_id) - 1].split("/")
             for count in range(1, len(folders)):
                 if folders[-count]:
