@@ -1,4 +1,4 @@
-"""What a file is by its name: a container of images, an image, its companion, or unknown."""
+"""Kinds of files by their names: containers of images, images, their companions, or unknown."""
 
 from urllib.parse import urlsplit
 

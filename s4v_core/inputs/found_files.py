@@ -38,7 +38,7 @@ class FoundFile:
 
     @property
     def key(self) -> str:
-        """What an image and its sidecars have in common."""
+        """The part of the name that an image and its sidecars have in common."""
         return split_name(self.name)[0]
 
 

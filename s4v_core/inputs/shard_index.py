@@ -21,7 +21,7 @@ _EMPTY_ROW: Row = dict.fromkeys(INDEX_SCHEMA.names)
 
 @dataclass(slots=True)
 class ShardAccount:
-    """What was found in one shard, besides its images. Grows while the shard is read.
+    """Counts and damages of one shard. Grows while the shard is read.
 
     Attributes:
         images: Number of images.

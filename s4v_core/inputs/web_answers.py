@@ -1,4 +1,4 @@
-"""What a web server's answer, or the lack of one, means for a URL."""
+"""Turns a web server's answer, or the lack of one, into the result of a URL."""
 
 import errno
 import socket

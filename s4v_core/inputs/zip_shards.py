@@ -26,7 +26,7 @@ _BROKEN = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError),
     *(RuntimeError, EOFError, ValueError, OSError),
 )
-"""What zipfile raises: damages, unknown compressions, and passwords."""
+"""Errors of zipfile: damages, unknown compressions, and passwords."""
 
 
 def index_zip(shard: Shard, account: ShardAccount) -> Iterator[Row]:

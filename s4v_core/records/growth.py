@@ -20,12 +20,12 @@ Row = dict[str, Any]
 _Hashes = np.ndarray[Any, np.dtype[np.int64]]
 
 _NUMBER = re.compile(r"#\d+$")
-"""What keeps an id apart from another one of the same name."""
+"""The end of an id that keeps it apart from another one of the same name."""
 
 
 @dataclass(slots=True)
 class Growth:
-    """What an input has that a plan does not know.
+    """The differences between an input and a plan.
 
     Attributes:
         new_rows: Rows of each input that no planned row has the place of; in the spool.
@@ -116,7 +116,7 @@ class _Places:
 
 
 def _name_place(row: Row) -> tuple[object, ...]:
-    """What stays the same when an input is listed again: neither numbers nor the names of ids."""
+    """The place of a row, which stays the same when an input is listed again."""
     if row["container"] == "file":
         return ("file", row["uri"] or row["member"])
     if row["member"] is not None:

@@ -28,7 +28,7 @@ Form = Literal["webdataset", "files"]
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What an export wrote.
+    """The result of an export.
 
     Attributes:
         to: Where it was written.

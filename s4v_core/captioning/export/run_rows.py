@@ -61,7 +61,7 @@ class ImageRow:
         return [*first, *(self.result["more_captions"] or ())]
 
     def list_facts(self) -> dict[str, Any]:
-        """What the `.json` beside a caption holds."""
+        """The values in the `.json` beside a caption."""
         return {name: self.result[name] for name in FACTS}
 
 
@@ -92,7 +92,7 @@ class RunRows:
         return [unit for unit in self.head.units if unit not in left_out]
 
     def describe_gap(self) -> str | None:
-        """What the run lacks; None if every image has its row."""
+        """A sentence about missing rows; None if every image has its row."""
         counts = self.counts
         lacking = counts.rows - sum(self.head.unit_rows[unit] for unit in self.done)
         if lacking:
