@@ -25,7 +25,7 @@ _BATCH_BYTES = 32 << 20
 _MAX_BATCH_ROWS = 4096
 
 PAGE_ERRORS = (pa.ArrowException, OSError, UnicodeDecodeError)
-"""Errors that pyarrow raises for a damaged page. A FileNotFoundError among them comes from the store."""
+"""Errors that pyarrow raises for a damaged page. A FileNotFoundError among them is the store's."""
 
 
 @dataclass(frozen=True, slots=True)
