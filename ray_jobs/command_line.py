@@ -144,7 +144,7 @@ def warn(sentence: str) -> None:
 def show(text: str) -> None:
     """Print lines whose parts may come from files and models; no terminal obeys any of them.
 
-    A line break that is part of a name must be taken out by whoever builds the lines.
+    Take line breaks out of names before you build lines of them.
     """
     print("\n".join(map(printable, text.split("\n"))))
 

@@ -22,7 +22,7 @@ from s4v_core.records.planned_rows import find_outdated_keys, read_planned_unit
 _INDEX_THREADS = 16
 
 Place = dict[str, Any]
-"""Where an image is stored: a row with the place columns of PLAN_SCHEMA."""
+"""Where an image is stored: a row with the place columns of `plan_schema`."""
 
 
 @dataclass(frozen=True, slots=True)

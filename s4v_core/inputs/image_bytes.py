@@ -34,7 +34,7 @@ _WEB = WebPolicy()
 def read_images(
     rows: Sequence[dict[str, Any]], max_bytes: int | None = None, web: WebPolicy = _WEB
 ) -> list[bytes | str]:
-    """Return for each plan row (PLAN_SCHEMA), in order, the image's bytes or the reason for none.
+    """Return for each plan row (`plan_schema`), in order, the image's bytes or the reason for none.
 
     Args:
         max_bytes: A larger image is refused as `file_too_big`, before it is read if its size is

@@ -145,7 +145,7 @@ class Receipts:
 
     @cached_property
     def _stored(self) -> dict[str, set[Written]]:
-        """What earlier processes wrote, by path below the place."""
+        """The contents that earlier processes wrote, by path below the place."""
         found: dict[str, set[Written]] = {}
         folder = join(self.output, _FOLDER)
         for file in list_folder(folder) if is_folder(folder) else ():

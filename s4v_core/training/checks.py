@@ -20,7 +20,7 @@ RUN_NAME = "run.json"
 _START = "start"
 """Folder below the output of a run with the new model that it starts from."""
 _WRITTEN = ("samples.arrow", "skipped.jsonl", "metrics.jsonl", "model", "checkpoints", "seen")
-"""What a run writes into its folder after run.json."""
+"""Names that a run writes into its folder after run.json."""
 
 _FIRST_ORDER_VERSION = 1
 """Version of the order of runs whose run.json does not have it yet."""

@@ -18,7 +18,7 @@ _NAMES = ["a.jpg", "sub/b, c.jpg", "sub/d.jpg"]
 
 
 class _Found:
-    """What a list names: the content or reason of each image, by id, and the account."""
+    """The images of a list: the content or reason of each image, by id, and the account."""
 
     def __init__(self, path: Path, text: str | bytes, **settings: Any) -> None:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())

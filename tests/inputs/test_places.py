@@ -1,4 +1,4 @@
-"""What belongs to one place is its row's reason; a store that fails as a whole fails the job."""
+"""A fault of one place is its row's reason; a store that fails as a whole fails the job."""
 
 import gzip
 import io

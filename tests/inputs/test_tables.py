@@ -29,7 +29,7 @@ _STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 class _Found:
-    """What a shard holds: the content or reason of each image, by id, and the account."""
+    """The images of a shard: the content or reason of each image, by id, and the account."""
 
     def __init__(self, path: Path, **settings: Any) -> None:
         [shard] = find_shards([str(path)], **settings)

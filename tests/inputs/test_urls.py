@@ -70,7 +70,7 @@ TABLE = {
     "loop": (10, "redirect_loop"),
     "noai": (20, "opted_out"),
 }
-"""What of 10,000 URLs of a public table was not an image any more, by kind, with the reason."""
+"""URLs that were no images any more, of 10,000 of a public table, by kind, with the reason."""
 
 
 def _make_table(server: Ports, closed: str, count: int, good: str) -> list[tuple[str, str | None]]:

@@ -201,7 +201,7 @@ def _versions(output: Path) -> dict[str, str]:
 
 
 def _find_outdated(output: Path, head: plan.PlanHead, digest: str) -> set[str] | None:
-    """What is outdated in a file of unit 0 that carries this digest."""
+    """The outdated keys in a file of unit 0 that carries this digest."""
     units = caption_units(str(output))
     units.commit(0, digest, "run", _build_results(256), heal=True)
     return find_outdated_keys(units, head.parts, 0)

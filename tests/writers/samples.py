@@ -1,4 +1,4 @@
-"""What a reader found: an image with its caption, passed from one environment to the other."""
+"""The finding of a reader: an image with its caption, passed from one environment to the other."""
 
 import base64
 import json
