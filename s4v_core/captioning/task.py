@@ -59,7 +59,7 @@ class CaptionTask(Task[PreparedImage]):
     """Captions one image per row.
 
     Attributes:
-        model, model_revision, engine_name: As the rows record them.
+        model, model_revision, engine_name, engine_settings: As the rows record them.
         samplings: The first attempt's, and those of the retries after a rejection.
         gate: Judges every caption; picklable.
         web: How images that are URLs are fetched.
@@ -78,6 +78,7 @@ class CaptionTask(Task[PreparedImage]):
     prompts: tuple[Prompt, ...]
     web: WebPolicy = _WEB
     captions_per_image: int = 1
+    engine_settings: str | None = None
     dedupe: Dedupe = "off"
     twins: "TwinRegistry | None" = None
     contract = CAPTIONS
@@ -195,15 +196,18 @@ class CaptionTask(Task[PreparedImage]):
             "caption": answer.text if answer else None,
             "status": end.status,
             "reason": end.reason,
+            "reason_detail": answer.reason_detail if answer and end.status == "error" else None,
             "attempts": end.attempts,
             "twin_of": end.twin_of,
             "more_captions": list(end.more) or None,
             "finish_reason": answer.finish_reason if answer else None,
             "prompt_tokens": answer.prompt_tokens if answer else None,
             "output_tokens": answer.output_tokens if answer else None,
+            "thinking_tokens": answer.thinking_tokens if answer else None,
             "model": self.model,
             "model_revision": self.model_revision,
             "engine": engine,
+            "engine_settings": self.engine_settings,
             "sampling": _dump_sampling(self.samplings[end.rung - 1]),
         }
 

@@ -11,6 +11,9 @@ from PIL import Image
 from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.errors import EngineError
 
+_LONGEST_DETAIL = 500
+"""Characters of an engine's own words that a row keeps."""
+
 Picture = npt.NDArray[np.uint8]
 """An image as engines take it: RGB, shape (height, width, 3)."""
 
@@ -30,6 +33,9 @@ class Request:
         image_turns: For each image, the turn whose question it stands in front of, counted from 0;
             empty: all stand in front of the first question.
         is_raw: The prompt is the whole text; no template is put around it.
+        prefill: Start of the answer, which the model continues; the generation's text begins with
+            it.
+        answer_schema: JSON schema, as JSON text, that the answer must follow.
     """
 
     key: str
@@ -40,6 +46,8 @@ class Request:
     system: str | None = None
     image_turns: tuple[int, ...] = ()
     is_raw: bool = False
+    prefill: str = ""
+    answer_schema: str | None = None
 
     @property
     def pictures(self) -> list[Image.Image]:
@@ -54,7 +62,8 @@ class Request:
     @property
     def is_single_question(self) -> bool:
         """Whether it is one question about one image and nothing else, as in captioning."""
-        return len(self.images) == 1 and not (self.earlier or self.system or self.is_raw)
+        others = self.earlier or self.system or self.is_raw or self.prefill
+        return len(self.images) == 1 and not others
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +74,9 @@ class Generation:
         text: None if there is none; `reason` then says why.
         finish_reason: stop, length, or whatever else the engine reports.
         reason: engine_refused:<why> if the engine would not take the request.
+        reason_detail: What the engine or server said about it.
+        thinking_tokens: Tokens that the model thought before it answered; they are part of
+            `output_tokens` and not of the text. None if it did not think.
     """
 
     text: str | None
@@ -72,6 +84,8 @@ class Generation:
     prompt_tokens: int | None
     output_tokens: int | None
     reason: str | None = None
+    reason_detail: str | None = None
+    thinking_tokens: int | None = None
 
 
 OnPiece = Callable[[str], None]
@@ -130,10 +144,12 @@ class EngineDiedError(EngineError):
 
 def refuse(why: BaseException | str) -> Generation:
     """The generation of a request that the engine would not take."""
-    name = why if isinstance(why, str) else type(why).__name__
-    return fail(f"engine_refused:{name}")
+    if isinstance(why, str):
+        return fail(f"engine_refused:{why}")
+    detail = " ".join(str(why).split())[:_LONGEST_DETAIL]
+    return fail(f"engine_refused:{type(why).__name__}", detail or None)
 
 
-def fail(reason: str) -> Generation:
+def fail(reason: str, detail: str | None = None) -> Generation:
     """A generation without a text."""
-    return Generation(None, None, None, None, reason)
+    return Generation(None, None, None, None, reason, detail)

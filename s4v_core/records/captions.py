@@ -16,6 +16,8 @@ _FIELDS: list["pa.Field[Any]"] = [
     pa.field("more_captions", pa.list_(pa.string())),
     pa.field("status", pa.string(), nullable=False),
     pa.field("reason", pa.string()),
+    # What the engine or server said, where `reason` is its refusal.
+    pa.field("reason_detail", pa.string()),
     # 0: none was needed, for what `reason` says or because an equal image has the caption.
     pa.field("attempts", pa.int32(), nullable=False),
     # Id of the equal image whose caption this is (--dedupe).
@@ -23,6 +25,8 @@ _FIELDS: list["pa.Field[Any]"] = [
     pa.field("finish_reason", pa.string()),
     pa.field("prompt_tokens", pa.int32()),
     pa.field("output_tokens", pa.int32()),
+    # Part of output_tokens: what the model thought before it answered. Null if it did not think.
+    pa.field("thinking_tokens", pa.int32()),
     # Pixels, as a person sees the image: after EXIF orientation, before any resize.
     pa.field("width", pa.int32()),
     pa.field("height", pa.int32()),
@@ -35,6 +39,8 @@ _FIELDS: list["pa.Field[Any]"] = [
     pa.field("model", pa.string(), nullable=False),
     pa.field("model_revision", pa.string(), nullable=False),
     pa.field("engine", pa.string(), nullable=False),
+    # Settings of the engine that can change an answer, where they are not the defaults; JSON.
+    pa.field("engine_settings", pa.string()),
     pa.field("sampling", pa.string(), nullable=False),
     pa.field("run_id", pa.string(), nullable=False),
     pa.field("created_at", pa.timestamp("us", tz="UTC"), nullable=False),
