@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
     if job.plan:
         show(make_forecast(job).as_text())
         return 0
-    outcome: Outcome = run_pass(job)
+    outcome: Outcome = run_pass(job, lambda checked: show("\n".join(checked.notes)))
     for image_id, text in read_first_captions(outcome.output, _SHOWN_CAPTIONS):
         show(f"  {printable(image_id)}: {printable(text)}")
     show(outcome.as_text())

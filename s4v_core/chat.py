@@ -160,7 +160,8 @@ def encode(
             in the text.
         image_id: The one id that represents an image, however many tokens the model uses for it.
     """
-    ids, learnt = [tokenizer.bos_token_id], [False]
+    has_bos = tokenizer.bos_token_id is not None
+    ids, learnt = ([tokenizer.bos_token_id], [False]) if has_bos else ([], [])
     for kind, group in groupby(pieces, key=lambda piece: piece.kind):
         for part in [list(group)] if kind == "text" else [[piece] for piece in group]:
             part_ids, part_learnt = _encode_group(part, tokenizer, image_id)

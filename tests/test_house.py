@@ -30,7 +30,7 @@ FLAGS = {
         --input --output --model --image-root --engine --prompt --prompts --sources
         --source-column --licences --template --limit --unit-size --engines --accelerator
         --retry-errors --captions-per-image --dedupe --plan --rate --price-per-hour --demo-scenes
-        --image-column --only-missing
+        --image-column --only-missing --pixels-max
         --web.connect-timeout-s --web.disallowed-directives --web.host-rest-s --web.max-file-mib
         --web.max-host-failures --web.max-redirects --web.max-requests --web.max-requests-per-host
         --web.max-tries --web.max-wait-s --web.min-lost-hosts --web.silence-timeout-s

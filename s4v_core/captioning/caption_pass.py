@@ -3,6 +3,7 @@
 Nothing is written before all checks are through.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,8 +36,11 @@ _LIMITED = "captions are those of the plan, because it holds only the first imag
 _RIVAL = "another run planned it meanwhile; the same command again captions what is new"
 
 
-def run_pass(job: CaptionJob) -> Outcome:
+def run_pass(job: CaptionJob, on_checked: Callable[[CheckedJob], None] | None = None) -> Outcome:
     """Caption what the plan lists and no file holds yet.
+
+    Args:
+        on_checked: Called once everything is checked, before anything is written.
 
     Raises:
         ConfigError, InputError: Before anything is written.
@@ -46,6 +50,8 @@ def run_pass(job: CaptionJob) -> Outcome:
         _draw_demo_scenes(job)
     job = job.replace(output=storage.absolute(job.output))
     checked = check_job(job)
+    if on_checked:
+        on_checked(checked)
     run = plan_run(checked, plan_input(checked), job.output)
     has_grown = checked.head is not None and len(run.head.parts) > len(checked.head.parts)
     outcome = run_missing(run, read_forecast(job.output))

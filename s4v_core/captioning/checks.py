@@ -1,11 +1,12 @@
 """Everything that a job names, checked before anything is written."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from s4v_core import prompts, storage
 from s4v_core.captioning.job import FREE_TO_CHANGE, CaptionJob
+from s4v_core.captioning.preflight_check import Fit, describe_fit, fit_engine, limit_pictures
 from s4v_core.captioning.prompt_file import read_prompts
 from s4v_core.captioning.prompts import Prompt
 from s4v_core.engines.choice import choose_engine
@@ -16,21 +17,29 @@ from s4v_core.images.policy import Framing
 from s4v_core.inputs.digest import digest_listing
 from s4v_core.inputs.finding import find_shards
 from s4v_core.inputs.shards import Shard
-from s4v_core.model.checkpoint_facts import FAKE_FACTS, OWN_SIZE_PX, CheckpointFacts, read_facts
+from s4v_core.model.checkpoint_facts import FAKE_FACTS, CheckpointFacts, read_facts
 from s4v_core.records.captions import CAPTIONS, caption_units
 from s4v_core.records.plan import PlanHead, read_plan_head
 from s4v_core.runs.identity import identify_job, refuse_other_settings
 from s4v_core.runs.status import STATS_NAME
 
+_ENDPOINT_PX = 1344
+"""Longest side of pictures that are sent to an endpoint, about the most that models there use."""
+
 
 @dataclass(frozen=True, slots=True)
 class CheckedModel:
-    """A job whose model, engine and prompts were checked: all that captioning an image takes."""
+    """A job whose model, engine and prompts were checked: all that captioning an image takes.
+
+    Attributes:
+        notes: What the preflight found, for people.
+    """
 
     job: CaptionJob
     engine: EngineSpec
     facts: CheckpointFacts
     prompts: tuple[Prompt, ...]
+    notes: tuple[str, ...]
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -84,6 +93,7 @@ def check_job(job: CaptionJob) -> CheckedJob:
         engine=found.engine,
         facts=found.facts,
         prompts=found.prompts,
+        notes=found.notes,
         shards=shards,
         settings=settings,
         listing_digest=digest_listing(shards),
@@ -98,11 +108,14 @@ def check_model(job: CaptionJob) -> CheckedModel:
         ConfigError: One of them does not fit.
     """
     facts = _read_facts(job)
+    facts = replace(facts, framing=limit_pictures(facts.framing, job.pixels_max))
     # Workers may run in another folder than the driver.
     model = storage.absolute(job.model) if Path(job.model).is_dir() else job.model
     template = job.template or facts.template
     engine = choose_engine(job.engine, model, template, job.settings, facts.revision)
-    return CheckedModel(job, engine, facts, _read_prompts(job))
+    prompts = _read_prompts(job)
+    fit: Fit = fit_engine(job, engine, facts, prompts)
+    return CheckedModel(job, fit.engine, fit.facts, prompts, tuple(describe_fit(fit)))
 
 
 def _check_output(output: str, settings: dict[str, Any]) -> PlanHead | None:
@@ -136,7 +149,7 @@ def _read_facts(job: CaptionJob) -> CheckpointFacts:
     if job.engine == "fake" and not Path(job.model).is_dir():
         return FAKE_FACTS
     if job.engine == "openai":
-        return CheckpointFacts(Framing("fit", OWN_SIZE_PX), "model", job.settings.url or "")
+        return CheckpointFacts(Framing("fit", _ENDPOINT_PX), "model", job.settings.url or "")
     return read_facts(job.model)
 
 

@@ -72,6 +72,9 @@ class CaptionJob(Config):
     template: str | None = None
     """Chat template: vicuna_v1, or model for the checkpoint's own. Default: what fits the
     architecture."""
+    pixels_max: int | None = Field(None, ge=3136)
+    """Most pixels of a picture that the model gets; larger images are scaled down. Default: the
+    image itself, up to what the model's processor and --settings.max-model-len allow."""
     limit: int | None = Field(None, ge=1)
     """Caption only the first N images."""
     unit_size: int = Field(UNIT_SIZE, ge=1)

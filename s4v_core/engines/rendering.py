@@ -1,46 +1,66 @@
-"""Requests -> prompt texts and token ids, the same for every engine that runs a checkpoint
-itself."""
+"""Requests -> prompt texts and token ids, and generated ids -> answers, the same for every engine
+that runs a checkpoint itself."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from transformers import AutoConfig, AutoProcessor
 
 from s4v_core import chat
-from s4v_core.engines.requests import Request
+from s4v_core.engines.chat_formats import ChatFormat
+from s4v_core.engines.requests import Generation, Request
 from s4v_core.engines.template_guard import GuardedTemplate
+from s4v_core.engines.thinking import (
+    ANSWER_MARKS,
+    MARKS,
+    UNFINISHED,
+    is_thinking_open,
+    split_thinking,
+)
 from s4v_core.errors import ConfigError
 
-_OWN_TEMPLATE = "model"
+OWN_TEMPLATE = "model"
 """Template name that means the checkpoint's own chat template."""
 
 _NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
+_PROBE = "Question-for-the-template"
 
 
 class PromptRenderer:
-    """The processor of one checkpoint, and the template that its requests are rendered with.
+    """Renders requests with one template, and reads what the model generates for them.
 
     Attributes:
-        processor: The checkpoint's processor.
-        longest: Tokens that the model has positions for.
-        kv_values: Numbers that the model's key-value cache holds per token.
+        tokenizer: The checkpoint's tokenizer.
+        image_id: The id that stands for one image in `token_ids`; None if it has none.
     """
 
-    def __init__(self, model: str, template: str) -> None:
-        config = AutoConfig.from_pretrained(model, trust_remote_code=False).get_text_config()
-        self.processor = AutoProcessor.from_pretrained(model, trust_remote_code=False)
-        self.longest = int(config.max_position_embeddings)
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        width = getattr(config, "head_dim", None)
-        width = width or config.hidden_size // config.num_attention_heads
-        self.kv_values = 2 * config.num_hidden_layers * heads * width
-        self._tokenizer = self.processor.tokenizer
-        self._template = template
-        self._own = GuardedTemplate(model) if template == _OWN_TEMPLATE else None
-        self._render_own = lru_cache(maxsize=1024)(self._render_guarded)
+    def __init__(
+        self,
+        model: str,
+        template: str,
+        tokenizer: Any,
+        image_id: int | None,
+        find_format: Callable[[GuardedTemplate], ChatFormat] | None = None,
+    ) -> None:
+        """Args:
+        template: Name in `chat.TEMPLATES`, or OWN_TEMPLATE.
+        find_format: Finds the format of the checkpoint's own template; needed for that one.
+
+        Raises:
+            ConfigError: It has no template, or one that does not work.
+        """
+        self.tokenizer, self.image_id = tokenizer, image_id
+        self._named = None if template == OWN_TEMPLATE else chat.find_template(template)
+        self._guard = GuardedTemplate(model)
+        self._render_messages = lru_cache(maxsize=1024)(self._render_guarded)
+        self._format: ChatFormat | None = None
+        if self._named is None:
+            assert find_format, "the checkpoint's own template must be found"
+            self._format = find_format(self._guard)
+        self._thought_ends = _find_special_ids(tokenizer, [end for _, end in MARKS])
 
     def render(self, request: Request) -> str:
         """The text of a request, with one image mark per image.
@@ -50,93 +70,164 @@ class PromptRenderer:
                 fails or exceeds a limit.
         """
         if request.is_raw:
-            return request.prompt
-        if self._template != _OWN_TEMPLATE:
-            for question in (request.prompt, *(asked for asked, _ in request.earlier)):
+            return request.prompt + request.prefill
+        if self._named:
+            for question in _list_questions(request):
                 chat.refuse_image_mark(question)
             return "".join(piece.text for piece in self._cut_pieces(request))
-        return self._render_own(json.dumps(_build_messages(request)))
+        return self._render_own(request) + request.prefill
 
     def token_ids(self, request: Request) -> list[int]:
-        """Ids with one placeholder per image and exactly one BOS, as vLLM expands them.
+        """Ids with one placeholder per image, and a BOS where the template has one, as vLLM expands
+        them.
 
         Raises:
-            ConfigError: The prompt brings image tokens that the checkpoint's own template cannot
-                tell from the images' own.
+            ConfigError: A question brings an image token, or the checkpoint's own template fails.
         """
-        image = getattr(self.processor, "image_token_id", None)
         if request.is_raw:
-            return chat.encode([chat.Piece(request.prompt)], self._tokenizer, image)[0]
-        if self._template != _OWN_TEMPLATE:
-            return chat.encode(self._cut_pieces(request), self._tokenizer, image)[0]
-        text = self.render(request)
-        ids: list[int] = self._tokenizer(text, add_special_tokens=not self._has_bos(text)).input_ids
-        if image is not None and ids.count(image) != len(request.images):
-            raise ConfigError(
-                f"prompt: found {ids.count(image)} image tokens, allowed {len(request.images)}: "
-                f"{request.prompt!r}"
-            )
-        return ids
+            piece = chat.Piece(request.prompt + request.prefill)
+            return chat.encode([piece], self.tokenizer, self.image_id)[0]
+        if self._named:
+            return chat.encode(self._cut_pieces(request), self.tokenizer, self.image_id)[0]
+        for question in _list_questions(request):
+            if self.image_id is not None and self.image_id in self._encode(question):
+                raise ConfigError(f"prompt: found an image token of the model in {question!r}")
+        return self._encode(self.render(request))
 
     def question_ids(self, prompt: str) -> list[int]:
         """`token_ids` of one question about one image."""
-        return self.token_ids(Request("", "", (_NO_PIXELS,), prompt))
+        return self.token_ids(_ask(prompt))
 
-    def text(self, ids: Sequence[int]) -> str:
-        """The answer that generated ids spell."""
-        spelled: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
-        return spelled.strip()
+    def question_text(self, prompt: str) -> str:
+        """`render` of one question about one image."""
+        return self.render(_ask(prompt))
 
-    def batch(self, requests: Sequence[Request]) -> Any:
-        """Tensors for transformers: ids of shape (requests, tokens), padded on the left.
+    @property
+    def switches(self) -> tuple[str, ...]:
+        """Variables of the template that turn thinking off."""
+        return tuple(self._format.switches) if self._format else ()
 
-        Raises:
-            ConfigError, ValueError: The template or the processor cannot take one of the requests.
+    def is_thinking_open(self, request: Request) -> bool:
+        """Whether the prompt of a request ends inside a thought of the model."""
+        has_template = self._format is not None and self._format.template
+        return bool(has_template) and is_thinking_open(self.render(request))
+
+    def find_turn_end(self) -> int | None:
+        """The special token that the checkpoint's own template writes behind a finished answer;
+        None if it writes none, or something else."""
+        if self._format is None:
+            return None
+        asked = Request("", "", (), _PROBE, earlier=((_PROBE, _PROBE[::-1]),))
+        messages = self._format.make_messages(asked)[:-1]
+        try:
+            text = self._render_messages(json.dumps(messages), False)
+        except ConfigError:
+            return None  # a template that does not like this conversation
+        _, found, behind = text.rpartition(_PROBE[::-1])
+        ids = self._encode(behind.lstrip()) if found else []
+        special = set(self.tokenizer.all_special_ids) - {self.image_id}
+        is_end = ids and ids[0] in special and self.tokenizer.decode(ids[:1]) not in ANSWER_MARKS
+        return ids[0] if is_end else None
+
+    def read_answer(
+        self, request: Request, ids: Sequence[int], finish_reason: str | None, prompt_tokens: int
+    ) -> Generation:
+        """The generation that generated ids amount to: the answer without the model's thoughts.
+
+        Args:
+            finish_reason: Why the engine stopped.
+            prompt_tokens: Length of the prompt, images included.
         """
-        texts = [self.render(request) for request in requests]
-        images = [request.pictures for request in requests]
-        return self.processor(
-            text=texts,
-            images=images if any(images) else None,
-            return_tensors="pt",
-            padding=True,
-            padding_side="left",
-            add_special_tokens=not self._has_bos(texts[0]),
-        )
+        ids = list(ids)
+        found = Generation("", finish_reason, prompt_tokens, len(ids))
+        ends = [at for at, token in enumerate(ids) if token in self._thought_ends]
+        if ends:
+            # The mark may be a token that decoding leaves out.
+            answer, _ = split_thinking(f"{MARKS[0][1]}{self._decode(ids[ends[-1] + 1 :])}")
+            return replace(found, text=answer, thinking_tokens=ends[-1] + 1)
+        text = self._decode(ids)
+        answer, thought = split_thinking(text, self.is_thinking_open(request))
+        if thought is None:
+            return replace(found, text=self._put_behind_prefill(request.prefill, ids, text))
+        if not answer:
+            return replace(found, finish_reason=UNFINISHED, thinking_tokens=len(ids))
+        count = len(ids) - len(self._encode(answer))
+        return replace(found, text=answer, thinking_tokens=max(count, 0))
+
+    def describe_tokens(self, ids: Sequence[int]) -> tuple[str, ...]:
+        """The texts of single tokens."""
+        return tuple(map(str, self.tokenizer.convert_ids_to_tokens(list(ids))))
 
     def close(self) -> None:
-        if self._own:
-            self._own.close()
+        self._guard.close()
 
-    def _render_guarded(self, messages: str) -> str:
+    def _decode(self, ids: Sequence[int]) -> str:
+        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)
+        # An answer that was cut inside a character ends before it, as vLLM's own texts do.
+        return text.rstrip("\ufffd").strip()
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+
+    def _put_behind_prefill(self, prefill: str, ids: list[int], text: str) -> str:
+        """The whole answer. It is decoded in one go, because a tokenizer may leave out the space at
+        the beginning of a text."""
+        if not prefill:
+            return text
+        whole = self._decode([*self._encode(prefill), *ids])
+        return whole if whole.startswith(prefill) else f"{prefill} {text}"
+
+    def _render_own(self, request: Request) -> str:
+        assert self._format, "only the checkpoint's own template is rendered like this"
+        return self._render_messages(json.dumps(self._format.make_messages(request)), True)
+
+    def _render_guarded(self, messages: str, is_asked: bool) -> str:
         """Args:
         messages: As JSON, so that equal conversations are rendered once.
         """
-        assert self._own, "only the checkpoint's own template is rendered like this"
-        return self._own.render(json.loads(messages))
+        assert self._format, "only the checkpoint's own template is rendered like this"
+        found = json.loads(messages)
+        return self._guard.render(self._format.template, found, self._format.switches, is_asked)
 
     def _cut_pieces(self, request: Request) -> list[chat.Piece]:
+        assert self._named, "only a named template is cut into pieces"
         turns = [*request.earlier, (request.prompt, None)]
-        template = chat.find_template(self._template)
-        return template.build_pieces(turns, request.turns_of_images, request.system)
-
-    def _has_bos(self, text: str) -> bool:
-        """Whether the text brings its BOS: a checkpoint's own template may write it."""
-        bos = self._tokenizer.bos_token
-        return bool(bos) and text.startswith(bos)
+        pieces = self._named.build_pieces(turns, request.turns_of_images, request.system)
+        if request.prefill:
+            pieces.append(chat.Piece(f"{self._named.answer_lead}{request.prefill}"))
+        return pieces
 
 
-def _build_messages(request: Request) -> list[dict[str, Any]]:
-    """A request in the form that chat templates of checkpoints take."""
-    messages: list[dict[str, Any]] = []
-    if request.system:
-        content = [{"type": "text", "text": request.system}]
-        messages.append({"role": "system", "content": content})
-    for number, (question, answer) in enumerate([*request.earlier, (request.prompt, None)]):
-        images = request.turns_of_images.count(number)
-        content = [{"type": "image"} for _ in range(images)]
-        content.append({"type": "text", "text": question})
-        messages.append({"role": "user", "content": content})
-        if answer is not None:
-            messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
-    return messages
+def load_renderer(model: str, template: str) -> tuple[PromptRenderer, Any]:
+    """The renderer of a checkpoint by rules that need no vLLM, and the checkpoint's processor.
+
+    Raises:
+        ConfigError: The checkpoint has no chat template, or one whose form cannot be told.
+    """
+    from transformers import AutoConfig, AutoProcessor
+
+    from s4v_core.engines.chat_formats import find_chat_format
+
+    processor = AutoProcessor.from_pretrained(model, trust_remote_code=False)
+    model_type = AutoConfig.from_pretrained(model, trust_remote_code=False).model_type
+
+    def find_format(guard: GuardedTemplate) -> ChatFormat:
+        return find_chat_format(processor, model_type, guard.render)
+
+    image_id = getattr(processor, "image_token_id", None)
+    renderer = PromptRenderer(model, template, processor.tokenizer, image_id, find_format)
+    return renderer, processor
+
+
+def _ask(prompt: str) -> Request:
+    return Request("", "", (_NO_PIXELS,), prompt)
+
+
+def _list_questions(request: Request) -> list[str]:
+    return [request.prompt, *(asked for asked, _ in request.earlier)]
+
+
+def _find_special_ids(tokenizer: Any, texts: Sequence[str]) -> set[int]:
+    """Ids of those texts that are one token each."""
+    vocabulary = tokenizer.get_added_vocab()
+    return {vocabulary[text] for text in texts if text in vocabulary}

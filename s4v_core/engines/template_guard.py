@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from typing import IO, Any
 
 from s4v_core.errors import ConfigError
@@ -24,10 +25,10 @@ _MAX_CHARACTERS = 1 << 20
 """Longest rendered prompt; the longest contexts of today's models hold less text."""
 
 _MEMORY_MIB = 1024
-"""Memory that rendering may take on top of what the loaded processor has."""
+"""Memory that rendering may take on top of what the loaded tokenizer has."""
 
 _START_LIMIT_S = 180
-"""Seconds for the child to load the processor on a busy machine."""
+"""Seconds for the child to load the tokenizer on a busy machine."""
 
 _SIZE = struct.Struct("<I")
 
@@ -41,8 +42,19 @@ class GuardedTemplate:
         self._child: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
-    def render(self, messages: list[dict[str, Any]]) -> str:
-        """The text that the template makes of messages.
+    def render(
+        self,
+        template: str,
+        messages: list[dict[str, Any]],
+        switches: Mapping[str, Any] | None = None,
+        is_asked: bool = True,
+    ) -> str:
+        """The text that a template makes of messages.
+
+        Args:
+            template: Text of the template.
+            switches: Further variables for it.
+            is_asked: The text shall end where the model's answer begins.
 
         Raises:
             ConfigError: The template fails, or exceeds a limit.
@@ -50,7 +62,8 @@ class GuardedTemplate:
         with self._lock:
             child = self._ensure_child()
             try:
-                _send(child.stdin, messages)
+                asked = {"template": template, "messages": messages, "is_asked": is_asked}
+                _send(child.stdin, asked | {"switches": dict(switches or {})})
                 answer = _receive_in_time(child.stdout, DEADLINE_S)
             except (TimeoutError, EOFError, BrokenPipeError) as error:
                 self._kill()
@@ -95,24 +108,36 @@ class GuardedTemplate:
 
 
 def run_child() -> None:
-    """The child's main loop: load the processor, then render each conversation until the pipe
+    """The child's main loop: load the tokenizer, then render each conversation until the pipe
     closes."""
-    from transformers import AutoProcessor
+    from transformers import AutoTokenizer
 
     source, sink = sys.stdin.buffer, sys.stdout.buffer
-    processor = AutoProcessor.from_pretrained(sys.argv[1], trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=False)
     _limit_memory()
     try:
         _send(sink, {"text": ""})  # ready
         while True:
-            _send(sink, _render(processor, _receive(source)))
+            _send(sink, _render(tokenizer, **_receive(source)))
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         return
 
 
-def _render(processor: Any, messages: list[dict[str, Any]]) -> dict[str, str]:
+def _render(
+    tokenizer: Any,
+    template: str,
+    messages: list[dict[str, Any]],
+    switches: dict[str, Any],
+    is_asked: bool,
+) -> dict[str, str]:
     try:
-        text = processor.apply_chat_template(messages, add_generation_prompt=True)
+        text = tokenizer.apply_chat_template(
+            messages,
+            chat_template=template,
+            tokenize=False,
+            add_generation_prompt=is_asked,
+            **switches,
+        )
     # Border to foreign code: a template may raise anything.
     except Exception as error:  # noqa: BLE001
         return {"problem": f"fails: {type(error).__name__}: {str(error)[:300]}"}

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import transformers
 
-from s4v_core.engines.rendering import PromptRenderer
+from s4v_core.engines.rendering import OWN_TEMPLATE, load_renderer
 from s4v_core.engines.requests import Generation, OnPiece, Request, refuse
 from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.engines.settings import EngineSpec
@@ -26,7 +26,8 @@ class TransformersEngine:
 
     def __init__(self, spec: EngineSpec) -> None:
         self.version = f"transformers {transformers.__version__}"
-        self._prompts = PromptRenderer(spec.model, spec.template)
+        self._prompts, self._processor = load_renderer(spec.model, spec.template)
+        self._adds_bos = spec.template != OWN_TEMPLATE
         self._batch_size = spec.settings.batch_size
         self.slots = 2 * self._batch_size  # one batch computes while the next one waits
         self._waiting: deque[_Waiting] = deque()
@@ -40,6 +41,7 @@ class TransformersEngine:
             spec.model, dtype=dtype, trust_remote_code=False
         ).eval()
         self._model.to("cuda" if spec.device == "gpu" else "cpu")
+        self._ends = self._list_ends()
 
     async def generate(
         self, request: Request, sampling: SamplingConfig, on_piece: OnPiece | None = None
@@ -79,7 +81,7 @@ class TransformersEngine:
 
     def _generate(self, batch: Sequence[Request], sampling: SamplingConfig) -> list[Generation]:
         try:
-            inputs = self._prompts.batch(batch)
+            inputs = self._make_batch(batch)
         except (ConfigError, ValueError) as error:  # what template or processor cannot take
             if len(batch) == 1:
                 return [refuse(error)]
@@ -88,18 +90,50 @@ class TransformersEngine:
         inputs = inputs.to(self._model.device)
         torch.manual_seed(sampling.seed_of(batch[0].content) or 0)
         with torch.inference_mode():
-            output = self._model.generate(**inputs, **_parameters(sampling))
+            output = self._model.generate(
+                **inputs, **_parameters(sampling), eos_token_id=self._ends or None
+            )
         prompt_tokens = inputs["attention_mask"].sum(dim=1).tolist()
         answers = output[:, inputs["input_ids"].shape[1] :].tolist()
-        return [self._read_answer(ids, n) for ids, n in zip(answers, prompt_tokens, strict=True)]
+        return [
+            self._read_answer(request, ids, count)
+            for request, ids, count in zip(batch, answers, prompt_tokens, strict=True)
+        ]
 
-    def _read_answer(self, ids: list[int], prompt_tokens: int) -> Generation:
+    def _make_batch(self, requests: Sequence[Request]) -> Any:
+        """Tensors for the model: ids of shape (requests, tokens), padded on the left.
+
+        Raises:
+            ConfigError, ValueError: The template or the processor cannot take one of the requests.
+        """
+        texts = [self._prompts.render(request) for request in requests]
+        images = [request.pictures for request in requests]
+        bos = self._prompts.tokenizer.bos_token
+        has_bos = bool(bos) and texts[0].startswith(bos)
+        is_raw = requests[0].is_raw
+        return self._processor(
+            text=texts,
+            images=images if any(images) else None,
+            return_tensors="pt",
+            padding=True,
+            padding_side="left",
+            # A checkpoint's own template writes its BOS itself, or wants none.
+            add_special_tokens=(self._adds_bos or is_raw) and not has_bos,
+        )
+
+    def _list_ends(self) -> list[int]:
+        """Tokens that end an answer: the checkpoint's, and the one that its template ends turns
+        with."""
         ends = self._model.generation_config.eos_token_id
-        ends = set(ends if isinstance(ends, list) else [ends])
-        stop = next((at for at, token in enumerate(ids) if token in ends), None)
+        found = [] if ends is None else list(ends) if isinstance(ends, list) else [ends]
+        turn_end = self._prompts.find_turn_end()
+        return found if turn_end is None else [*found, turn_end]
+
+    def _read_answer(self, request: Request, ids: list[int], prompt_tokens: int) -> Generation:
+        stop = next((at for at, token in enumerate(ids) if token in self._ends), None)
         kept = ids if stop is None else ids[: stop + 1]
         finish = "length" if stop is None else "stop"
-        return Generation(self._prompts.text(kept), finish, prompt_tokens, len(kept))
+        return self._prompts.read_answer(request, kept, finish, prompt_tokens)
 
     def kill(self) -> None:
         os._exit(1)  # it computes in this very process; Ray starts another

@@ -9,7 +9,8 @@ from typing import Any
 
 import psutil
 
-from s4v_core.engines.rendering import PromptRenderer
+from s4v_core.engines.model_shape import ModelShape, read_model_shape
+from s4v_core.engines.rendering import OWN_TEMPLATE
 from s4v_core.engines.requests import (
     EngineDiedError,
     Generation,
@@ -19,7 +20,9 @@ from s4v_core.engines.requests import (
 )
 from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.engines.settings import CPU_SEQUENCES, EngineSpec
-from s4v_core.errors import EngineError
+from s4v_core.engines.thinking import AnswerPieces
+from s4v_core.engines.vllm_chat import VllmChat
+from s4v_core.errors import ConfigError, EngineError
 
 _FLOAT32_BYTES = 4
 _MAX_CPU_KV_CACHE = 4 << 30
@@ -47,15 +50,19 @@ class VllmEngine:
         self.version = f"vllm {vllm.__version__}"
         self.slots = int(_count_sequences(spec) * _ADMITTED_PER_SLOT) + 1
         self._numbers = itertools.count()
-        self._prompts = PromptRenderer(spec.model, spec.template)
         self._question_ids: dict[str, list[int]] = {}
         self._images_per_request = spec.images_per_request
         before = set(psutil.Process().children(recursive=True))
         self._engine = AsyncLLM.from_engine_args(
-            _engine_args(spec, self._prompts),
+            _engine_args(spec, read_model_shape(spec.model)),
             stat_loggers=[lambda *_: self, *_exporters()],
         )
         self._children = set(psutil.Process().children(recursive=True)) - before
+        self._chat = VllmChat(self._engine)
+        self._prompts = self._chat.make_renderer(spec.model, spec.template)
+        self._uses_code = self._chat.uses_code and spec.template == OWN_TEMPLATE
+        turn_end = None if self._uses_code else self._prompts.find_turn_end()
+        self._stops = [] if turn_end is None else [turn_end]
         self.last_sign = time.monotonic()
 
     async def generate(
@@ -66,11 +73,14 @@ class VllmEngine:
 
         if len(request.images) > self._images_per_request:
             return refuse("too_many_images")
-        prompt: dict[str, Any] = {"prompt_token_ids": await self._tokenize(request)}
-        if request.images:
-            prompt["multi_modal_data"] = {"image": request.pictures}
+        try:
+            prompt = await self._make_prompt(request)
+        except ConfigError as error:  # a question that forges marks, or that the template refuses
+            return refuse(error)
         number = f"{next(self._numbers)}"
-        parameters = _parameters(request, sampling, streams=on_piece is not None)
+        parameters = _parameters(request, sampling, self._stops, streams=on_piece is not None)
+        if on_piece:
+            on_piece = AnswerPieces(on_piece, self._prompts.is_thinking_open(request))
         last, ids = None, list[int]()
         try:
             async for last in self._engine.generate(prompt, parameters, number):
@@ -82,12 +92,17 @@ class VllmEngine:
         except (VLLMClientError, EngineGenerateError, ValueError) as error:
             return refuse(error)  # this request's fault; the engine lives
         assert last is not None, "a request that did not fail has an output"
-        return Generation(
-            self._prompts.text(ids),
-            last.outputs[0].finish_reason,
-            len(last.prompt_token_ids or ()),
-            len(ids),
-        )
+        finish_reason, length = last.outputs[0].finish_reason, len(last.prompt_token_ids or ())
+        return self._prompts.read_answer(request, ids, finish_reason, length)
+
+    async def _make_prompt(self, request: Request) -> dict[str, Any]:
+        """A request as vLLM takes it."""
+        if self._uses_code and not request.is_raw:
+            return await self._chat.render_with_code(request)
+        prompt: dict[str, Any] = {"prompt_token_ids": await self._tokenize(request)}
+        if request.images:
+            prompt["multi_modal_data"] = {"image": request.pictures}
+        return prompt
 
     async def _tokenize(self, request: Request) -> list[int]:
         """Token ids of a request, made in a thread: a template may take seconds."""
@@ -132,7 +147,7 @@ def _exporters() -> list[Any]:
     return [RayPrometheusStatLogger]
 
 
-def _parameters(request: Request, sampling: SamplingConfig, streams: bool) -> Any:
+def _parameters(request: Request, sampling: SamplingConfig, stops: list[int], streams: bool) -> Any:
     from vllm import SamplingParams
     from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind
 
@@ -142,6 +157,7 @@ def _parameters(request: Request, sampling: SamplingConfig, streams: bool) -> An
         top_p=sampling.top_p,
         repetition_penalty=sampling.repetition_penalty,
         seed=sampling.seed_of(request.content),
+        stop_token_ids=stops,
         repetition_detection=RepetitionDetectionParams(**_LOOP) if sampling.stop_at_loops else None,
         # One answer per request, and its text from the ids in one go, is the least CPU time.
         output_kind=RequestOutputKind.DELTA if streams else RequestOutputKind.FINAL_ONLY,
@@ -154,11 +170,11 @@ def _count_sequences(spec: EngineSpec) -> int:
     return min(wanted, CPU_SEQUENCES) if spec.device == "cpu" else wanted
 
 
-def _engine_args(spec: EngineSpec, prompts: PromptRenderer) -> Any:
+def _engine_args(spec: EngineSpec, shape: ModelShape) -> Any:
     from vllm import AsyncEngineArgs
 
     settings = spec.settings
-    length = min(settings.max_model_len or prompts.longest, prompts.longest)
+    length = min(settings.max_model_len or shape.longest, shape.longest)
     on_cpu = spec.device == "cpu"
     arguments: dict[str, Any] = {
         "model": spec.model,
@@ -180,7 +196,7 @@ def _engine_args(spec: EngineSpec, prompts: PromptRenderer) -> Any:
     if settings.max_num_batched_tokens:
         arguments["max_num_batched_tokens"] = settings.max_num_batched_tokens
     if on_cpu:
-        wanted = _count_sequences(spec) * length * prompts.kv_values * _FLOAT32_BYTES
+        wanted = _count_sequences(spec) * length * shape.kv_values * _FLOAT32_BYTES
         given = (settings.kv_cache_gib or 0) << 30
         arguments["kv_cache_memory_bytes"] = given or min(wanted, _MAX_CPU_KV_CACHE)
     else:

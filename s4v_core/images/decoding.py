@@ -5,6 +5,7 @@ LOAD_TRUNCATED_IMAGES, whose grey filler would be captioned.
 """
 
 import io
+import math
 import warnings
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -162,10 +163,19 @@ def _scale_size(size: tuple[int, int], framing: Framing) -> tuple[int, int]:
     if framing.mode == "crop":
         scaled = int(framing.size_px * long / short)
         return (framing.size_px, scaled) if width <= height else (scaled, framing.size_px)
+    if framing.mode == "area":
+        return _scale_to_area(width, height, framing.size_px**2)
     scale = framing.size_px / long
     if framing.mode == "fit":
         scale = min(scale, 1.0)
     return max(round(width * scale), 1), max(round(height * scale), 1)
+
+
+def _scale_to_area(width: int, height: int, most_px: int) -> tuple[int, int]:
+    if width * height <= most_px:
+        return width, height
+    scale = math.sqrt(most_px / (width * height))
+    return max(math.floor(width * scale), 1), max(math.floor(height * scale), 1)
 
 
 def _frame(image: Image.Image, size: tuple[int, int], framing: Framing) -> Image.Image:

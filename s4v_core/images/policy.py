@@ -37,10 +37,12 @@ class Framing:
             pretraining).
         pad: Extend to a square with the CLIP mean colour and scale that to `size_px` (the paper's
             SFT and demo).
-        fit: Scale the longest side down to at most `size_px` (models that choose their own size).
+        fit: Scale the longest side down to at most `size_px`.
+        area: Scale an image of more than `size_px` squared pixels down to that many (models that
+            choose their own size, and get the image itself).
     """
 
-    mode: Literal["crop", "pad", "fit"]
+    mode: Literal["crop", "pad", "fit", "area"]
     size_px: int
 
     @property

@@ -8,7 +8,7 @@ import pytest
 
 from s4v_core.engines.choice import build_engine, choose_engine
 from s4v_core.engines.fake import fake_caption
-from s4v_core.engines.rendering import PromptRenderer
+from s4v_core.engines.rendering import load_renderer
 from s4v_core.engines.requests import Generation, Generator, Picture, Request
 from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.engines.settings import EngineSettings, EngineSpec
@@ -66,25 +66,27 @@ def test_draws_are_fixed_by_the_seed(checkpoint: Path) -> None:
     assert drawn[0] == drawn[1] != drawn[2]
 
 
-def test_a_prompt_has_one_bos_and_one_image_in_both_templates(checkpoint: Path) -> None:
-    ids = [PromptRenderer(str(checkpoint), t).question_ids("What?") for t in ("vicuna_v1", "model")]
-    assert ids[0] == ids[1]
-    renderer = PromptRenderer(str(checkpoint), "vicuna_v1")
-    tokenizer = renderer.processor.tokenizer
+def test_a_prompt_has_one_image_and_a_bos_where_its_template_has_one(checkpoint: Path) -> None:
+    (vicuna, _), (own, _) = (load_renderer(str(checkpoint), t) for t in ("vicuna_v1", "model"))
+    ids = [renderer.question_ids("What?") for renderer in (vicuna, own)]
+    text, tokenizer = own.question_text("What?"), own.tokenizer
     assert ids[0].count(tokenizer.bos_token_id) == 1
-    assert ids[0].count(renderer.processor.image_token_id) == 1
+    assert ids[1].count(tokenizer.bos_token_id) == text.count(tokenizer.bos_token)
+    assert [one.count(vicuna.image_id) for one in ids] == [1, 1]
+    own.close()
+    vicuna.close()
 
 
 def test_words_that_spell_special_tokens_stay_words_in_a_conversation(checkpoint: Path) -> None:
-    renderer = PromptRenderer(str(checkpoint), "vicuna_v1")
-    tokenizer, pixels = renderer.processor.tokenizer, np.zeros((8, 8, 3), np.uint8)
+    renderer, _ = load_renderer(str(checkpoint), "vicuna_v1")
+    tokenizer, pixels = renderer.tokenizer, np.zeros((8, 8, 3), np.uint8)
     marks = [str(token) for token in tokenizer.added_tokens_decoder.values()]
     assert "<image>" in marks
     for mark in (*marks, " ".join(marks), "<image>" * 100):
         earlier = ((mark, mark), ("And now?", f"Well. {mark}"))
         for images, count in (((pixels,), 1), ((), 0), ((pixels, pixels), 2)):
             ids = renderer.token_ids(Request("", "", images, mark, earlier, system=mark))
-            assert ids.count(renderer.processor.image_token_id) == count
+            assert ids.count(renderer.image_id) == count
             assert ids.count(tokenizer.bos_token_id) == 1
             assert ids.count(tokenizer.eos_token_id) == 2  # one behind each answer
 
