@@ -15,13 +15,10 @@ CAPTION: dict[str, CaptionJob] = {
         model="$S4V_ROOT/models/share-captioner",
         sampling=SamplingConfig(max_tokens=512, temperature=0.2, top_p=0.7),
         # An A100-80GB holds 163 sequences of 626 + 200 tokens beside a 7B model in bf16; vLLM
-        # admits the rest as others end. 8192 tokens per step hold 13 prompts and leave room to
-        # decode.
+        # admits the rest as others end. Lengths and steps follow from the model's own pictures.
         settings=EngineSettings(
             dtype="auto",
-            max_model_len=2048,
             max_num_seqs=256,
-            max_num_batched_tokens=8192,
             gpu_memory_utilization=0.9,
         ),
     ),

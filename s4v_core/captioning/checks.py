@@ -12,7 +12,7 @@ from s4v_core.captioning.prompts import Prompt
 from s4v_core.engines.choice import choose_engine
 from s4v_core.engines.settings import EngineSpec
 from s4v_core.errors import ConfigError
-from s4v_core.flow.spec import Engines
+from s4v_core.flow.spec import UNITS_IN_FLIGHT, Engines
 from s4v_core.images.policy import Framing
 from s4v_core.inputs.digest import digest_listing
 from s4v_core.inputs.finding import find_shards
@@ -20,8 +20,14 @@ from s4v_core.inputs.shards import Shard
 from s4v_core.model.checkpoint_facts import FAKE_FACTS, CheckpointFacts, read_facts
 from s4v_core.records.captions import CAPTIONS, caption_units
 from s4v_core.records.plan import PlanHead, read_plan_head
+from s4v_core.records.schemas import UNIT_SIZE
 from s4v_core.runs.identity import identify_job, refuse_other_settings
 from s4v_core.runs.status import STATS_NAME
+
+_UNIT_BYTES = 2 << 30
+"""Bytes that the pictures of one unit may take in a worker's memory and in the object store."""
+
+_MOST_UNITS_IN_FLIGHT = 8
 
 _ENDPOINT_PX = 1344
 """Longest side of pictures that are sent to an endpoint, about the most that models there use."""
@@ -40,6 +46,12 @@ class CheckedModel:
     facts: CheckpointFacts
     prompts: tuple[Prompt, ...]
     notes: tuple[str, ...]
+
+    @property
+    def unit_size(self) -> int:
+        """Images of a unit: so many that their pictures fit into _UNIT_BYTES, UNIT_SIZE at most."""
+        fitting = max(_UNIT_BYTES // self.facts.framing.max_bytes, 1)
+        return self.job.unit_size or min(fitting, UNIT_SIZE)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -115,7 +127,12 @@ def check_model(job: CaptionJob) -> CheckedModel:
     engine = choose_engine(job.engine, model, template, job.settings, facts.revision)
     prompts = _read_prompts(job)
     fit: Fit = fit_engine(job, engine, facts, prompts)
-    return CheckedModel(job, fit.engine, fit.facts, prompts, tuple(describe_fit(fit)))
+    found = CheckedModel(job, fit.engine, fit.facts, prompts, tuple(describe_fit(fit)))
+    settings = fit.engine.settings
+    if settings.units_in_flight is None:
+        wanted = -(-UNITS_IN_FLIGHT * UNIT_SIZE // found.unit_size)
+        settings = settings.replace(units_in_flight=min(wanted, _MOST_UNITS_IN_FLIGHT))
+    return replace(found, engine=replace(fit.engine, settings=settings))
 
 
 def _check_output(output: str, settings: dict[str, Any]) -> PlanHead | None:

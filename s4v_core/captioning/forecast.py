@@ -16,6 +16,7 @@ from s4v_core.captioning.job import CaptionJob
 from s4v_core.captioning.planning import index_input, read_named
 from s4v_core.engines.settings import CPU_SEQUENCES
 from s4v_core.errors import StorageError
+from s4v_core.flow.spec import UNITS_IN_FLIGHT
 from s4v_core.inputs.indexing import INDEX_SCHEMA
 from s4v_core.inputs.unique_ids import number_repeated_ids
 from s4v_core.records.captions import CAPTIONS, caption_units
@@ -175,7 +176,7 @@ def _measure_sample(checked: CheckedJob, spool: RowSpool) -> _Sample:
 def _run_sample(checked: CheckedJob, rows: pa.Table, input_rows: list[int]) -> _Sample:
     job = checked.job
     folder = storage.join(job.output, f".forecast-{time.time_ns()}")
-    unit_size = min(max(-(-rows.num_rows // _SAMPLE_UNITS), 1), job.unit_size)
+    unit_size = min(max(-(-rows.num_rows // _SAMPLE_UNITS), 1), checked.unit_size)
     head = build_head(
         [rows.num_rows],
         [],
@@ -234,7 +235,7 @@ def _time_sample(
         rate=rate,
         start_s=max(first - started - arrivals[0][1] / rate, 0.0),
         spread_s=last - first,
-        row_bytes=_measure_row_bytes(results, input_rows, checked.job.unit_size),
+        row_bytes=_measure_row_bytes(results, input_rows, checked.unit_size),
         bound_by=figures.bound_by,
         ms_per_image=figures.ms_per_row,
         results=results.to_pylist(),
@@ -261,7 +262,8 @@ def _scale_up(checked: CheckedJob, rows: int, sample: _Sample, index_s: float) -
     images = min(rows, job.limit or rows)
     run_s = sample.start_s + images / sample.rate
     engine_hours = run_s * job.engines / 3600
-    in_flight = job.engines * (job.settings.units_in_flight + 2) * job.unit_size
+    units = checked.engine.settings.units_in_flight or UNITS_IN_FLIGHT
+    in_flight = job.engines * (units + 2) * checked.unit_size
     pixels = 3 * checked.facts.framing.size_px**2
     ok = sum(row["status"] == "ok" for row in sample.results)
     return Forecast(

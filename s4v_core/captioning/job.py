@@ -13,7 +13,6 @@ from s4v_core.engines.settings import EngineName, EngineSettings
 from s4v_core.errors import ConfigError
 from s4v_core.images.policy import DecodeConfig
 from s4v_core.inputs.web_policy import WebPolicy
-from s4v_core.records.schemas import UNIT_SIZE
 
 FREE_TO_CHANGE = (
     # Where things lie; the plan's listing digest tells whether the input is the same.
@@ -77,9 +76,9 @@ class CaptionJob(Config):
     image itself, up to what the model's processor and --settings.max-model-len allow."""
     limit: int | None = Field(None, ge=1)
     """Caption only the first N images."""
-    unit_size: int = Field(UNIT_SIZE, ge=1)
-    """Images that are read, captioned and committed together. 256 images take an A100 37 s at 7
-    images/s, and make 0.15 MB of rows."""
+    unit_size: int | None = Field(None, ge=1)
+    """Images that are read, captioned and committed together. Default: 256, which take an A100 37 s
+    at 7 images/s and make 0.15 MB of rows; fewer where the model takes large pictures."""
     engines: int = Field(1, ge=1)
     """Number of engines, each on a GPU of its own."""
     accelerator: str | None = None

@@ -89,7 +89,7 @@ def _plan_all(checked: CheckedJob) -> PlanHead:
             checked.listing_digest,
             kind=CAPTIONS.folder,
             key=CAPTIONS.key,
-            unit_size=job.unit_size,
+            unit_size=checked.unit_size,
             renamed=ids.renamed,
         )
         if not head.rows and not any(account["captioned"] for account in accounts):
@@ -117,7 +117,7 @@ def _plan_growth(checked: CheckedJob, head: PlanHead) -> PlanHead:
             checked.listing_digest,
             kind=CAPTIONS.folder,
             key=CAPTIONS.key,
-            unit_size=job.unit_size,
+            unit_size=checked.unit_size,
             renamed=ids.renamed,
         )
         tables = (ids.rename(rows) for _, rows in new.read())

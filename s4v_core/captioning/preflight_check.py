@@ -73,10 +73,25 @@ def fit_engine(
     settings = engine.settings
     settings = settings.replace(
         max_model_len=found.max_model_len,
-        max_num_batched_tokens=settings.max_num_batched_tokens or found.max_num_batched_tokens,
+        max_num_batched_tokens=_choose_step(settings.max_num_batched_tokens, found),
     )
     framing = replace(facts.framing, size_px=found.size_px)
     return Fit(replace(engine, settings=settings), replace(facts, framing=framing), found)
+
+
+def _choose_step(asked: int | None, found: Preflight) -> int:
+    """Tokens of an engine's step. vLLM never starts a picture that does not fit into one.
+
+    Raises:
+        ConfigError: The user asks for too few.
+    """
+    if asked is not None and asked < found.prompt_tokens:
+        raise ConfigError(
+            f"settings.max_num_batched_tokens: found {asked}, needed at least "
+            f"{found.prompt_tokens}, the tokens of a prompt with its picture; leave it off, or "
+            "lower --pixels-max"
+        )
+    return asked or found.max_num_batched_tokens
 
 
 def describe_fit(fit: Fit) -> list[str]:

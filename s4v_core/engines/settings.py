@@ -22,11 +22,12 @@ class EngineSettings(Config):
     dtype: str = "auto"
     """Number format of weights and activations; auto takes the checkpoint's (float32 on a CPU)."""
     max_model_len: int | None = Field(None, ge=1)
-    """Longest prompt and answer together, in tokens; never more than the model allows."""
+    """Longest prompt and answer together, in tokens; never more than the model allows. Default:
+    what its largest pictures and the longest answer need."""
     max_num_seqs: int = Field(256, ge=1)
     """Answers that an engine generates at the same time (at most 32 on a CPU)."""
     max_num_batched_tokens: int | None = Field(None, ge=1)
-    """Most tokens in one engine step. Default: vLLM's choice."""
+    """Most tokens in one engine step. Default: 8192, or one picture's if it takes more."""
     gpu_memory_utilization: float = Field(0.9, gt=0.0, le=1.0)
     """Share of the GPU's memory that vLLM takes; the vision encoder needs the rest."""
     enforce_eager: bool = False
@@ -36,8 +37,9 @@ class EngineSettings(Config):
     4."""
     cpus: int = Field(2, ge=1)
     """CPUs that each engine reserves."""
-    units_in_flight: int = Field(3, ge=1)
-    """Units that an engine works on at the same time, so that it never idles between two units."""
+    units_in_flight: int | None = Field(None, ge=1)
+    """Units that an engine works on at the same time, so that it never idles between two units.
+    Default: 3 units of 256 images, and more of smaller ones."""
     batch_size: int = Field(8, ge=1)
     """Images per batch of engine transformers."""
     url: str | None = None

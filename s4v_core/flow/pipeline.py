@@ -26,7 +26,7 @@ from s4v_core.failpoints import reach
 from s4v_core.flow.actor import TIMES, EngineActor
 from s4v_core.flow.brake import Brake
 from s4v_core.flow.preparation import prepare_unit
-from s4v_core.flow.spec import COMMIT_CPUS, Engines, FlowSpec, UnitDone
+from s4v_core.flow.spec import COMMIT_CPUS, UNITS_IN_FLIGHT, Engines, FlowSpec, UnitDone
 from s4v_core.records.contract import Contract
 from s4v_core.records.plan import list_digests, require_plan_head
 from s4v_core.records.units import UnitAccount
@@ -65,7 +65,7 @@ def run_flow(
     whole_units: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
     shared = {"spec": spec, "brake": brake}
     dataset = dataset.map_batches(prepare_unit, fn_kwargs=shared, num_cpus=1, **whole_units)
-    in_flight = spec.engine.settings.units_in_flight
+    in_flight = spec.engine.settings.units_in_flight or UNITS_IN_FLIGHT
     # Ray 2.60 deprecates every way to bound restarts, and offers nothing in its place.
     warnings.filterwarnings("ignore", ".*ray_remote_args_fn", RayDeprecationWarning)
     dataset = dataset.map_batches(

@@ -63,6 +63,9 @@ class Engines:
     accelerator: str | None = None
 
 
+UNITS_IN_FLIGHT = 3
+"""Units of the usual size that an engine works on at the same time."""
+
 COMMIT_CPUS = 0.25
 """CPUs reserved for a commit task, which mostly waits for the store; a task that reads and decodes
 reserves a whole one."""

@@ -12,7 +12,7 @@ import pytest
 import s3fs
 
 from s4v_core import storage
-from s4v_core.engines.settings import EngineSettings
+from s4v_core.flow.spec import UNITS_IN_FLIGHT
 from s4v_core.records.captions import caption_units
 from tests.faults.proxy import FaultProxy
 from tests.faults.race import prove_one_winner, race, rows_of_writer
@@ -80,7 +80,7 @@ def test_four_runs_on_one_output_lose_and_double_nothing(
     # Each run takes the units in random order. The chance that a started unit is already in
     # flight in another run grows as fewer are left. For the 4,871 units of 1.2 M images that is
     # one in fifty.
-    in_flight = len(runs) * EngineSettings().units_in_flight
+    in_flight = len(runs) * UNITS_IN_FLIGHT
     assert wasted <= LARGE_UNIT * in_flight * (1 + math.log(LARGE_UNITS / in_flight))
 
 
