@@ -1,0 +1,91 @@
+"""Names that the installed vLLM and transformers know, read from their source files.
+
+Importing them takes many seconds, and vLLM wants its device; the driver and `--help` do without.
+Where a file is not as expected, nothing is known: then the engine itself decides as it starts.
+"""
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from importlib import util
+from pathlib import Path
+
+_ENGINE_ARGUMENTS = "engine/arg_utils.py"
+_KV_TYPES = ("config/cache.py", "CacheDType")
+_QUANTIZATIONS = ("model_executor/layers/quantization/__init__.py", "QuantizationMethods")
+_CONFIGURATIONS = ("transformers_utils/config.py", "_CONFIG_REGISTRY")
+_TRANSFORMERS_MODELS = ("models/auto/auto_mappings.py", "models/auto/configuration_auto.py")
+_MULTIMODAL_MODELS = ("model_executor/models/registry.py", "_MULTIMODAL_MODELS")
+
+
+@cache
+def list_engine_arguments() -> frozenset[str]:
+    """Names of the arguments of vllm.AsyncEngineArgs."""
+    return frozenset(
+        line.target.id
+        for node in _parse(_ENGINE_ARGUMENTS)
+        if isinstance(node, ast.ClassDef) and node.name in ("EngineArgs", "AsyncEngineArgs")
+        for line in node.body
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
+    )
+
+
+@cache
+def list_kv_cache_types() -> frozenset[str]:
+    """Number formats of the key-value cache."""
+    return frozenset(_list_constants(_find_value(*_KV_TYPES)))
+
+
+@cache
+def list_quantizations() -> frozenset[str]:
+    """Methods of quantization that vLLM itself loads or makes."""
+    return frozenset(_list_constants(_find_value(*_QUANTIZATIONS)))
+
+
+@cache
+def list_model_types() -> frozenset[str]:
+    """Values of `model_type` that have a class in transformers, or one of vLLM's own; with them
+    some names of classes, which are no model types. Empty if transformers cannot be read."""
+    files = [_parse(path, "transformers") for path in _TRANSFORMERS_MODELS]
+    found = {text for nodes in files for node in nodes for text in _list_constants(node)}
+    own = _find_value(*_CONFIGURATIONS)
+    if found and isinstance(own, ast.Call):
+        found |= {keyword.arg for keyword in own.keywords if keyword.arg}
+    return frozenset(found)
+
+
+@cache
+def list_multimodal_architectures() -> frozenset[str]:
+    """Names in `architectures` of a config.json that vLLM serves with images, audio or video."""
+    found = _find_value(*_MULTIMODAL_MODELS)
+    if not isinstance(found, ast.Dict):
+        return frozenset()
+    return frozenset(key.value for key in found.keys if _is_text(key))
+
+
+def _find_value(path: str, name: str) -> ast.expr | None:
+    """The expression that a module assigns to a name."""
+    for node in _parse(path):
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
+        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+            return node.value  # type: ignore[attr-defined, no-any-return]
+    return None
+
+
+def _parse(path: str, package: str = "vllm") -> list[ast.stmt]:
+    spec = util.find_spec(package)  # finds the package and does not import it
+    for folder in (spec and spec.submodule_search_locations) or ():
+        file = Path(folder) / path
+        if file.is_file():
+            return ast.parse(file.read_text()).body
+    return []
+
+
+def _list_constants(value: ast.AST | None) -> Iterator[str]:
+    nodes = ast.walk(value) if value is not None else ()
+    return (node.value for node in nodes if isinstance(node, ast.Constant) and _is_text(node))
+
+
+def _is_text(node: ast.AST | None) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
