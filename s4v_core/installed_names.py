@@ -60,7 +60,7 @@ def list_multimodal_architectures() -> frozenset[str]:
     found = _find_value(*_MULTIMODAL_MODELS)
     if not isinstance(found, ast.Dict):
         return frozenset()
-    return frozenset(key.value for key in found.keys if _is_text(key))
+    return frozenset(text for key in found.keys for text in _list_constants(key))
 
 
 def _find_value(path: str, name: str) -> ast.expr | None:
@@ -83,9 +83,8 @@ def _parse(path: str, package: str = "vllm") -> list[ast.stmt]:
 
 
 def _list_constants(value: ast.AST | None) -> Iterator[str]:
+    """All texts in an expression."""
     nodes = ast.walk(value) if value is not None else ()
-    return (node.value for node in nodes if isinstance(node, ast.Constant) and _is_text(node))
-
-
-def _is_text(node: ast.AST | None) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+    for node in nodes:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value

@@ -84,7 +84,7 @@ class CaptionJob(Config):
     """Images that are read, captioned and committed together. 256 images take an A100 37 s at 7
     images/s, and make 0.15 MB of rows."""
     engines: int = Field(1, ge=1)
-    """Number of engines, each on a GPU of its own."""
+    """Number of engines, each on GPUs of its own."""
     accelerator: str | None = None
     """GPU type that engines are pinned to, by Ray's name for it: A100-80G, A100, H100, ..."""
     retry_errors: bool = False

@@ -82,7 +82,7 @@ class EngineSettings(Config):
     engine_args: JsonText = None
     """JSON of any other arguments of vllm.AsyncEngineArgs, for example {"block_size": 32}."""
     cpus: int = Field(2, ge=1)
-    """CPUs that each engine reserves."""
+    """CPUs that each engine reserves; at least one for each of its GPUs on a node."""
     units_in_flight: int = Field(3, ge=1)
     """Units that an engine works on at the same time, so that it never idles between two units."""
     batch_size: int = Field(8, ge=1)
@@ -127,6 +127,11 @@ class EngineSettings(Config):
         _refuse_unknown("quantization", self.quantization, list_quantizations)
         _refuse_unknown("kv_cache_dtype", self.kv_cache_dtype, list_kv_cache_types)
         return self
+
+    @property
+    def reserved_cpus(self) -> int:
+        """CPUs that an engine reserves: each of its processes keeps one busy."""
+        return max(self.cpus, self.gpus_per_engine)
 
     def read_json(self, name: str) -> dict[str, Any]:
         """The object of a setting that is written as JSON; empty if it is not set.
@@ -187,10 +192,9 @@ class EngineSpec:
         return self.gpus > 1
 
     @property
-    def cpus(self) -> int:
-        """CPUs that the engine reserves: on a CPU at least one for each of its processes."""
-        least = self.settings.gpus_per_engine if self.device == "cpu" else 1
-        return max(self.settings.cpus, least)
+    def spans_nodes(self) -> bool:
+        """Whether the engine takes GPUs of more than one node."""
+        return self.gpus > self.settings.gpus_per_engine
 
     @property
     def answer_settings(self) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def set_environment(spec: EngineSpec) -> None:
         # vLLM binds each process to a NUMA node of its own, and ends where there are too few.
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         # Ray sets this to the CPUs of the whole engine.
-        os.environ["OMP_NUM_THREADS"] = str(max(1, spec.cpus // processes))
+        os.environ["OMP_NUM_THREADS"] = str(max(1, spec.settings.reserved_cpus // processes))
 
 
 def _divide_memory(spec: EngineSpec, length: int, kv_values: int) -> dict[str, Any]:
