@@ -13,7 +13,7 @@ from pathlib import Path
 _ENGINE_ARGUMENTS = "engine/arg_utils.py"
 _KV_TYPES = ("config/cache.py", "CacheDType")
 _QUANTIZATIONS = ("model_executor/layers/quantization/__init__.py", "QuantizationMethods")
-_CONFIGURATIONS = ("transformers_utils/config.py", "_CONFIG_REGISTRY")
+_CONFIGURATIONS = "transformers_utils/config.py"
 _TRANSFORMERS_MODELS = ("models/auto/auto_mappings.py", "models/auto/configuration_auto.py")
 _MULTIMODAL_MODELS = ("model_executor/models/registry.py", "_MULTIMODAL_MODELS")
 
@@ -44,14 +44,13 @@ def list_quantizations() -> frozenset[str]:
 
 @cache
 def list_model_types() -> frozenset[str]:
-    """Values of `model_type` that have a class in transformers, or one of vLLM's own; with them
-    some names of classes, which are no model types. Empty if transformers cannot be read."""
-    files = [_parse(path, "transformers") for path in _TRANSFORMERS_MODELS]
-    found = {text for nodes in files for node in nodes for text in _list_constants(node)}
-    own = _find_value(*_CONFIGURATIONS)
-    if found and isinstance(own, ast.Call):
-        found |= {keyword.arg for keyword in own.keywords if keyword.arg}
-    return frozenset(found)
+    """Values of `model_type` that have a class in transformers, or one of vLLM's own; among them
+    are other words of the files that list them. Empty if transformers cannot be read."""
+    lists = [node for path in _TRANSFORMERS_MODELS for node in _parse(path, "transformers")]
+    own = _parse(_CONFIGURATIONS) if lists else []
+    calls = [call for node in own for call in ast.walk(node) if isinstance(call, ast.Call)]
+    names = {keyword.arg for call in calls for keyword in call.keywords if keyword.arg}
+    return frozenset(names.union(*map(_list_constants, [*lists, *own])))
 
 
 @cache
