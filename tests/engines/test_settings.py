@@ -88,7 +88,7 @@ def test_settings_that_an_engine_cannot_use_are_refused_by_name(
 def test_an_adapter_must_be_one_and_its_files_are_its_revision(
     adapter: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match="holds no adapter_config.json; name the folder or hub"):
+    with pytest.raises(ConfigError, match="json; name the folder or hub id of a LoRA"):
         choose_engine("vllm", "m", "model", EngineSettings(adapter=str(tmp_path)))
     settings = EngineSettings(adapter=str(adapter))
     spec = choose_engine("vllm", "m", "model", settings)

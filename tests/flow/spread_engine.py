@@ -28,17 +28,21 @@ def main(output: str) -> None:
     try:
         connect(2, 8, 8)
     except ConfigError as error:
-        print(f"refused: {error}")
+        _show(f"refused: {error}")
     engine = choose_engine("fake", "none", "model", EngineSettings(cpus=1, max_num_seqs=16))
     settings = engine.settings.replace(nodes_per_engine=2)
     engine = replace(engine, settings=settings, device="gpu")
     texts = [{"text_id": f"{n:03d}", "payload": "word " * (n % 7 + 1)} for n in range(60)]
     outcome = run_rows(CountWords(), texts, output, engine, Engines(2), unit_size=20)
-    print(outcome.as_text())
+    _show(outcome.as_text())
     groups = [g for g in placement_group_table().values() if g["name"].startswith("s4v ")]
     for group in groups:
         sizes = sorted((sorted(bundle.items()) for bundle in group["bundles"].values()), key=str)
-        print(f"group: {group['state']} {group['strategy']} {sizes}")
+        _show(f"group: {group['state']} {group['strategy']} {sizes}")
+
+
+def _show(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
 
 
 if __name__ == "__main__":

@@ -67,12 +67,12 @@ def test_two_processes_give_the_captions_of_one(
     }
     assert {row["engine_settings"] for row in one.values()} == {None}
     assert {row["engine_settings"] for row in two.values()} == {'{"gpus_per_engine": 2}'}
-    with pytest.raises(ConfigError, match="was made with engine_settings {'gpus_per_engine': 2}"):
+    with pytest.raises(ConfigError, match=r"made with engine_settings \{'gpus_per_engine': 2\}"):
         _caption(scenes, tmp_path / "two")
 
 
 def _write_adapter(folder: Path) -> dict[str, torch.Tensor]:
-    """Write a LoRA adapter with random weights; returns what it adds to each weight of the captioner."""
+    """Write a LoRA adapter with random weights; return what it adds to the captioner's weights."""
     chance = torch.Generator().manual_seed(0)
     weights = load_file(CAPTIONER / "model.safetensors")
     added, files = {}, {}
@@ -137,16 +137,19 @@ def _build(model: Path, engine: Any, **settings: Any) -> Engine:
     return build_engine(choose_engine(engine, str(model), "vicuna_v1", chosen))
 
 
+@pytest.mark.parametrize("engine", ["vllm", "transformers"])
 def test_an_adapter_gives_the_captions_of_the_weights_that_it_adds_to(
-    scenes: Path, tmp_path: Path
+    scenes: Path, tmp_path: Path, engine: str
 ) -> None:
+    if engine == "transformers":
+        pytest.importorskip("peft")
     added = _write_adapter(tmp_path / "adapter")
     assert len(added) == 8
     _merge(added, tmp_path / "merged")
     plain = _ask(_build(CAPTIONER, "transformers"), scenes)
     merged = _ask(_build(tmp_path / "merged", "transformers"), scenes)
     assert sum(a != b for a, b in zip(plain, merged, strict=True)) > SCENES / 2
-    tuned = _ask(_build(CAPTIONER, "vllm", adapter=str(tmp_path / "adapter")), scenes)
+    tuned = _ask(_build(CAPTIONER, engine, adapter=str(tmp_path / "adapter")), scenes)
     assert tuned == merged
 
 
