@@ -80,8 +80,8 @@ def _write_adapter(folder: Path) -> dict[str, torch.Tensor]:
         if not name.endswith(("q_proj.weight", "v_proj.weight")) or "language" not in name:
             continue
         high, wide = weight.shape
-        down = torch.randn(RANK, wide, generator=chance) * 0.05
-        up = torch.randn(high, RANK, generator=chance) * 0.05
+        down = torch.randn(RANK, wide, generator=chance) * 0.15
+        up = torch.randn(high, RANK, generator=chance) * 0.15
         # Adapters name the modules of transformers' classes, checkpoints those of older ones.
         module = name.removesuffix(".weight").replace(
             "language_model.model", "model.language_model"
