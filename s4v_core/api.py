@@ -78,6 +78,11 @@ def caption(
         return _caption_durably(CaptionJob(input=uris, output=output, model=model, **settings))
     job = CaptionJob(input=uris or ("memory",), output="memory", model=model, **settings)
     checked = check_model(job)
+    if checked.engine.spans_nodes:
+        raise ConfigError(
+            "settings.nodes_per_engine: allowed 1 in this process, because Ray places engines on "
+            "several nodes; set output"
+        )
     planned, contents = _plan_in_memory(job, inputs, checked.columns)
     engine = start_engine(checked.engine)
     try:

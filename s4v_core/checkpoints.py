@@ -3,13 +3,21 @@
 Fetches them to this node if needed. It does not interpret their contents.
 """
 
+import errno
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
+import httpx
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from s4v_core import storage
 from s4v_core.environment import find_scratch_folder
@@ -21,6 +29,20 @@ SETTINGS = ("*.json", "*.jinja", "*.txt", "tokenizer.model")
 
 WEIGHTS = ("*.safetensors",)
 """Names of the files that are also needed to load it."""
+
+ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+"""Names of the files of a LoRA adapter."""
+
+_HUB_EXTRAS = ("*.model", "*.model.v*", "*.tiktoken")
+"""Further names of tokenizer files; on the hub, where a pattern costs no listing."""
+
+_OLD_WEIGHTS = ("*.bin",)
+"""Weights of a hub model that has no others."""
+
+_UNFINISHED_GGUF = (
+    "GGUF files hold no vision part that an engine here could load; name the checkpoint that it "
+    "was made from, or serve it elsewhere and use --engine openai"
+)
 
 _CACHE = "checkpoints"
 """Folder of fetched checkpoints in a node's scratch space. Nothing is deleted from it: another
@@ -40,8 +62,10 @@ def locate_checkpoint(
     long as nobody writes the files again. If a store has no etags, the time of writing is used.
 
     Args:
+        model: Folder, URI, or hub id; org/name@revision names a branch, tag or commit.
         patterns: Names of the files to fetch. A store's are fetched once per node and revision.
-        revision: Expected revision of a folder in a store; None accepts any.
+        revision: Expected revision of a folder in a store; None accepts any. Of a hub model, the
+            branch, tag or commit to take; None takes the one in its name, or the main branch.
 
     Raises:
         ConfigError: There is no such checkpoint, it cannot be read, there is no room for it, or it
@@ -53,15 +77,63 @@ def locate_checkpoint(
         return folder, None
     if is_uri(model):
         return _fetch_from_store(model, patterns, revision)
-    if model.startswith(("/", ".", "~")) or model.count("/") != 1:
+    if model.lower().endswith(".gguf"):
+        raise ConfigError(f"model: {model} is a GGUF file; {_UNFINISHED_GGUF}")
+    if folder.is_file():
+        raise ConfigError(f"model: {model} is a file; name the folder of a checkpoint")
+    if not is_hub_id(model):
         raise ConfigError(f"model: no such folder: {model}")
-    try:
-        found = Path(snapshot_download(model, allow_patterns=list(patterns)))
-    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError):
+    name, at = split_revision(model)
+    if ":" in name:
         raise ConfigError(
-            f"model: {model} is neither a folder here nor a model that the hub gives out"
-        ) from None
+            f"model: {model} names a GGUF quantization of a hub model; {_UNFINISHED_GGUF}"
+        )
+    found = _fetch_from_hub(name, (*patterns, *_HUB_EXTRAS), revision or at)
+    if set(WEIGHTS) <= set(patterns) and not any(found.glob(WEIGHTS[0])):
+        _fetch_from_hub(name, _OLD_WEIGHTS, found.name)
     return found, found.name
+
+
+def locate_adapter(adapter: str, revision: str | None = None) -> tuple[Path, str]:
+    """Find a LoRA adapter, fetch its files to this node if needed, and return folder and revision.
+
+    Args:
+        revision: Expected revision; None accepts any.
+
+    Raises:
+        ConfigError: There is no such adapter, or it has another revision.
+        UnreachableError: Its store does not answer.
+    """
+    try:
+        folder, found = locate_checkpoint(adapter, ADAPTER)
+    except ConfigError as error:
+        problem = str(error).removeprefix("model: ")
+        raise ConfigError(f"settings.adapter: {problem}") from None
+    if not (folder / ADAPTER[0]).is_file():
+        raise ConfigError(
+            f"settings.adapter: {adapter} holds no {ADAPTER[0]}; name the folder or hub id of a "
+            "LoRA adapter"
+        )
+    found = found or fingerprint(folder)
+    if revision not in (None, found):
+        raise ConfigError(
+            f"settings.adapter: {adapter} was replaced during the run (found {found}, expected "
+            f"{revision}); start a new run, with another --output"
+        )
+    return folder, found
+
+
+def is_hub_id(model: str) -> bool:
+    """Whether `model` has the form of a hub id, and is no folder here."""
+    if is_uri(model) or model.startswith(("/", ".", "~")) or Path(model).is_dir():
+        return False
+    return split_revision(model)[0].count("/") == 1
+
+
+def split_revision(model: str) -> tuple[str, str | None]:
+    """Name and revision of a hub id: org/name@revision."""
+    name, _, revision = model.partition("@")
+    return name, revision or None
 
 
 def is_uri(model: str) -> bool:
@@ -85,13 +157,85 @@ def fingerprint(folder: Path) -> str:
     return "sha256:" + whole.hexdigest()[:16]
 
 
+def refuse_other_kinds(model: str, names: Collection[str]) -> None:
+    """Refuse a folder that holds something else than a checkpoint.
+
+    Args:
+        names: Names of the files in it.
+
+    Raises:
+        ConfigError: It holds an adapter alone, a pipeline of diffusers or GGUF files.
+    """
+    if "config.json" in names:
+        return
+    if ADAPTER[0] in names:
+        raise ConfigError(
+            f"model: {model} holds an adapter alone; name the model that it adapts, and give the "
+            "adapter with --settings.adapter"
+        )
+    if "model_index.json" in names:
+        raise ConfigError(
+            f"model: {model} holds a pipeline of diffusers, which draws images and does not "
+            "describe them; name a vision language model"
+        )
+    if any(name.lower().endswith(".gguf") for name in names):
+        raise ConfigError(f"model: {model} holds GGUF files; {_UNFINISHED_GGUF}")
+
+
+def _fetch_from_hub(name: str, patterns: tuple[str, ...], revision: str | None) -> Path:
+    """Fetch files of a hub model; without a network, those that were fetched before."""
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
+    except (httpx.HTTPError, OSError, HFValidationError) as error:
+        raise ConfigError(f"model: {_explain_hub_error(name, revision, error)}") from None
+
+
+def _explain_hub_error(name: str, revision: str | None, error: Exception) -> str:
+    if isinstance(error, GatedRepoError):
+        return (
+            f"{name} is gated on the hub; accept its terms on its page there, and set HF_TOKEN to "
+            "a token of that account"
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return f"{name} has no revision {revision!r} on the hub; name a branch, tag or commit"
+    if isinstance(error, HFValidationError):
+        return f"{name!r} is neither a folder here nor the id of a hub model"
+    if isinstance(error, RepositoryNotFoundError) or _is_refused(error):
+        return (
+            f"{name} is neither a folder here nor a model that the hub gives out: it does not "
+            "exist there, or is private and HF_TOKEN holds no token that may read it"
+        )
+    if isinstance(error, OfflineModeIsEnabled) or isinstance(error.__cause__, OfflineModeIsEnabled):
+        return (
+            f"{name} is neither a folder here nor wholly in the cache of hub models, and "
+            "HF_HUB_OFFLINE forbids to fetch it"
+        )
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"no room for {name} in the cache of hub models; make room, or set HF_HOME"
+    return (
+        f"{name} is neither a folder here nor wholly in the cache of hub models, and the hub does "
+        "not answer; try again later, or name a folder"
+    )
+
+
+def _is_refused(error: Exception) -> bool:
+    response = getattr(error, "response", None)
+    return response is not None and response.status_code in (401, 403)
+
+
 def _fetch_from_store(
     uri: str, patterns: tuple[str, ...], revision: str | None
 ) -> tuple[Path, str | None]:
     try:
         if storage.is_local(uri):  # file://
             return locate_checkpoint(storage.absolute(uri), patterns)
-        files = _select_files(uri, storage.list_folder(uri))
+        listed = storage.list_folder(uri)
+        is_adapter = patterns == ADAPTER
+        files = (
+            [f for f in listed if _matches(f, ADAPTER)]
+            if is_adapter
+            else _select_files(uri, listed)
+        )
         found = f"etag:{_digest(files)}"
         if revision not in (None, found):
             raise ConfigError(
@@ -114,6 +258,7 @@ def _fetch_from_store(
 def _select_files(uri: str, files: Sequence[StoredFile]) -> list[StoredFile]:
     """Select the files that belong to a checkpoint; refuse a folder without config or weights."""
     names = {storage.base_name(file.uri) for file in files}
+    refuse_other_kinds(uri, names)
     if "config.json" not in names:
         raise ConfigError(f"model: {uri} holds no config.json; name the folder of a checkpoint")
     if not any(_matches(file, WEIGHTS) for file in files):

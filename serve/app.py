@@ -69,17 +69,16 @@ def _build_llm_config(model: Model) -> Any:
     from ray.serve.llm import LLMConfig
 
     config, spec = model.config, model.spec
-    cpus = config.settings.cpus
-    on_gpu = spec.device == "gpu" and spec.name != "fake"
-    bundle = {"CPU": cpus, "GPU": 1} if on_gpu else {"CPU": cpus}
+    on_gpu = spec.device == "gpu"
     options = _build_deployment_options(config.scaling)
-    # The replica runs the engine in its own process. It reserves no CPUs itself: the placement
-    # group's bundle reserves all that the replica needs.
-    options["ray_actor_options"] = {"num_cpus": 0}
+    # The replica runs the engine in its own process, so it takes the GPUs itself: Ray then shows it
+    # these and no others. It takes no CPUs: the bundle, to which its GPUs are added, reserves them.
+    options["ray_actor_options"] = {"num_cpus": 0, "num_gpus": spec.gpus}
     return LLMConfig(
         model_loading_config={"model_id": config.id, "model_source": spec.model},
         accelerator_type=config.accelerator if on_gpu else None,
-        placement_group_config={"bundles": [bundle]},
+        accelerator_config={"kind": "gpu" if on_gpu else "cpu"},
+        placement_group_config={"bundles": [{"CPU": config.settings.reserved_cpus}]},
         deployment_config=options,
         log_engine_metrics=False,
     )

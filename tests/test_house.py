@@ -42,6 +42,9 @@ FLAGS = {
         --gate.boilerplate
         --ladder.temperatures --ladder.top-p --ladder.repetition-penalty
         --settings.device --settings.dtype --settings.max-model-len --settings.max-num-seqs
+        --settings.gpus-per-engine --settings.nodes-per-engine --settings.encoder-data-parallel
+        --settings.quantization --settings.kv-cache-dtype --settings.adapter --settings.speculative
+        --settings.mm-processor-kwargs --settings.engine-args --revision
         --settings.max-num-batched-tokens --settings.gpu-memory-utilization
         --settings.enforce-eager --settings.kv-cache-gib --settings.cpus
         --settings.units-in-flight --settings.batch-size --settings.url

@@ -3,6 +3,7 @@
 Nothing is written before all checks are through.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -22,7 +23,7 @@ from s4v_core.demo.score import Score, score_captions
 from s4v_core.records.captions import CAPTIONS, caption_units
 from s4v_core.records.plan import PlanHead, read_plan_head
 from s4v_core.records.planned_rows import read_planned_unit
-from s4v_core.runs.driver import Run, run_missing
+from s4v_core.runs.driver import Run, connect_for, run_missing
 from s4v_core.runs.outcome import Outcome
 from s4v_core.runs.status import read_figures
 
@@ -52,6 +53,9 @@ def run_pass(job: CaptionJob, on_checked: Callable[[CheckedJob], None] | None = 
     checked = check_job(job)
     if on_checked:
         on_checked(checked)
+    if checked.head is None and checked.engine.is_spread:
+        # A run that its cluster cannot hold would leave a plan that no other settings may use.
+        connect_for(checked.engine, checked.engines)
     run = plan_run(checked, plan_input(checked), job.output)
     has_grown = checked.head is not None and len(run.head.parts) > len(checked.head.parts)
     outcome = run_missing(run, read_forecast(job.output))
@@ -97,11 +101,12 @@ def make_task(checked: CheckedModel, twins: "TwinRegistry | None" = None) -> Cap
     Args:
         twins: Where equal images find each other; None captions each of them.
     """
-    job = checked.job
+    job, settings = checked.job, checked.engine.answer_settings
     return CaptionTask(
         model=job.model,
         model_revision=checked.facts.revision,
         engine_name=checked.engine.name,
+        engine_settings=json.dumps(settings, sort_keys=True) if settings else None,
         samplings=job.samplings,
         gate=job.gate,
         decode=job.decode,

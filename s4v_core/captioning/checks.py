@@ -10,6 +10,7 @@ from s4v_core.captioning.preflight_check import Fit, describe_fit, fit_engine, l
 from s4v_core.captioning.prompt_file import read_prompts
 from s4v_core.captioning.prompts import Prompt
 from s4v_core.engines.choice import choose_engine
+from s4v_core.engines.fitness import refuse_unfit_checkpoint
 from s4v_core.engines.settings import EngineSpec
 from s4v_core.errors import ConfigError
 from s4v_core.flow.spec import UNITS_IN_FLIGHT, Engines
@@ -94,6 +95,7 @@ def check_job(job: CaptionJob) -> CheckedJob:
     resolved = {
         "model_revision": found.facts.revision,
         "engine": found.engine.name,
+        "engine_settings": found.engine.answer_settings,
         "template": found.engine.template,
         "prompts": [asdict(prompt) for prompt in found.prompts],
         "framing": f"{found.facts.framing.mode} {found.facts.framing.size_px}",
@@ -125,6 +127,7 @@ def check_model(job: CaptionJob) -> CheckedModel:
     model = storage.absolute(job.model) if Path(job.model).is_dir() else job.model
     template = job.template or facts.template
     engine = choose_engine(job.engine, model, template, job.settings, facts.revision)
+    refuse_unfit_checkpoint(engine.name, job.model, facts.quantization)
     prompts = _read_prompts(job)
     fit: Fit = fit_engine(job, engine, facts, prompts)
     found = CheckedModel(job, fit.engine, fit.facts, prompts, tuple(describe_fit(fit)))
@@ -158,8 +161,17 @@ def _check_output(output: str, settings: dict[str, Any]) -> PlanHead | None:
         return None
     if head.kind != CAPTIONS.folder:
         raise ConfigError(f"output: {output} holds a run of {head.kind}; choose another --output")
-    refuse_other_settings(output, head.settings, settings)
+    refuse_other_settings(output, head.settings, _drop_unrecorded(settings, head.settings))
     return head
+
+
+def _drop_unrecorded(settings: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
+    """Settings to compare with those of a run. An earlier version let a run change its number
+    format, and did not record it."""
+    if "engine_settings" in old:
+        return settings
+    kept = {name: v for name, v in settings["engine_settings"].items() if name != "dtype"}
+    return settings | {"engine_settings": kept}
 
 
 def _read_facts(job: CaptionJob) -> CheckpointFacts:
@@ -167,7 +179,7 @@ def _read_facts(job: CaptionJob) -> CheckpointFacts:
         return FAKE_FACTS
     if job.engine == "openai":
         return CheckpointFacts(Framing("fit", _ENDPOINT_PX), "model", job.settings.url or "")
-    return read_facts(job.model)
+    return read_facts(job.model, job.revision)
 
 
 def _read_prompts(job: CaptionJob) -> tuple[Prompt, ...]:

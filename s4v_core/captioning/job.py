@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from s4v_core.captioning.gate import Gate
 from s4v_core.captioning.ladder import Ladder
 from s4v_core.captioning.twins import Dedupe
+from s4v_core.checkpoints import is_hub_id, split_revision
 from s4v_core.config import Config
 from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.engines.settings import EngineName, EngineSettings
@@ -23,6 +24,8 @@ FREE_TO_CHANGE = (
     "unit_size",
     # Further work on the run, and notes about it.
     *("retry_errors", "plan", "rate", "price_per_hour", "licences", "demo_scenes"),
+    # The commit that it comes to identifies the run.
+    "revision",
     # The prompts that they come to identify the run.
     *("prompt", "prompts"),
 )
@@ -42,6 +45,9 @@ class CaptionJob(Config):
     model: str
     """Vision model that writes the captions: a checkpoint folder on any URI, or a hub id. With
     --engine openai, the name that the endpoint knows it by."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub model; org/name@revision says the same. Default: the main
+    branch."""
     image_root: str | None = None
     """Folder of the images that a table or JSON names by relative paths. Default: the folder of
     that file."""
@@ -80,7 +86,7 @@ class CaptionJob(Config):
     """Images that are read, captioned and committed together. Default: 256, which take an A100 37 s
     at 7 images/s and make 0.15 MB of rows; fewer where the model takes large pictures."""
     engines: int = Field(1, ge=1)
-    """Number of engines, each on a GPU of its own."""
+    """Number of engines, each on GPUs of its own."""
     accelerator: str | None = None
     """GPU type that engines are pinned to, by Ray's name for it: A100-80G, A100, H100, ..."""
     retry_errors: bool = False
@@ -128,6 +134,20 @@ class CaptionJob(Config):
         for source in self.sources:
             if not all(source.partition("=")):
                 raise ConfigError(f"sources: found {source!r}, allowed NAME=PATTERN")
+        self._check_revision()
         if self.plan and self.retry_errors:
             raise ConfigError("plan: found --plan and --retry-errors, allowed one of them")
         return self
+
+    def _check_revision(self) -> None:
+        if self.revision is None:
+            return
+        if self.engine in ("openai", "fake") or not is_hub_id(self.model):
+            raise ConfigError(
+                f"revision: found {self.revision!r} with the model {self.model}, allowed with hub "
+                "models only, which are named org/name"
+            )
+        if split_revision(self.model)[1]:
+            raise ConfigError(
+                f"revision: found {self.revision!r} and the model {self.model}, allowed one of them"
+            )

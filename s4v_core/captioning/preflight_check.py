@@ -5,7 +5,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from s4v_core import storage
 from s4v_core.captioning.job import CaptionJob
@@ -13,6 +12,7 @@ from s4v_core.captioning.prompts import Prompt
 from s4v_core.checkpoints import locate_checkpoint
 from s4v_core.engines.preflight import Preflight, Question, UntriedError, check_checkpoint
 from s4v_core.engines.settings import EngineSpec
+from s4v_core.engines.vllm_arguments import refuse_small_steps
 from s4v_core.errors import ConfigError
 from s4v_core.images.policy import Framing
 from s4v_core.model.checkpoint_facts import CheckpointFacts
@@ -71,27 +71,13 @@ def fit_engine(
             raise ConfigError(str(error)) from error
         return Fit(engine, facts, note=f"no preflight: {error}")
     settings = engine.settings
+    refuse_small_steps(settings, found.prompt_tokens)
     settings = settings.replace(
         max_model_len=found.max_model_len,
-        max_num_batched_tokens=_choose_step(settings.max_num_batched_tokens, found),
+        max_num_batched_tokens=settings.max_num_batched_tokens or found.max_num_batched_tokens,
     )
     framing = replace(facts.framing, size_px=found.size_px)
     return Fit(replace(engine, settings=settings), replace(facts, framing=framing), found)
-
-
-def _choose_step(asked: int | None, found: Preflight) -> int:
-    """Tokens of an engine's step. vLLM never starts a picture that does not fit into one.
-
-    Raises:
-        ConfigError: The user asks for too few.
-    """
-    if asked is not None and asked < found.prompt_tokens:
-        raise ConfigError(
-            f"settings.max_num_batched_tokens: found {asked}, needed at least "
-            f"{found.prompt_tokens}, the tokens of a prompt with its picture; leave it off, or "
-            "lower --pixels-max"
-        )
-    return asked or found.max_num_batched_tokens
 
 
 def describe_fit(fit: Fit) -> list[str]:
@@ -127,7 +113,6 @@ def _ask(
 ) -> Question:
     folder, _ = locate_checkpoint(engine.model, revision=engine.revision)
     columns = max((len(prompt.columns) for prompt in prompts), default=0)
-    options: dict[str, Any] = {}
     return Question(
         model=str(folder),
         revision=facts.revision,
@@ -138,7 +123,7 @@ def _ask(
         is_fixed=facts.framing.mode in ("crop", "pad"),
         answer_tokens=job.sampling.max_tokens,
         length=engine.settings.max_model_len,
-        options=options,
+        options=engine.settings.read_json("mm_processor_kwargs"),
     )
 
 

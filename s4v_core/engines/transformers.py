@@ -40,6 +40,8 @@ class TransformersEngine:
         self._model = transformers.AutoModelForImageTextToText.from_pretrained(
             spec.model, dtype=dtype, trust_remote_code=False
         ).eval()
+        if spec.settings.adapter:
+            self._model.load_adapter(spec.settings.adapter)  # through peft
         self._model.to("cuda" if spec.device == "gpu" else "cpu")
         self._ends = self._list_ends()
 

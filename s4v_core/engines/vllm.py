@@ -2,14 +2,13 @@
 
 import asyncio
 import itertools
-import os
 import time
 from contextlib import suppress
 from typing import Any
 
 import psutil
 
-from s4v_core.engines.model_shape import ModelShape, read_model_shape
+from s4v_core.engines.model_shape import read_model_shape
 from s4v_core.engines.rendering import OWN_TEMPLATE
 from s4v_core.engines.requests import (
     EngineDiedError,
@@ -19,13 +18,16 @@ from s4v_core.engines.requests import (
     refuse,
 )
 from s4v_core.engines.sampling import SamplingConfig
-from s4v_core.engines.settings import CPU_SEQUENCES, EngineSpec
+from s4v_core.engines.settings import EngineSpec
 from s4v_core.engines.thinking import AnswerPieces
+from s4v_core.engines.vllm_arguments import (
+    build_adapter_request,
+    build_engine_args,
+    count_sequences,
+    set_environment,
+)
 from s4v_core.engines.vllm_chat import VllmChat
 from s4v_core.errors import ConfigError, EngineError
-
-_FLOAT32_BYTES = 4
-_MAX_CPU_KV_CACHE = 4 << 30
 
 _LOOP = {"max_pattern_size": 32, "min_pattern_size": 1, "min_count": 6}
 """A pattern of up to 32 tokens that occurs six times in a row ends an answer. Longer loops are left
@@ -41,20 +43,21 @@ class VllmEngine:
     """vLLM's public AsyncLLM. Its EngineCore is a child process of this one."""
 
     def __init__(self, spec: EngineSpec) -> None:
-        _set_environment()
+        set_environment(spec)
         try:
             import vllm
             from vllm.v1.engine.async_llm import AsyncLLM
         except ImportError as error:  # many causes; only the real one helps
             raise EngineError("vllm", f"cannot be imported: {error!r}") from error
         self.version = f"vllm {vllm.__version__}"
-        self.slots = int(_count_sequences(spec) * _ADMITTED_PER_SLOT) + 1
+        self.slots = int(count_sequences(spec) * _ADMITTED_PER_SLOT) + 1
         self._numbers = itertools.count()
         self._question_ids: dict[str, list[int]] = {}
         self._images_per_request = spec.images_per_request
+        self._adapter = build_adapter_request(spec.settings)
         before = set(psutil.Process().children(recursive=True))
         self._engine = AsyncLLM.from_engine_args(
-            _engine_args(spec, read_model_shape(spec.model)),
+            build_engine_args(spec, read_model_shape(spec.model)),
             stat_loggers=[lambda *_: self, *_exporters()],
         )
         self._children = set(psutil.Process().children(recursive=True)) - before
@@ -83,7 +86,8 @@ class VllmEngine:
             on_piece = AnswerPieces(on_piece, self._prompts.is_thinking_open(request))
         last, ids = None, list[int]()
         try:
-            async for last in self._engine.generate(prompt, parameters, number):
+            answers = self._engine.generate(prompt, parameters, number, lora_request=self._adapter)
+            async for last in answers:
                 ids += last.outputs[0].token_ids
                 if on_piece:
                     on_piece(last.outputs[0].text)
@@ -163,47 +167,3 @@ def _parameters(request: Request, sampling: SamplingConfig, stops: list[int], st
         output_kind=RequestOutputKind.DELTA if streams else RequestOutputKind.FINAL_ONLY,
         detokenize=streams,
     )
-
-
-def _count_sequences(spec: EngineSpec) -> int:
-    wanted = spec.settings.max_num_seqs
-    return min(wanted, CPU_SEQUENCES) if spec.device == "cpu" else wanted
-
-
-def _engine_args(spec: EngineSpec, shape: ModelShape) -> Any:
-    from vllm import AsyncEngineArgs
-
-    settings = spec.settings
-    length = min(settings.max_model_len or shape.longest, shape.longest)
-    on_cpu = spec.device == "cpu"
-    arguments: dict[str, Any] = {
-        "model": spec.model,
-        "dtype": "float32" if on_cpu and settings.dtype == "auto" else settings.dtype,
-        "max_model_len": length,
-        "max_num_seqs": _count_sequences(spec),
-        "enforce_eager": on_cpu or settings.enforce_eager,
-        "limit_mm_per_prompt": {"image": spec.images_per_request},
-        # Every image is used once: caching it, or hashing it for a cache, would be wasted.
-        "mm_processor_cache_gb": 0,
-        "enable_prefix_caching": False,
-        "distributed_executor_backend": "uni",
-        "trust_remote_code": False,
-        "enable_log_requests": False,
-        "disable_log_stats": True,
-        # Requests carry their own sampling; a checkpoint's generation_config must not add to it.
-        "generation_config": "vllm",
-    }
-    if settings.max_num_batched_tokens:
-        arguments["max_num_batched_tokens"] = settings.max_num_batched_tokens
-    if on_cpu:
-        wanted = _count_sequences(spec) * length * shape.kv_values * _FLOAT32_BYTES
-        given = (settings.kv_cache_gib or 0) << 30
-        arguments["kv_cache_memory_bytes"] = given or min(wanted, _MAX_CPU_KV_CACHE)
-    else:
-        arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization
-    return AsyncEngineArgs(**arguments)
-
-
-def _set_environment() -> None:
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")

@@ -25,12 +25,18 @@ def set_normal_worker_priority() -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")
 
 
-def connect(needed_cpus: float, gpus: int) -> None:
+def connect(needed_cpus: float, gpus: int, gpus_per_node: int = 1) -> None:
     """Join the cluster of RAY_ADDRESS, or the one that `ray start` started on this machine; without
     either, start a local one for this process alone.
 
+    Args:
+        needed_cpus: CPUs with which the job can move.
+        gpus: GPUs of all engines together.
+        gpus_per_node: GPUs that one engine needs on the same node.
+
     Raises:
-        ConfigError: A local cluster is too small for the job. A joined one may still grow.
+        ConfigError: A local cluster is too small for the job, while a joined one may still grow; or
+            no node of it has the GPUs of one engine.
     """
     is_own = not ray.is_initialized() and _join_or_start(needed_cpus)
     have = ray.cluster_resources()
@@ -38,12 +44,37 @@ def connect(needed_cpus: float, gpus: int) -> None:
     if 0 < gpus < present:
         log.warning("engines on %d of %d GPUs; --engines %d takes all", gpus, present, present)
     if cpus >= needed_cpus and present >= gpus:
+        if gpus:
+            _refuse_small_nodes(gpus_per_node)
         return
     found = f"found {cpus:g} CPUs and {present:g} GPUs, needed {needed_cpus:g} and {gpus}"
     if is_own:
         ray.shutdown()
         raise ConfigError(f"cluster: {found}; lower --engines, or set --settings.device cpu")
+    if gpus:
+        _refuse_small_nodes(gpus_per_node)
     log.warning("waiting for nodes: %s", found)
+
+
+def _refuse_small_nodes(gpus_per_node: int) -> None:
+    """Refuse an engine that fits on no GPU node, neither of those that are there nor of those that
+    an autoscaler may start. Where there is no GPU node yet, they are still to come."""
+    found = [node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"]]
+    largest = int(max(found, default=0))
+    if largest == 0 or max(largest, _find_largest_to_come()) >= gpus_per_node:
+        return
+    raise ConfigError(
+        f"cluster: no node has {gpus_per_node} GPUs, the largest has {largest}; lower "
+        "--settings.gpus-per-engine, and spread an engine over several nodes with "
+        "--settings.nodes-per-engine"
+    )
+
+
+def _find_largest_to_come() -> int:
+    """GPUs of the largest node that the cluster's autoscaler may start; 0 without an autoscaler."""
+    config = ray._private.state.state.get_cluster_config()
+    groups = config.node_group_configs if config else ()
+    return max((int(group.resources.get("GPU", 0)) for group in groups), default=0)
 
 
 def _join_or_start(needed_cpus: float) -> bool:

@@ -15,7 +15,8 @@ import ray
 from s4v_core import storage
 from s4v_core.flow.actor import EngineActor, fail_rows, generated_schema
 from s4v_core.flow.brake import Brake
-from s4v_core.flow.pipeline import commit_rows, engine_resources, run_flow
+from s4v_core.flow.pipeline import commit_rows, run_flow
+from s4v_core.flow.placement import engine_resources, free_places, place_engine
 from s4v_core.flow.preparation import prepare_unit
 from s4v_core.flow.spec import Engines, FlowSpec, UnitDone
 
@@ -116,11 +117,13 @@ class _ReplaceableWorker:
     def close(self) -> None:
         if self._actor is not None:
             ray.kill(self._actor)
+            free_places(self.spec)
         self._actor = None
 
     def _start(self) -> Any:
         if self._actor is None:
-            resources = engine_resources(self.spec, self.engines)
-            actor = ray.remote(max_restarts=0, **resources)(EngineActor)
+            options = engine_resources(self.spec, self.engines)
+            options |= place_engine(self.spec, self.engines)
+            actor = ray.remote(max_restarts=0, **options)(EngineActor)
             self._actor = actor.remote(self.spec, self.brake)
         return self._actor

@@ -11,6 +11,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -25,6 +26,7 @@ from s4v_core.errors import StorageError
 from s4v_core.failpoints import reach
 from s4v_core.flow.actor import TIMES, EngineActor
 from s4v_core.flow.brake import Brake
+from s4v_core.flow.placement import engine_resources, free_places, place_engine
 from s4v_core.flow.preparation import prepare_unit
 from s4v_core.flow.spec import COMMIT_CPUS, UNITS_IN_FLIGHT, Engines, FlowSpec, UnitDone
 from s4v_core.records.contract import Contract
@@ -43,7 +45,7 @@ _DONE_SCHEMA = pa.schema({"done": pa.binary()})
 
 def needed_cpus(settings: EngineSettings, engines: int) -> float:
     """Fewest logical CPUs with which the flow can move: its actors and one task of each kind."""
-    return engines * settings.cpus + 1 + COMMIT_CPUS
+    return engines * settings.reserved_cpus + 1 + COMMIT_CPUS
 
 
 def run_flow(
@@ -76,7 +78,7 @@ def run_flow(
             max_concurrent_calls_per_actor=in_flight,
             max_tasks_in_flight_per_actor=in_flight + 1,
         ),
-        ray_remote_args_fn=_bound_retries,
+        ray_remote_args_fn=partial(_place_and_bound, spec, engines),
         **engine_resources(spec, engines),
         **whole_units,
     )
@@ -88,6 +90,8 @@ def run_flow(
             yield pickle.loads(row["done"])
     except ray.exceptions.RayError as error:
         raise (brake.first_failure() or error) from error
+    finally:
+        free_places(spec)
 
 
 def commit_block(batch: pa.Table, spec: FlowSpec, brake: Brake) -> pa.Table:
@@ -177,24 +181,10 @@ def _merge_healed(old: pa.Table, new: pa.Table, contract: Contract) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=contract.schema)
 
 
-def engine_resources(spec: FlowSpec, engines: Engines) -> dict[str, Any]:
-    """Ray resources that an engine worker reserves.
-
-    CPUs other than a reading task's keep Ray Data from fusing the two into one actor.
-    """
-    cpus = spec.engine.settings.cpus
-    resources: dict[str, Any] = {"num_cpus": cpus}
-    if spec.engine.device == "gpu":
-        resources["num_gpus"] = 1
-        if engines.accelerator:
-            resources["accelerator_type"] = engines.accelerator
-    elif cpus == 1:
-        resources["num_cpus"] = 1.01
-    return resources
-
-
-def _bound_retries() -> dict[str, Any]:
-    return {"max_restarts": _MAX_ACTOR_RESTARTS, "max_task_retries": _MAX_TASK_RETRIES}
+def _place_and_bound(spec: FlowSpec, engines: Engines) -> dict[str, Any]:
+    """Ray options of one more engine worker, beside its resources."""
+    bounds = {"max_restarts": _MAX_ACTOR_RESTARTS, "max_task_retries": _MAX_TASK_RETRIES}
+    return bounds | place_engine(spec, engines)
 
 
 def silence_ray_data() -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from s4v_core.checkpoints import fingerprint, locate_checkpoint
+from s4v_core.checkpoints import fingerprint, locate_checkpoint, refuse_other_kinds
 from s4v_core.errors import ConfigError
 from s4v_core.images.policy import Framing
+from s4v_core.model.checkpoint_kinds import refuse_unusable
 
 _LARGEST_PX, _SMALLEST_PX = 4096**2, 2560**2
 """Most pixels of a picture on its way to a model, and the fewest that this limit may be."""
@@ -28,32 +29,41 @@ class CheckpointFacts:
             that the model sees, so that little travels; for others the image itself.
         template: Name in `chat.TEMPLATES`, or "model" for the checkpoint's own chat template.
         revision: Commit of a hub model, else a hash that changes with the files.
+        quantization: The method by which its weights are quantized, as its config.json names it;
+            None if they are not.
     """
 
     framing: Framing
     template: str
     revision: str
+    quantization: str | None = None
 
 
-def read_facts(model: str) -> CheckpointFacts:
+def read_facts(model: str, revision: str | None = None) -> CheckpointFacts:
     """Read the facts of a local folder, a folder in a store, or a hub id. Fetches no weights.
 
+    Args:
+        revision: Branch, tag or commit of a hub model; None takes the one in its name, or main.
+
     Raises:
-        ConfigError: There is no such checkpoint, or it takes no images.
+        ConfigError: There is no such checkpoint, it takes no images, or it is of a kind that no
+            engine loads.
     """
-    folder, revision = locate_checkpoint(model)
+    folder, revision = locate_checkpoint(model, revision=revision)
+    refuse_other_kinds(model, [path.name for path in folder.iterdir()])
     config = _read_json(folder, "config.json")
     if not config:
         raise ConfigError(
             f"model: {model} holds no config.json; name a checkpoint folder or hub id"
         )
-    if "vision_config" not in config and "vision_tower" not in json.dumps(config):
-        raise ConfigError(f"model: {model} takes no images (model_type {config.get('model_type')})")
     processor = _read_json(folder, "processor_config.json")
     images = processor.get("image_processor") or _read_json(folder, "preprocessor_config.json")
+    kind = images.get("image_processor_type") if isinstance(images, dict) else None
+    refuse_unusable(model, config, kind if isinstance(kind, str) else None)
     template = "vicuna_v1" if _speaks_vicuna(config, folder) else "model"
-    framing = _choose_framing(config, images)
-    return CheckpointFacts(framing, template, revision or fingerprint(folder))
+    method = (config.get("quantization_config") or {}).get("quant_method")
+    framing = _choose_framing(config, images if isinstance(images, dict) else {})
+    return CheckpointFacts(framing, template, revision or fingerprint(folder), method)
 
 
 def _speaks_vicuna(config: Mapping[str, Any], folder: Path) -> bool:

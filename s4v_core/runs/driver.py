@@ -199,12 +199,16 @@ class FlowDriver:
 
 def connect_for(engine: EngineSpec, engines: Engines) -> None:
     """Join or start Ray with what the whole run needs from the start: a local cluster does not grow
-    later."""
+    later.
+
+    Raises:
+        ConfigError: The cluster cannot hold the engines.
+    """
     from s4v_core.flow.connection import connect
     from s4v_core.flow.pipeline import needed_cpus
 
-    gpus = engines.count if engine.device == "gpu" else 0
-    connect(needed_cpus(engine.settings, engines.count), gpus)
+    cpus = needed_cpus(engine.settings, engines.count)
+    connect(cpus, engines.count * engine.gpus, engine.settings.gpus_per_engine)
 
 
 def make_run_id() -> str:

@@ -47,6 +47,7 @@ def run_rows(
     contract = task.contract
     table = _make_table(rows, contract.key)
     identity = {"engine": engine.name, "model": engine.model, **(settings or {})}
+    identity["engine_settings"] = engine.answer_settings
     head = read_plan_head(output) or _plan(table, output, task, identity, unit_size=unit_size)
     refuse_other_settings(output, head.settings, identity | {"rows": _digest(table)})
     workers = engines or Engines(1)

@@ -6,6 +6,7 @@ from pathlib import Path
 from s4v_core import storage
 from s4v_core.demo.shipped import CAPTIONER
 from s4v_core.engines.choice import choose_engine
+from s4v_core.engines.fitness import refuse_unfit_checkpoint
 from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.engines.settings import EngineSpec
 from s4v_core.errors import ConfigError
@@ -42,9 +43,15 @@ def _check_model(config: ModelConfig) -> Model:
     path = str(CAPTIONER) if config.path == "demo" else config.path
     if Path(path).is_dir():
         path = storage.absolute(path)  # replicas may run in another folder
+    if config.settings.nodes_per_engine > 1:
+        raise ConfigError(
+            f"settings.nodes_per_engine: found {config.settings.nodes_per_engine}, allowed 1 here, "
+            "because a replica runs on one node; use more of its GPUs with gpus_per_engine"
+        )
     facts = FAKE_FACTS if config.engine == "fake" else read_facts(path)
     template = config.template or facts.template
     spec = choose_engine(config.engine, path, template, config.settings, facts.revision)
+    refuse_unfit_checkpoint(spec.name, path, facts.quantization)
     return Model(config, spec, facts)
 
 

@@ -1,6 +1,8 @@
 """Engines other than vLLM; vLLM is tested in tests/flow because it takes a minute."""
 
 import asyncio
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -144,3 +146,15 @@ def test_a_request_that_spells_the_image_mark_is_refused_and_its_neighbours_are_
         engine.close()
     assert found[0].reason == "engine_refused:ConfigError"
     assert found[1].reason is None
+
+
+def test_a_package_that_a_checkpoint_needs_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "quantized"
+    shutil.copytree(checkpoint, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    spec = choose_engine("transformers", str(folder), "vicuna_v1", EngineSettings())
+    with pytest.raises(EngineError, match=r"needs a package that is not installed: .*") as error:
+        build_engine(spec)
+    assert "\n" not in str(error.value)

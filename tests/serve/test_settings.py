@@ -48,6 +48,14 @@ def test_the_shipped_file_is_valid_for_serve_and_for_the_application() -> None:
         ({"models": [FAKE], "port": 80}, "port: found 80: Extra inputs are not permitted"),
         ({"models": [FAKE], "guard": {"keys_file": "/nowhere"}}, "keys file /nowhere cannot be"),
         ({"models": [FAKE], "fetch": {"enabled": True}}, "hosts: found none"),
+        (
+            {"models": [FAKE | {"engine": "vllm", "settings": {"nodes_per_engine": 2}}]},
+            "settings.nodes_per_engine: found 2, allowed 1 here, because a replica runs on one",
+        ),
+        (
+            {"models": [FAKE | {"settings": {"gpus_per_engine": 2}}]},
+            "settings.gpus_per_engine: found 2, which engine fake cannot use",
+        ),
     ],
 )
 def test_settings_that_cannot_be_served_are_refused_in_one_sentence(
@@ -85,3 +93,25 @@ def test_a_wrong_configuration_ends_the_command_with_one_sentence(tmp_path: Path
         assert done.stderr.startswith("error: ")
         assert len(done.stderr.splitlines()) == 1
         assert not done.stdout
+
+
+def test_a_replica_takes_the_gpus_of_its_engine(local_ray: None) -> None:
+    """Ray shows a process the GPUs that it takes itself; those of its bundle alone are not its."""
+    from dataclasses import replace
+
+    from ray.llm._internal.serve.core.server.llm_server import LLMServer
+
+    from serve.app import _build_llm_config
+    from serve.engines.models import check_models
+
+    settings = {"gpus_per_engine": 4, "cpus": 2}
+    model = {"id": "large", "path": "demo", "engine": "vllm", "settings": settings}
+    [found] = check_models(ServeConfig.model_validate({"models": [model]}).models)
+    for device, gpus in (("gpu", 4), ("cpu", 0)):
+        spec = replace(found.spec, device=device)
+        options = LLMServer.get_deployment_options(_build_llm_config(replace(found, spec=spec)))
+        assert options["ray_actor_options"]["num_gpus"] == gpus
+        [bundle] = options["placement_group_bundles"]
+        assert {name: size for name, size in bundle.items() if size} == (
+            {"CPU": 4, "GPU": 4} if gpus else {"CPU": 4}
+        )

@@ -1,0 +1,57 @@
+"""Which checkpoints the engines can load at all, told from config.json alone."""
+
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from typing import Any
+
+from s4v_core.errors import ConfigError
+from s4v_core.installed_names import list_model_types, list_multimodal_architectures
+
+_VISION_WORDS = ("vision", "visual", "image", "img_", "vit_", "mm_")
+"""Parts of names in config.json that only models with a vision part have."""
+
+
+def refuse_unusable(model: str, config: Mapping[str, Any], image_processor: str | None) -> None:
+    """Refuse a checkpoint that takes no images, or whose architecture nothing here knows.
+
+    Args:
+        config: Contents of its config.json.
+        image_processor: Name of its image processor's class; None if no file names one.
+
+    Raises:
+        ConfigError: It is one of these; the sentence says which, and what to do.
+    """
+    kind = config.get("model_type")
+    if image_processor is None and not _takes_images(config):
+        raise ConfigError(f"model: {model} takes no images (model_type {kind})")
+    known = list_model_types()
+    if kind is None or not known or kind in known:
+        return
+    if config.get("auto_map"):
+        raise ConfigError(
+            f"model: {model} needs code of its own repository (model_type {kind}), and such code "
+            "is never run here; name a conversion that transformers knows, or serve it elsewhere "
+            "and use --engine openai"
+        )
+    version = metadata.version("transformers")
+    writer = config.get("transformers_version")
+    written = f", and it was written by {writer}" if writer else ""
+    raise ConfigError(
+        f"model: {model} has the architecture {kind}, which the installed transformers {version} "
+        f"does not know{written}; install versions of transformers and vllm that do"
+    )
+
+
+def _takes_images(config: Mapping[str, Any]) -> bool:
+    """Whether a model has a vision part: vLLM says so, or the name of a setting does."""
+    names = set(config.get("architectures") or ())
+    if names & list_multimodal_architectures():
+        return True
+    return any(word in name for name in _list_names(config) for word in _VISION_WORDS)
+
+
+def _list_names(config: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in config.items():
+        yield name
+        if isinstance(value, Mapping):
+            yield from _list_names(value)
