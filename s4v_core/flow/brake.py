@@ -1,5 +1,5 @@
 """State that a driver and the workers of its flow share: whether to stop the intake, why a worker
-failed, and how long engines have been held.
+failed, whether any engine has answered, and how long engines have been held.
 
 Ray Data wraps what a task raises and keeps only its text; the error itself travels through here.
 """
@@ -19,6 +19,7 @@ class _BrakeActor:
     def __init__(self) -> None:
         self.pulled = False
         self.failure: S4VError | None = None
+        self.is_proven = False
         self.engine_s = 0.0
 
     def pull(self) -> None:
@@ -33,6 +34,12 @@ class _BrakeActor:
 
     def first_failure(self) -> S4VError | None:
         return self.failure
+
+    def prove(self) -> None:
+        self.is_proven = True
+
+    def has_proof(self) -> bool:
+        return self.is_proven
 
     def add_held(self, seconds: float) -> None:
         self.engine_s += seconds
@@ -73,6 +80,14 @@ class Brake:
         """The first error that a worker reported, if any did."""
         found: S4VError | None = ray.get(self._actor.first_failure.remote())
         return found
+
+    def prove(self) -> None:
+        """Tell every worker that an engine of this run works; does not wait."""
+        self._actor.prove.remote()
+
+    async def is_proven_now(self) -> bool:
+        """Whether an engine of this run has answered a request."""
+        return bool(await self._actor.has_proof.remote())
 
     def add_held(self, seconds: float) -> None:
         """Count the time for which an engine was held; does not wait for the count to arrive."""
