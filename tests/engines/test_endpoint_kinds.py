@@ -22,6 +22,7 @@ from tests.engines import endpoint_kinds as kinds
 from tests.engines.weather_endpoint import Reply, WeatherEndpoint, open_endpoint
 
 DRAWN = SamplingConfig(max_tokens=50, temperature=0.2, top_p=0.9, repetition_penalty=1.05)
+CAPTION = "A cat on a mat."
 PARAMETERS = ("max_tokens", "max_completion_tokens", "temperature", "top_p", "seed")
 
 
@@ -61,6 +62,16 @@ def _answer(endpoint: WeatherEndpoint, reply: Reply) -> Generation:
     endpoint.reply = reply
     [answer], _ = _ask(endpoint, _build_request())
     return answer
+
+
+def _read(reply: Reply) -> Generation:
+    """What an answer with status 200 is read as; without the cost of a connection."""
+    made = reply({"model": "teacher"}, CAPTION)
+    assert made
+    assert made[0] == 200
+    found = read_answer(json.dumps(made[1]))
+    assert isinstance(found, Generation)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -213,11 +224,10 @@ THOUGHT = {"completion_tokens": 40, "completion_tokens_details": {"reasoning_tok
     ],
 )
 def test_only_the_answer_of_a_body_with_thinking_is_the_text(
-    endpoint: WeatherEndpoint, message: dict[str, object], thought: int | None
+    message: dict[str, object], thought: int | None
 ) -> None:
-    usage = THOUGHT if thought else {}
-    answer = _answer(endpoint, kinds.answer_with(message, **usage))
-    assert answer.text == fake_caption(_build_request().images[0])
+    answer = _read(kinds.answer_with(message, **(THOUGHT if thought else {})))
+    assert (answer.text or "").strip() == CAPTION
     assert answer.thinking_tokens == thought
     assert answer.output_tokens == (40 if thought else 7)
 
@@ -230,13 +240,18 @@ def test_only_the_answer_of_a_body_with_thinking_is_the_text(
         ({"content": "", "reasoning": "Okay, so"}, "length"),
     ],
 )
-def test_thinking_without_an_end_is_a_reason(
-    endpoint: WeatherEndpoint, message: dict[str, object], finish: str
-) -> None:
-    answer = _answer(endpoint, kinds.answer_with(message, finish, **THOUGHT))
+def test_thinking_without_an_end_is_a_reason(message: dict[str, object], finish: str) -> None:
+    answer = _read(kinds.answer_with(message, finish, **THOUGHT))
     assert (answer.text, answer.reason) == (None, "thinking_unfinished")
     assert (answer.output_tokens, answer.thinking_tokens) == (40, 30)
     assert "--sampling.max-tokens" in str(answer.reason_detail)
+
+
+def test_thinking_goes_through_the_whole_client(endpoint: WeatherEndpoint) -> None:
+    message = {"content": "<think>Okay</think>\n\n{text}", "reasoning_content": "Hm."}
+    answer = _answer(endpoint, kinds.answer_with(message, **THOUGHT))
+    assert answer.text == fake_caption(_build_request().images[0])
+    assert (answer.output_tokens, answer.thinking_tokens) == (40, 30)
 
 
 def test_thinking_is_cut_at_the_beginning_only() -> None:
@@ -298,9 +313,9 @@ def test_a_content_filter_refuses_one_request_and_is_no_weather(
     assert len(endpoint.requests) == 1
 
 
-def test_a_models_refusal_is_a_reason_with_its_words(endpoint: WeatherEndpoint) -> None:
+def test_a_models_refusal_is_a_reason_with_its_words() -> None:
     message = {"content": None, "refusal": "I'm sorry, I can't help with that."}
-    answer = _answer(endpoint, kinds.answer_with(message, **THOUGHT))
+    answer = _read(kinds.answer_with(message, **THOUGHT))
     assert answer.reason == "engine_refused:model_refusal"
     assert answer.reason_detail == "I'm sorry, I can't help with that."
     assert answer.output_tokens == 40
