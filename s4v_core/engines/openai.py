@@ -42,6 +42,9 @@ _STATUS_NAMES = {400: "BadRequestError", 422: "UnprocessableEntityError"}
 _MOST_ADAPTATIONS = 8
 """Times that one request is sent when the endpoint refuses one parameter after the other."""
 
+_UNABLE = re.compile(r"not (?:be )?support|n't support|unsupported|missing data", re.IGNORECASE)
+"""Words of a server that calls an error of its own what it will never do: a model without eyes."""
+
 _NO_PREFILL = re.compile(
     r"continue_final_message|add_generation_prompt|prefill|last message|final message"
     r"|end with a user",
@@ -125,6 +128,8 @@ class OpenAIClient:
         if status is None:
             code = next(iter(problem.codes), "no_answer")
             raise WeatherError(self.name, words, wait_s, refusal=code)
+        if status in (500, 501) and _UNABLE.search(problem.sentence):
+            raise WeatherError(self.name, words, wait_s, refusal=f"HTTP{status}")
         if status in _WEATHER_CODES or status >= 500:
             raise WeatherError(self.name, words, wait_s)
         if status in _HOPELESS_CODES:

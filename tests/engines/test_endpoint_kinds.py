@@ -177,6 +177,11 @@ def test_an_endpoint_that_refuses_without_end_is_asked_a_few_times_only(
         ("The picture shows a seed, and the temperature is low.", None, None),
         ("Invalid image: the data is no PNG.", None, None),
         ("Unsupported parameter: response_format", "response_format", None),
+        ("At most 0 image(s) may be provided in one prompt.", None, None),
+        ("property 'repetition_penalty' is unsupported", None, "repetition_penalty"),
+        ("azure_ai does not support parameters: ['max_tokens', 'seed']", None, "seed"),
+        ("This model only supports stream mode, please enable the stream parameter", None, None),
+        ("Input validation error: `inputs` + `max_new_tokens` must be <= 4097", None, None),
     ],
 )
 def test_only_a_parameter_that_is_not_taken_is_left_out(
@@ -329,6 +334,12 @@ def test_a_models_refusal_is_a_reason_with_its_words() -> None:
         (200, "<html><title>Welcome</title><body>Log in</body></html>", "no_json", "Log in"),
         (200, {"error": {"message": "Provider returned error"}}, "no_answer", "Provider returned"),
         (200, "", "no_json", "no JSON"),
+        (
+            500,
+            {"error": {"code": 500, "message": "image input is not supported - hint: mmproj"}},
+            "HTTP500",
+            "HTTP 500: image input is not supported",
+        ),
     ],
 )
 def test_an_answer_that_says_nothing_is_asked_for_three_times_and_then_refused(
@@ -427,6 +438,12 @@ def test_an_endpoint_that_continues_no_answer_refuses_prefill_by_name(
         ([{"error": {"message": "listed"}}], "listed", None),
         ({"detail": [{"loc": ["body", "seed"], "msg": "extra"}]}, "body.seed: extra", "seed"),
         (None, "no reason given", None),
+        (
+            {"code": "bad", "error": "Model does not support seed."},
+            "Model does not support seed.",
+            None,
+        ),
+        ({"error_code": "BAD_REQUEST", "message": "no pictures"}, "no pictures", None),
         ({"strange": 1}, '{"strange": 1}', None),
     ],
 )
