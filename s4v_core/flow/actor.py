@@ -44,7 +44,9 @@ class EngineActor:
         self._failure: S4VError | None = None
         try:
             self._engine = start_engine(spec.engine)
-            self._trial = EngineTrial(self._engine, spec.engine.name, spec.trial_rows, brake)
+            in_flight = spec.engine.settings.units_in_flight
+            name = spec.engine.name
+            self._trial = EngineTrial(self._engine, name, spec.trial_rows, in_flight, brake)
         except S4VError as error:
             self._failure = error
         self._reported_starts = 1

@@ -7,8 +7,9 @@ for different reasons, the trial is over, and a refusal is its row's own.
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from s4v_core.engines.choice import RunningEngine
 from s4v_core.engines.requests import Generation, OnPiece, Request
@@ -22,8 +23,13 @@ the first ones that end say nothing: with a setting that refuses two images in t
 are common, and 32 in a row never happen."""
 
 _LEAST_REFUSALS = 8
-"""Refusals that end a run while its engine has nothing else to do; in a run of fewer rows, all of
+"""Refusals that end a run while no engine has anything else to do; in a run of fewer rows, all of
 them do."""
+
+HOLD_LIMIT_S = 120.0
+"""Seconds that refused rows wait for those of another unit or engine, which may be starting."""
+
+_LOOK_EVERY_S = 0.3
 
 _FEWEST_ROWS = 3
 """A run of one or two rows always gets them: two images may both be at fault."""
@@ -35,18 +41,21 @@ _OWN_FAULT = re.compile(r"engine_refused:(content_filter|model_refusal)$")
 class EngineTrial:
     """An engine as tasks use it, whose first requests are watched. Used from one event loop."""
 
-    def __init__(self, engine: RunningEngine, name: str, rows: int, brake: Brake) -> None:
+    def __init__(
+        self, engine: RunningEngine, name: str, rows: int, most_units: int, brake: Brake
+    ) -> None:
         """Args:
         name: The engine's name, for the sentence that ends the run.
         rows: Rows of the whole run; 0 if there is no trial.
+        most_units: Units that come to this engine at the same time.
         """
         self._engine, self._name, self._rows, self._brake = engine, name, rows, brake
-        self._is_over = rows == 0
+        self._most_units = most_units
+        self._is_over, self._may_hold = rows == 0, True
         self._failure: EngineError | None = None
-        self._started = self._refused = self._rows_seen = 0
+        self._started = self._refused = self._reported = self._held = 0
         self._alike: str | None = None
         self._words = ""
-        self._units = self._held = 0
         self._changed = asyncio.Event()
 
     @property
@@ -71,26 +80,26 @@ class EngineTrial:
         if not self._is_over:
             self._watch(answer, is_watched)
         if self._refused >= FIRST_REQUESTS:
-            await self._stop()
+            await self._stop(self._refused)
         return answer
 
     @asynccontextmanager
     async def unit(self, rows: int) -> AsyncIterator[None]:
         """Around a unit of so many rows: while no engine has answered, a unit of refusals waits for
-        the verdict of the others that are under way.
+        the verdict of the others.
 
         Raises:
             EngineError: As from `generate`.
         """
-        self._units += 1
-        try:
+        if self._is_over:
             yield
-            self._rows_seen += rows
-            if self._refused:
-                await self._wait_for_others()
-        finally:
-            self._units -= 1
-            self._changed.set()
+            return
+        await self._brake.begin_rows(rows)
+        yield
+        new, self._reported = self._refused - self._reported, self._refused
+        await self._brake.end_rows(rows, max(new, 0), self._alike)
+        if self._refused:
+            await self._wait_for_verdict()
 
     def _watch(self, answer: Generation, is_watched: bool) -> None:
         alike = describe_refusal(answer)
@@ -110,33 +119,45 @@ class EngineTrial:
         self._changed.set()
         self._brake.prove()
 
-    async def _wait_for_others(self) -> None:
+    async def _wait_for_verdict(self) -> None:
+        deadline = time.monotonic() + HOLD_LIMIT_S
         self._held += 1
-        self._changed.set()
         try:
-            while not (self._is_over or self._failure or self._held >= self._units):
+            while not self._is_over:
+                counts = await self._brake.read_trial()
+                has_all = counts.ended >= self._rows
+                if counts.is_proven:
+                    self._end()
+                elif self._failure or (
+                    counts.started <= counts.ended
+                    and counts.refused >= (_FEWEST_ROWS if has_all else _LEAST_REFUSALS)
+                ):
+                    await self._stop(counts.refused)
+                elif has_all or not self._may_hold:
+                    return
+                elif self._held >= self._most_units or time.monotonic() > deadline:
+                    self._may_hold = False  # nothing else can come
+                    return
                 self._changed.clear()
-                await self._changed.wait()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), _LOOK_EVERY_S)
         finally:
             self._held -= 1
-        is_whole_run = self._rows_seen >= self._rows and self._refused >= _FEWEST_ROWS
-        if self._failure or self._refused >= _LEAST_REFUSALS or is_whole_run:
-            await self._stop()
 
-    async def _stop(self) -> None:
+    async def _stop(self, refused: int) -> None:
         """Raises EngineError: No engine of the run has answered anything."""
         if self._failure is None:
-            if await self._brake.is_proven_now():
+            if (await self._brake.read_trial()).is_proven:
                 self._end()
             if self._is_over:
                 return
-            self._failure = EngineError(self._name, self._describe_failure())
+            self._failure = EngineError(self._name, self._describe_failure(refused))
             self._changed.set()
         raise self._failure
 
-    def _describe_failure(self) -> str:
+    def _describe_failure(self, refused: int) -> str:
         return (
-            f"the first {self._refused} requests were all refused alike: "
+            f"the first {refused} requests were all refused alike: "
             f"{self._words.rstrip('.')}; nothing of them was written: correct what this names and "
             "give the command again (with another --output, unless it is one of --settings)"
         )
