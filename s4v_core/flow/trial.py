@@ -159,7 +159,7 @@ class EngineTrial:
         return (
             f"the first {refused} requests were all refused alike: "
             f"{self._words.rstrip('.')}; nothing of them was written: correct what this names and "
-            "give the command again (with another --output, unless it is one of --settings)"
+            "give the command again (with another --output, if what identifies the run changes)"
         )
 
 

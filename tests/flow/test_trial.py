@@ -118,7 +118,7 @@ def test_a_run_whose_first_requests_are_all_refused_alike_ends_with_their_words(
     assert "HTTP 400: prompt of 3657 tokens is too long; nothing of them was written" in str(
         found[0]
     )
-    assert str(found[0]).endswith("(with another --output, unless it is one of --settings)")
+    assert str(found[0]).endswith("(with another --output, if what identifies the run changes)")
 
 
 @pytest.mark.parametrize("units", [(1,), (2,), (1, 1)])
