@@ -17,5 +17,8 @@ def read_first_captions(output: str, count: int) -> list[tuple[str, str]]:
 
 
 def describe_row(row: dict[str, Any]) -> str:
-    """A row's caption, or why there is none."""
-    return str(row["caption"]) if row["status"] == "ok" else f"{row['status']}: {row['reason']}"
+    """A row's caption, or why there is none, with the engine's own words."""
+    if row["status"] == "ok":
+        return str(row["caption"])
+    detail = f" ({row['reason_detail']})" if row["reason_detail"] else ""
+    return f"{row['status']}: {row['reason']}{detail}"

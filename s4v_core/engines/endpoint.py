@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from s4v_core.engines.requests import Generation, OnPiece, Request
+from s4v_core.engines.requests import Generation, OnPiece, Request, fail
 from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.engines.settings import EngineSettings
 from s4v_core.errors import EngineError
@@ -25,6 +25,9 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 requests do not come back at the same moment."""
 
 
+MOST_ODD_ANSWERS = 3
+"""Times that a request is sent to an endpoint which answers it with nothing that says why."""
+
 FIRST_CONTACT_S = 60.0
 """Patience, in seconds, with an address that nothing has ever answered at: it may be wrong."""
 
@@ -35,6 +38,8 @@ class WeatherError(EngineError):
     Attributes:
         retry_after_s: Seconds that the endpoint asked to wait; None if it did not say.
         is_reached: Whether anything answered at the endpoint's address.
+        refusal: Reason with which the request is refused when the endpoint has answered it in this
+            way MOST_ODD_ANSWERS times; None if it is repeated until patience ends.
     """
 
     def __init__(
@@ -43,17 +48,22 @@ class WeatherError(EngineError):
         problem: str,
         retry_after_s: float | None = None,
         is_reached: bool = True,
+        refusal: str | None = None,
     ) -> None:
         super().__init__(engine, problem)
-        self.args = (engine, problem, retry_after_s, is_reached)
-        self.retry_after_s, self.is_reached = retry_after_s, is_reached
+        self.args = (engine, problem, retry_after_s, is_reached, refusal)
+        self.retry_after_s, self.is_reached, self.refusal = retry_after_s, is_reached, refusal
 
 
 class Client(Protocol):
     """Sends one request once."""
 
     name: str
-    version: str
+
+    @property
+    def version(self) -> str:
+        """Name and version, with what the endpoint gets that is other than asked for."""
+        ...
 
     async def send(self, request: Request, sampling: SamplingConfig) -> Generation:
         """The endpoint's answer.
@@ -78,7 +88,7 @@ class EndpointEngine:
         settings: EngineSettings,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.name, self.version = client.name, client.version
+        self.name = client.name
         self.starts = 1
         self.failure: Exception | None = None
         self._client, self._clock = client, clock
@@ -86,6 +96,11 @@ class EndpointEngine:
         self._slots = asyncio.Semaphore(settings.max_concurrent_requests)
         self._failures_in_a_row = 0
         self._was_reached = False
+
+    @property
+    def version(self) -> str:
+        """Changes when the client adapts to its endpoint; a row takes it after its answer."""
+        return self._client.version
 
     async def generate(
         self, request: Request, sampling: SamplingConfig, on_piece: OnPiece | None = None
@@ -96,11 +111,14 @@ class EndpointEngine:
             EngineError: The endpoint did not answer for `endpoint_patience_s`, or never will.
         """
         async with self._slots:
-            started, pause_s = self._clock(), FIRST_PAUSE_S
+            started, pause_s, odd_answers = self._clock(), FIRST_PAUSE_S, 0
             while True:
                 try:
                     answer = await self._send_once(request, sampling)
                 except WeatherError as weather:
+                    odd_answers += weather.refusal is not None
+                    if weather.refusal and odd_answers >= MOST_ODD_ANSWERS:
+                        return fail(f"engine_refused:{weather.refusal}", weather.problem)
                     wait_s = self._choose_wait(weather, pause_s)
                     self._check_patience(weather, started, wait_s)
                     await asyncio.sleep(wait_s)

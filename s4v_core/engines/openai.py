@@ -5,19 +5,25 @@ import asyncio
 import base64
 import email.utils
 import io
+import json
 import os
+import re
 import socket
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import openai
 from PIL import Image
 
 from s4v_core.engines.endpoint import WeatherError
-from s4v_core.engines.requests import Generation, Picture, Request, refuse
+from s4v_core.engines.endpoint_answers import CONTENT_FILTER, read_answer
+from s4v_core.engines.endpoint_parameters import EndpointParameters
+from s4v_core.engines.endpoint_problems import Problem, read_problem
+from s4v_core.engines.requests import Generation, Picture, Request, fail, refuse
 from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.engines.settings import EngineSpec
 from s4v_core.errors import EngineError
@@ -28,13 +34,36 @@ _WEATHER_CODES = frozenset([408, 409, 425, 429])
 _HOPELESS_CODES = frozenset([401, 402, 403, 404, 405])
 """Answers that every request would get: a wrong key, account, address or model."""
 
+_REFUSAL_CODES = frozenset([400, 422])
+"""Answers to a request whose parameters the endpoint does not take."""
+
+_STATUS_NAMES = {400: "BadRequestError", 422: "UnprocessableEntityError"}
+
+_MOST_ADAPTATIONS = 8
+"""Times that one request is sent when the endpoint refuses one parameter after the other."""
+
+_UNABLE = re.compile(r"not (?:be )?support|n't support|unsupported|missing data", re.IGNORECASE)
+"""Words of a server that calls an error of its own what it will never do: a model without eyes."""
+
+_NO_PREFILL = re.compile(
+    r"continue_final_message|add_generation_prompt|prefill|last message|final message"
+    r"|end with a user",
+    re.IGNORECASE,
+)
+"""Words of a refusal that concerns the answer's beginning."""
+
 
 class OpenAIClient:
-    """Sends each picture as a PNG inside the message: the endpoint has to fetch nothing."""
+    """Sends each picture as a PNG inside the message: the endpoint has to fetch nothing.
+
+    What the endpoint refuses of the parameters is renamed or left out from then on, and `version`
+    says so.
+    """
 
     def __init__(self, spec: EngineSpec) -> None:
-        self.name, self.version = "openai", f"openai {openai.__version__}"
+        self.name = "openai"
         self._model = spec.model
+        self._parameters = EndpointParameters()
         self._client = openai.AsyncOpenAI(
             base_url=spec.settings.url,
             api_key=os.environ.get("OPENAI_API_KEY", "none"),
@@ -42,53 +71,113 @@ class OpenAIClient:
             timeout=spec.settings.request_timeout_s,
         )
 
+    @property
+    def version(self) -> str:
+        """Name, version, and how the endpoint's parameters differ from the row's sampling."""
+        adapted = self._parameters.description
+        return f"openai {openai.__version__}" + (f" ({adapted})" if adapted else "")
+
     async def send(self, request: Request, sampling: SamplingConfig) -> Generation:
-        """One request, sent once (`endpoint.Client`)."""
+        """One request, sent once (`endpoint.Client`), or again at once where the endpoint refused a
+        parameter that it can do without."""
         if request.is_raw:
             return refuse("raw_prompt")
-        messages = await asyncio.to_thread(build_messages, request)
+        body = {"model": self._model, "messages": await asyncio.to_thread(build_messages, request)}
+        body |= _build_extras(request)
+        tries = 0
+        while True:
+            parameters = self._parameters.build(sampling, request.content)
+            found = await self._post(body | parameters)
+            if isinstance(found, Generation):
+                self._parameters.note_accepted(parameters)
+                return _put_in_front(request.prefill, found)
+            tries += 1
+            is_refusal = found.status in _REFUSAL_CODES and tries < _MOST_ADAPTATIONS
+            if not (is_refusal and self._parameters.adapt(parameters, found.problem)):
+                return self._judge(request, found)
+
+    async def _post(self, body: dict[str, Any]) -> "Generation | _Failed":
+        """The endpoint's answer to the body of a request."""
         try:
-            answer = await self._client.chat.completions.create(
-                model=self._model,
-                messages=messages,
-                max_tokens=sampling.max_tokens,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                seed=sampling.seed_of(request.content),
+            answer = await self._client.chat.completions.with_raw_response.create(
+                model=body["model"], messages=body["messages"], extra_body=body
             )
         except openai.APIStatusError as error:
-            return self._judge_status(error)
-        except (openai.APIConnectionError, openai.APIResponseValidationError) as error:
+            problem = read_problem(error.body or error.response.text)
+            wait_s = read_retry_after(error.response.headers)
+            return _Failed(problem, error.status_code, wait_s)
+        except openai.APIConnectionError as error:
             # A reset or a cut body comes from something that listens; a refused connection does
             # not.
             is_reached = not _has_cause(error, (ConnectionRefusedError, socket.gaierror))
-            problem = f"{type(error).__name__}: {error}"
-            raise WeatherError(self.name, problem, is_reached=is_reached) from error
+            text = f"{type(error).__name__}: {error}"
+            raise WeatherError(self.name, text, is_reached=is_reached) from error
         except openai.OpenAIError as error:
             raise EngineError(self.name, f"{type(error).__name__}: {error}") from error
-        if not getattr(answer, "choices", None):
-            raise WeatherError(self.name, "an answer without choices")
-        choice, used = answer.choices[0], answer.usage
-        return Generation(
-            (choice.message.content or "").strip(),
-            choice.finish_reason,
-            used.prompt_tokens if used else None,
-            used.completion_tokens if used else None,
-        )
+        found = read_answer(answer.http_response.text)
+        if isinstance(found, Generation):
+            return found
+        return _Failed(found, found.status, None, "an error in an answer")
 
-    def _judge_status(self, error: openai.APIStatusError) -> Generation:
-        """Refuse the request, or raise what the status says about the endpoint."""
-        problem = f"HTTP {error.status_code}: {error.message}"
-        if error.status_code in _WEATHER_CODES or error.status_code >= 500:
-            wait_s = read_retry_after(error.response.headers)
-            raise WeatherError(self.name, problem, wait_s) from error
-        if error.status_code in _HOPELESS_CODES:
-            raise EngineError(self.name, problem) from error
-        return refuse(error)
+    def _judge(self, request: Request, failed: "_Failed") -> Generation:
+        """Refuse the request, or raise what the problem says about the endpoint."""
+        problem, status, wait_s, place = failed
+        words = problem.sentence if status is None else f"{place} {status}: {problem.sentence}"
+        if problem.is_filtered:
+            return fail(CONTENT_FILTER, words)
+        if status is None:
+            code = next(iter(problem.codes), "no_answer")
+            raise WeatherError(self.name, words, wait_s, refusal=code)
+        if status in (500, 501) and _UNABLE.search(problem.sentence):
+            raise WeatherError(self.name, words, wait_s, refusal=f"HTTP{status}")
+        if status in _WEATHER_CODES or status >= 500:
+            raise WeatherError(self.name, words, wait_s)
+        if status in _HOPELESS_CODES:
+            raise EngineError(self.name, words)
+        if request.prefill and _NO_PREFILL.search(problem.sentence):
+            text = "the endpoint does not continue an answer that was begun for it (prefill)"
+            return fail("engine_refused:prefill", f"{text}: {words}")
+        return fail(f"engine_refused:{_STATUS_NAMES.get(status, f'HTTP{status}')}", words)
+
+
+class _Failed(NamedTuple):
+    """A request without an answer.
+
+    Attributes:
+        status: HTTP status, or the one that an error inside an answer names; None if it names none.
+        wait_s: Seconds that the endpoint asks to wait.
+        place: Where the status stands.
+    """
+
+    problem: Problem
+    status: int | None
+    wait_s: float | None
+    place: str = "HTTP"
+
+
+def _build_extras(request: Request) -> dict[str, Any]:
+    """The parts of a request's body that say how the answer begins, and which form it has."""
+    extras: dict[str, Any] = {}
+    if request.prefill:  # as vLLM names it
+        extras |= {"continue_final_message": True, "add_generation_prompt": False}
+    if request.answer_schema:
+        schema = {"name": "answer", "schema": json.loads(request.answer_schema), "strict": True}
+        extras["response_format"] = {"type": "json_schema", "json_schema": schema}
+    return extras
+
+
+def _put_in_front(prefill: str, answer: Generation) -> Generation:
+    """An answer that begins with its prefill; some endpoints repeat it, and some do not."""
+    if answer.text is None:
+        return answer
+    is_repeated = answer.text.lstrip().startswith(prefill.strip())
+    text = answer.text if is_repeated else prefill + answer.text
+    return replace(answer, text=text.strip())
 
 
 def build_messages(request: Request) -> Any:
-    """The chat messages of a request: system text, earlier turns, images in front of their turn."""
+    """The chat messages of a request: system text, earlier turns, images in front of their
+    turn, and the answer as far as it is begun."""
     messages: list[dict[str, Any]] = []
     if request.system:
         messages.append({"role": "system", "content": request.system})
@@ -103,6 +192,8 @@ def build_messages(request: Request) -> Any:
         messages.append({"role": "user", "content": [*pictures, text] if pictures else question})
         if answer is not None:
             messages.append({"role": "assistant", "content": answer})
+    if request.prefill:
+        messages.append({"role": "assistant", "content": request.prefill})
     return messages
 
 

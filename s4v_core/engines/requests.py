@@ -95,7 +95,10 @@ OnPiece = Callable[[str], None]
 class Generator(Protocol):
     """The part that an engine and a supervised engine have in common."""
 
-    version: str
+    @property
+    def version(self) -> str:
+        """Name and version, as recorded in every row."""
+        ...
 
     async def generate(
         self, request: Request, sampling: SamplingConfig, on_piece: OnPiece | None = None

@@ -15,6 +15,7 @@ from s4v_core.flow.lease import report_lease
 from s4v_core.flow.pixels import Shapes, view_pictures, view_rows
 from s4v_core.flow.spec import FlowSpec
 from s4v_core.flow.task import Row, stamp_row
+from s4v_core.flow.trial import EngineTrial
 from s4v_core.records.contract import Contract
 from s4v_core.records.schemas import table_of
 
@@ -43,6 +44,9 @@ class EngineActor:
         self._failure: S4VError | None = None
         try:
             self._engine = start_engine(spec.engine)
+            in_flight = spec.engine.settings.units_in_flight
+            name = spec.engine.name
+            self._trial = EngineTrial(self._engine, name, spec.trial_rows, in_flight, brake)
         except S4VError as error:
             self._failure = error
         self._reported_starts = 1
@@ -70,7 +74,8 @@ class EngineActor:
             rows = prepared.drop_columns("pixels").to_pylist()
             reach("in_generate")
             pixels = view_rows(prepared["pixels"])
-            done = await asyncio.gather(*map(self._answer_row, rows, pixels))
+            async with self._trial.unit(len(rows)):
+                done = await asyncio.gather(*map(self._answer_row, rows, pixels))
         finally:
             busy_s = self._clock.end()
         measured = {"generate_s": busy_s, "idle_s": idle_s, "ended_at": time.time()}
@@ -82,7 +87,7 @@ class EngineActor:
         """A result row, complete as soon as its answer is: its `created_at` is its own."""
         shapes: Shapes = pickle.loads(row["shapes"])
         pictures = view_pictures(pixels, shapes)
-        done = await self._spec.task.answer(pickle.loads(row["about"]), pictures, self._engine)
+        done = await self._spec.task.answer(pickle.loads(row["about"]), pictures, self._trial)
         return stamp_row(done, self._spec.run_id)
 
     def _count_new_starts(self) -> int:

@@ -70,7 +70,7 @@ def _is_missing(spec: FlowSpec, unit: int) -> bool:
 def _run_one_by_one(
     spec: FlowSpec, unit_numbers: Sequence[int], engines: Engines, brake: Brake
 ) -> Iterator[UnitDone]:
-    spec = replace(spec, task=spec.task.without_neighbours())
+    spec = replace(spec, task=spec.task.without_neighbours(), trial_rows=0)
     worker = _ReplaceableWorker(spec, engines, brake)
     prepare = ray.remote(num_cpus=1)(prepare_unit)
     try:

@@ -20,6 +20,8 @@ class FlowSpec:
         output: Folder of the run, which holds the plan and the unit files.
         parts: The files of the plan that the run goes by.
         heal: Take the units that exist, do their failed rows again, and replace their files.
+        trial_rows: Rows of this run, whose first requests are a trial of the engine; 0 if it was
+            tried before.
     """
 
     output: str
@@ -28,6 +30,7 @@ class FlowSpec:
     engine: EngineSpec
     task: Task[Any]
     heal: bool = False
+    trial_rows: int = 0
 
     @property
     def units(self) -> UnitFolder:

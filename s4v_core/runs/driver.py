@@ -141,6 +141,7 @@ class FlowDriver:
             wall_s=time.monotonic() - self._started,
             ms_per_row=self._times.ms_per_row(),
             bound_by=self.bound_by,
+            engine=self.run.engine.name,
         )
 
     def run_units(self, todo: Sequence[int], found_done: int = 0) -> Iterator[UnitDone]:
@@ -155,9 +156,9 @@ class FlowDriver:
 
         run = self.run
         connect_for(run.engine, run.engines)
-        brake, spec = Brake(), self._make_spec()
         first: float | None = None
         rows = sum(run.head.unit_rows[unit] for unit in todo)
+        brake, spec = Brake(), self._make_spec(0 if self._is_tried(todo) else rows)
         metrics = RunMetrics(
             self.run_id,
             run.contract.folder,
@@ -182,10 +183,25 @@ class FlowDriver:
                 yield done
         self.is_interrupted = bool(drained)
 
-    def _make_spec(self) -> FlowSpec:
+    def _make_spec(self, trial_rows: int) -> FlowSpec:
         run = self.run
-        task = run.make_task()
-        return FlowSpec(run.output, run.head.parts, self.run_id, run.engine, task, run.heal)
+        return FlowSpec(
+            run.output,
+            run.head.parts,
+            self.run_id,
+            run.engine,
+            run.make_task(),
+            run.heal,
+            trial_rows,
+        )
+
+    def _is_tried(self, todo: Sequence[int]) -> bool:
+        """Whether the run is one that has answers already: what is left of it may be its worst
+        rows, which are refused alike with good reason."""
+        if self.run.heal:
+            return True
+        done = set(self.run.head.units) - set(todo)
+        return any(self.run.units.read_account(unit).ok for unit in sorted(done))
 
     def _count(self, done: UnitDone) -> None:
         self._times.add(done)

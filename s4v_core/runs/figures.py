@@ -18,6 +18,13 @@ CHANGES = {
 }
 """Advice that makes a run faster, by the stage that sets its pace."""
 
+_ENGINE_CHANGES = {
+    "openai": "a larger --settings.max-concurrent-requests or more --engines, as far as the "
+    "endpoint's quota and hardware allow",
+    "transformers": "more --engines, or a larger --settings.batch-size if their memory allows",
+}
+"""Advice for engines that have other knobs than vLLM, when they set the pace."""
+
 
 @dataclass(slots=True)
 class Times:
@@ -74,6 +81,7 @@ class RunFigures:
         wasted: Rows that it generated although another run had just committed them.
         engine_starts: Engines that were started to replace dead ones.
         wall_s: Duration of the flow in seconds, engine start included.
+        engine: Name of the engine, whose settings the advice names.
     """
 
     made: int
@@ -84,6 +92,7 @@ class RunFigures:
     wall_s: float
     ms_per_row: dict[str, float]
     bound_by: str
+    engine: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The figures as stats.json holds them."""
@@ -97,6 +106,7 @@ class RunFigures:
             "engine_restarts": self.engine_starts,
             "ms_per_row": self.ms_per_row,
             "bound_by": self.bound_by,
+            "engine": self.engine,
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
 
@@ -114,8 +124,14 @@ def describe_figures(figures: dict[str, Any], words: Words) -> str:
         f"{figures['ok_rows_per_s']:g} good {words.answers}/s of {figures['attempts_per_s']:g} "
         "generated)\n"
         f"bound by {figures['bound_by']} ({describe_stages(figures['ms_per_row'], words)}); "
-        f"faster with {CHANGES[figures['bound_by']]}"
+        f"faster with {advise(figures['bound_by'], figures.get('engine'))}"
     )
+
+
+def advise(bound_by: str, engine: str | None) -> str:
+    """What makes a run faster, given the stage that sets its pace and the name of its engine."""
+    advice = _ENGINE_CHANGES.get(engine or "") if bound_by == "engine" else None
+    return advice or CHANGES[bound_by]
 
 
 def describe_stages(ms_per_row: dict[str, float], words: Words) -> str:

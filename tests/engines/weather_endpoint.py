@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -15,6 +15,8 @@ import numpy as np
 from PIL import Image
 
 from s4v_core.engines.fake import fake_caption
+
+Reply = Callable[[dict[str, Any], str], tuple[int, object] | None]
 
 
 class WeatherEndpoint:
@@ -28,6 +30,8 @@ class WeatherEndpoint:
         reset_every: The connection of every nth request is reset; 0 means never.
         refused: Fake captions of the pictures that are answered with 400.
         requests: Bodies of all requests so far.
+        reply: Makes status and body (JSON, or a text for a page) of an answer from a request's body
+            and the fake caption, in place of a plain answer; it may return None for that one.
     """
 
     def __init__(self, port: int = 0) -> None:
@@ -36,6 +40,7 @@ class WeatherEndpoint:
         self.busy_until, self.retry_after = 0.0, "1"
         self.refused: set[str] = set()
         self.requests: list[dict[str, Any]] = []
+        self.reply: Reply | None = None
         self._count, self._is_closed = 0, False
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", port), self._make_handler())
@@ -82,8 +87,13 @@ class WeatherEndpoint:
             status = 429
         text = describe_pictures(body)
         status = 400 if text in self.refused else status
-        data = json.dumps(_completion(body, text) if status == 200 else _error(status)).encode()
-        headers = {"Content-Type": "application/json", "Content-Length": str(len(data))}
+        content: object = complete(body, text) if status == 200 else _error(status)
+        if self.reply and status == 200 and (styled := self.reply(body, text)):
+            status, content = styled
+        is_page = isinstance(content, str)
+        data = (content if isinstance(content, str) else json.dumps(content)).encode()
+        kind = "text/html" if is_page else "application/json"
+        headers = {"Content-Type": kind, "Content-Length": str(len(data))}
         headers |= {"Retry-After": self.retry_after} if status == 429 else {}
         handler.send_response(status)
         for name, value in headers.items():
@@ -114,7 +124,8 @@ def describe_pictures(body: dict[str, Any]) -> str:
     return " ".join(found) or "No pictures came with this."
 
 
-def _completion(body: dict[str, Any], text: str) -> dict[str, Any]:
+def complete(body: dict[str, Any], text: str) -> dict[str, Any]:
+    """An answer in OpenAI's plain form."""
     message = {"role": "assistant", "content": text}
     choice = {"index": 0, "finish_reason": "stop", "message": message}
     usage = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}

@@ -1,12 +1,14 @@
 """The exit code of a run says what became of it, the worst first."""
 
+import re
 from typing import Any
 
 import pytest
 
+from s4v_core.engines.settings import EngineSettings
 from s4v_core.records.contract import Words
 from s4v_core.runs.counts import RunCounts
-from s4v_core.runs.figures import RunFigures
+from s4v_core.runs.figures import RunFigures, advise, describe_figures
 from s4v_core.runs.outcome import (
     DONE,
     FAILED,
@@ -54,3 +56,33 @@ def test_exit_codes(changes: dict[str, Any], code: int) -> None:
     assert ("nothing was captioned: no image of 10 is ok" in outcome.as_text()) == (
         code == NO_ANSWERS
     )
+
+
+@pytest.mark.parametrize(
+    ("engine", "knob"),
+    [
+        ("openai", "--settings.max-concurrent-requests"),
+        ("transformers", "--settings.batch-size"),
+        ("vllm", "--settings.max-num-seqs"),
+        (None, "--settings.max-num-seqs"),
+    ],
+)
+def test_advice_names_the_knobs_of_the_engine_in_use(engine: str | None, knob: str) -> None:
+    figures = RunFigures(10, 10, 10, 0, 0, 1.0, {}, "engine", engine)
+    assert f"faster with {advise('engine', engine)}" in describe_figures(figures.as_dict(), WORDS)
+    assert knob in advise("engine", engine)
+    assert advise("read", engine).startswith("a nearer store")
+
+
+def test_figures_of_an_earlier_version_still_have_their_advice() -> None:
+    figures = RunFigures(10, 10, 10, 0, 0, 1.0, {}, "engine").as_dict()
+    del figures["engine"]
+    assert "--settings.max-num-seqs" in describe_figures(figures, WORDS)
+
+
+def test_every_knob_that_advice_names_is_a_setting() -> None:
+    settings = {name.replace("_", "-") for name in EngineSettings.model_fields}
+    for engine in (None, "openai", "transformers"):
+        named = re.findall(r"--settings\.([a-z-]+)", advise("engine", engine))
+        assert named
+        assert set(named) <= settings
