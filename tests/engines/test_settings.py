@@ -3,13 +3,13 @@
 import json
 from importlib import metadata
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from s4v_core.engines.choice import choose_engine
 from s4v_core.engines.fitness import refuse_unfit_checkpoint
+from s4v_core.engines.model_shape import ModelShape
 from s4v_core.engines.settings import EngineSettings, EngineSpec
 from s4v_core.engines.vllm_arguments import build_engine_args, refuse_small_steps
 from s4v_core.errors import ConfigError
@@ -21,8 +21,8 @@ from s4v_core.installed_names import (
     list_quantizations,
 )
 
-PROMPTS: Any = SimpleNamespace(longest=4096, kv_values=1024)
-"""The two numbers that arguments depend on, as a renderer of prompts gives them."""
+SHAPE = ModelShape("any", 4096, 1024)
+"""The sizes that arguments depend on."""
 
 NGRAM = {"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 4}
 
@@ -127,7 +127,7 @@ def test_only_what_can_change_an_answer_is_recorded() -> None:
 
 
 def test_settings_become_the_arguments_of_vllm(adapter: Path) -> None:
-    plain = build_engine_args(_spec(), PROMPTS)
+    plain = build_engine_args(_spec(), SHAPE)
     assert (plain.tensor_parallel_size, plain.distributed_executor_backend) == (1, "uni")
     assert plain.mm_encoder_tp_mode == "weights"
     wide = build_engine_args(
@@ -141,28 +141,28 @@ def test_settings_become_the_arguments_of_vllm(adapter: Path) -> None:
             engine_args={"block_size": 32},
             kv_cache_gib=3,
         ),
-        PROMPTS,
+        SHAPE,
     )
     assert (wide.tensor_parallel_size, wide.distributed_executor_backend) == (4, "mp")
     assert (wide.mm_encoder_tp_mode, wide.quantization, wide.block_size) == ("data", "fp8", 32)
     assert (wide.kv_cache_dtype, wide.kv_cache_memory_bytes) == ("fp8", 3 << 30)
     assert wide.speculative_config == NGRAM
     assert wide.mm_processor_kwargs == {"max_pixels": 1003520}
-    nodes = build_engine_args(_spec(gpus_per_engine=8, nodes_per_engine=2), PROMPTS)
+    nodes = build_engine_args(_spec(gpus_per_engine=8, nodes_per_engine=2), SHAPE)
     assert (nodes.pipeline_parallel_size, nodes.distributed_executor_backend) == (2, "ray")
-    tuned = build_engine_args(_spec(adapter=str(adapter)), PROMPTS)
+    tuned = build_engine_args(_spec(adapter=str(adapter)), SHAPE)
     assert (tuned.enable_lora, tuned.max_lora_rank) == (True, 16)
 
 
 def test_an_adapter_that_is_too_wide_is_refused(adapter: Path) -> None:
     (adapter / "adapter_config.json").write_text(json.dumps({"r": 8, "rank_pattern": {"q": 999}}))
     with pytest.raises(ConfigError, match="has the rank 999, allowed 1 to 512"):
-        build_engine_args(_spec(adapter=str(adapter)), PROMPTS)
+        build_engine_args(_spec(adapter=str(adapter)), SHAPE)
 
 
 def test_processes_on_a_cpu_share_its_memory() -> None:
     one, two = (_spec("cpu", max_num_seqs=8, gpus_per_engine=n) for n in (1, 2))
-    sizes = [build_engine_args(spec, PROMPTS).kv_cache_memory_bytes for spec in (one, two)]
+    sizes = [build_engine_args(spec, SHAPE).kv_cache_memory_bytes for spec in (one, two)]
     assert sizes == [8 * 4096 * 1024 * 4, 4 * 4096 * 1024 * 4]
     assert _spec("cpu", cpus=1, gpus_per_engine=2).settings.reserved_cpus == 2
 
