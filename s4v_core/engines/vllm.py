@@ -9,6 +9,8 @@ from typing import Any
 
 import psutil
 
+from s4v_core.engines.engine_load import EngineLoad
+from s4v_core.engines.load_meter import LoadMeter, record_step
 from s4v_core.engines.rendering import PromptRenderer
 from s4v_core.engines.requests import (
     EngineDiedError,
@@ -50,6 +52,7 @@ class VllmEngine:
         self._prompts = PromptRenderer(spec.model, spec.template)
         self._question_ids: dict[str, list[int]] = {}
         self._images_per_request = spec.images_per_request
+        self._load, self._held = LoadMeter(_count_sequences(spec)), 0
         before = set(psutil.Process().children(recursive=True))
         self._engine = AsyncLLM.from_engine_args(
             _engine_args(spec, self._prompts),
@@ -61,11 +64,20 @@ class VllmEngine:
     async def generate(
         self, request: Request, sampling: SamplingConfig, on_piece: OnPiece | None = None
     ) -> Generation:
+        if len(request.images) > self._images_per_request:
+            return refuse("too_many_images")
+        self._held += 1
+        try:
+            return await self._answer(request, sampling, on_piece)
+        finally:
+            self._held -= 1
+
+    async def _answer(
+        self, request: Request, sampling: SamplingConfig, on_piece: OnPiece | None
+    ) -> Generation:
         from vllm.exceptions import VLLMClientError
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-        if len(request.images) > self._images_per_request:
-            return refuse("too_many_images")
         prompt: dict[str, Any] = {"prompt_token_ids": await self._tokenize(request)}
         if request.images:
             prompt["multi_modal_data"] = {"image": request.pictures}
@@ -100,9 +112,20 @@ class VllmEngine:
             known[request.prompt] = await asyncio.to_thread(self._prompts.token_ids, request)
         return known[request.prompt]
 
-    def record(self, *_: Any, **__: Any) -> None:
+    def record(
+        self,
+        scheduler_stats: Any,
+        iteration_stats: Any,
+        mm_cache_stats: Any = None,
+        engine_idx: int = 0,
+    ) -> None:
         """Called after each step of the engine (vLLM's StatLoggerBase)."""
         self.last_sign = time.monotonic()
+        record_step(self._load, scheduler_stats, iteration_stats, mm_cache_stats, self._held)
+
+    def take_load(self) -> EngineLoad:
+        """The load since the last call (`MeasuredEngine`)."""
+        return self._load.take()
 
     def log_engine_initialized(self) -> None:
         """Part of StatLoggerBase."""

@@ -11,6 +11,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from ray.data import ActorPoolStrategy, DataContext
 from ray.util.annotations import RayDeprecationWarning
 
 from s4v_core import storage
+from s4v_core.engines.engine_load import add_loads
 from s4v_core.engines.settings import EngineSettings
 from s4v_core.errors import StorageError
 from s4v_core.failpoints import reach
@@ -115,6 +117,7 @@ def commit_rows(batch: pa.Table, spec: FlowSpec) -> UnitDone:
     rows = batch.select(contract.schema.names).cast(contract.schema)
     account, wrote = _commit_unit(unit, rows, spec)
     reasons = batch["reason"].drop_null().to_pylist()
+    loads = (pickle.loads(load.as_py()) for load in batch["load"].drop_null())
     return UnitDone(
         unit=unit,
         rows=account.rows,
@@ -127,6 +130,7 @@ def commit_rows(batch: pa.Table, spec: FlowSpec) -> UnitDone:
         rejected=account.rejected,
         error=account.error,
         sums=account.sums,
+        load=reduce(add_loads, loads, None),
         wrote=wrote,
         queued_s=queued_s,
         commit_s=time.monotonic() - started,

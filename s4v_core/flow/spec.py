@@ -5,6 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from s4v_core.engines.engine_load import EngineLoad
 from s4v_core.engines.settings import EngineSpec
 from s4v_core.flow.task import Task
 from s4v_core.records.plan import PlanPart, list_digests
@@ -93,6 +94,8 @@ class UnitDone:
         wrote: False if another run had committed the unit.
         idle_s: Time for which the unit's engine had nothing to do before the unit came.
         queued_s: Time between the unit's last answer and the start of its commit.
+        load: Load of the unit's engine since the unit that it gave out before; None if engines of
+            this kind do not tell.
     """
 
     unit: int
@@ -113,3 +116,4 @@ class UnitDone:
     queued_s: float
     commit_s: float
     sums: dict[str, int] = field(default_factory=dict)
+    load: EngineLoad | None = None

@@ -4,8 +4,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from s4v_core.engines.engine_load import EngineLoad, add_loads
 from s4v_core.flow.spec import COMMIT_CPUS, STAGES, UnitDone
 from s4v_core.records.contract import Words
+from s4v_core.runs.engine_figures import describe_load
+from s4v_core.runs.engine_limits import advise_engine
 
 _IDLE_SHARE = 0.1
 """Share of engine time that may be idle before another stage is called the bottleneck."""
@@ -16,12 +19,14 @@ CHANGES = {
     "read": "a nearer store, more CPUs to wait for it, or a larger --unit-size for a new --output",
     "write": "a nearer store for --output, or a larger --unit-size for a new one",
 }
-"""Advice that makes a run faster, by the stage that sets its pace."""
+"""Advice that makes a run faster, by the stage that sets its pace. Where an engine's limit is
+known, `advise_engine` knows better."""
 
 
 @dataclass(slots=True)
 class Times:
-    """Seconds of work by stage, summed over the units of this process's run."""
+    """Seconds of work by stage, and load of the engines, summed over the units of this process's
+    run."""
 
     rows: int = 0
     read_s: float = 0.0
@@ -30,9 +35,11 @@ class Times:
     idle_s: float = 0.0
     queued_s: float = 0.0
     commit_s: float = 0.0
+    load: EngineLoad | None = None
 
     def add(self, done: UnitDone) -> None:
         self.rows += done.generated
+        self.load = add_loads(self.load, done.load)
         for name in (*STAGES.values(), "queued_s"):
             setattr(self, name, getattr(self, name) + getattr(done, name))
 
@@ -74,6 +81,7 @@ class RunFigures:
         wasted: Rows that it generated although another run had just committed them.
         engine_starts: Engines that were started to replace dead ones.
         wall_s: Duration of the flow in seconds, engine start included.
+        engine: Figures of the engines (`summarise_load`); None if they do not tell.
     """
 
     made: int
@@ -84,6 +92,7 @@ class RunFigures:
     wall_s: float
     ms_per_row: dict[str, float]
     bound_by: str
+    engine: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The figures as stats.json holds them."""
@@ -97,6 +106,7 @@ class RunFigures:
             "engine_restarts": self.engine_starts,
             "ms_per_row": self.ms_per_row,
             "bound_by": self.bound_by,
+            **({"engine": self.engine} if self.engine else {}),
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
 
@@ -108,14 +118,40 @@ def describe_figures(figures: dict[str, Any], words: Words) -> str:
     """Lines for people about what RunFigures.as_dict holds."""
     wasted = figures["wasted"]
     rivals = f"{wasted} {words.made} in vain: another run was quicker\n" if wasted else ""
+    limit = find_limit_words(figures)
+    load = f"\n{describe_load(figures['engine'])}" if figures.get("engine") else ""
     return (
         f"{rivals}{figures['rows_by_this_run']} {words.made} in {figures['wall_s']:.1f} s, "
         f"engine start included ({figures['rows_per_s']:g} {words.rows}/s, "
         f"{figures['ok_rows_per_s']:g} good {words.answers}/s of {figures['attempts_per_s']:g} "
         "generated)\n"
-        f"bound by {figures['bound_by']} ({describe_stages(figures['ms_per_row'], words)}); "
-        f"faster with {CHANGES[figures['bound_by']]}"
+        f"bound by {figures['bound_by']} ({f'{limit}; ' if limit else ''}"
+        f"{describe_stages(figures['ms_per_row'], words)}); faster with {advise(figures)}{load}"
     )
+
+
+def find_limit_words(figures: dict[str, Any]) -> str | None:
+    """What limits the engines, for people, if they set the pace and tell it.
+
+    Args:
+        figures: What RunFigures.as_dict gives, of this version or an earlier one.
+    """
+    engine = figures.get("engine")
+    limit: str | None = engine["limited_by"] if engine else None
+    return limit if figures["bound_by"] == "engine" else None
+
+
+def name_bound(figures: dict[str, Any]) -> str:
+    """The stage that sets the pace, and the engines' limit if it is known: engine (prefill)."""
+    limit = find_limit_words(figures)
+    return f"{figures['bound_by']} ({limit})" if limit else str(figures["bound_by"])
+
+
+def advise(figures: dict[str, Any]) -> str:
+    """The change that makes a run faster, from what RunFigures.as_dict gives."""
+    stage, engine = figures["bound_by"], figures.get("engine")
+    known = advise_engine(engine) if engine and stage == "engine" else None
+    return known or CHANGES[stage]
 
 
 def describe_stages(ms_per_row: dict[str, float], words: Words) -> str:

@@ -14,6 +14,8 @@ from s4v_core.captioning.report.survey import BIN_TOKENS, KINDS, TICK_S, Survey,
 from s4v_core.records.contract import STATUSES
 from s4v_core.records.plan import PlanHead
 from s4v_core.runs.counts import RunCounts
+from s4v_core.runs.engine_figures import list_load
+from s4v_core.runs.figures import name_bound
 
 REPORT_NAME, _SPARE_NAME = "report.html", "captions-report.html"
 _LEGACY_START = (
@@ -43,6 +45,7 @@ def write_report(
     sections = [
         _summary(counts, figures),
         _reasons(counts),
+        _engine(figures),
         _charts(survey),
         _sources(survey),
         _gallery(survey, build_cards(output, survey)),
@@ -62,7 +65,7 @@ def _summary(counts: RunCounts, figures: dict[str, Any]) -> str:
         "tokens a caption": f"{tokens:.0f}",
         "captions a second": f"{figures['ok_rows_per_s']:g}",
         "generated a second": f"{figures['attempts_per_s']:g}",
-        "bound by": figures["bound_by"],
+        "bound by": name_bound(figures),
     }
     items = "".join(f"<li><b>{escaped(v)}</b>{escaped(k)}</li>" for k, v in numbers.items())
     left = counts.rows - counts.done
@@ -85,6 +88,17 @@ def _reasons(counts: RunCounts) -> str:
         for reason, number in counts.reasons.items()
     )
     return f"<h2>Why images have no caption</h2><table>{rows}</table>"
+
+
+def _engine(figures: dict[str, Any]) -> str:
+    """A table of what the engines told about their load; nothing if they told nothing."""
+    if not (engine := figures.get("engine")):
+        return ""
+    rows = "".join(
+        f"<tr><td>{escaped(label)}</td><td class=number>{escaped(value)}</td></tr>"
+        for label, value in list_load(engine).items()
+    )
+    return f"<h2>Engine</h2><table>{rows}</table>"
 
 
 def _charts(survey: Survey) -> str:
