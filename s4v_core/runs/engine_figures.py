@@ -64,7 +64,8 @@ def list_load(engine: dict[str, Any]) -> dict[str, str]:
             f"{engine['output_tokens_per_step']:.4g} generated"
         )
         shown["time for prompts"] = f"{engine['prefill_share']:.0%}"
-    shown["ms a step"] = f"{engine['ms_per_step']:.3g}"
+    ms = engine["ms_per_step"]
+    shown["ms a step"] = f"{ms:,.0f}" if ms >= 100 else f"{ms:.3g}"
     rates = {
         "prefix cache hits": "prefix_hit_rate",
         "picture cache hits": "image_hit_rate",

@@ -155,7 +155,7 @@ def test_an_engine_that_tells_only_its_batches_shows_no_zeros() -> None:
         meter.add_step(8, 8, finished=8)
     figures = summarise_load(meter.take(), _spec("transformers", "cpu"), engines=1)
     line = describe_load(figures)
-    assert line == "engine: sequences a step 8.0 of 8; waiting 8.0; ms a step 2e+03"
+    assert line == "engine: sequences a step 8.0 of 8; waiting 8.0; ms a step 2,000"
     assert figures["limited_by"] == "8 of 8 sequences"
     assert not re.search("KV|token|preempt", line)
     assert "--settings.batch-size" in (advise_engine(figures) or "")
