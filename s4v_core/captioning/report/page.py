@@ -15,7 +15,7 @@ from s4v_core.records.contract import STATUSES
 from s4v_core.records.plan import PlanHead
 from s4v_core.runs.counts import RunCounts
 from s4v_core.runs.engine_figures import list_load
-from s4v_core.runs.figures import name_bound
+from s4v_core.runs.figures import find_limit_words
 
 REPORT_NAME, _SPARE_NAME = "report.html", "captions-report.html"
 _LEGACY_START = (
@@ -65,7 +65,7 @@ def _summary(counts: RunCounts, figures: dict[str, Any]) -> str:
         "tokens a caption": f"{tokens:.0f}",
         "captions a second": f"{figures['ok_rows_per_s']:g}",
         "generated a second": f"{figures['attempts_per_s']:g}",
-        "bound by": name_bound(figures),
+        "bound by": figures["bound_by"],
     }
     items = "".join(f"<li><b>{escaped(v)}</b>{escaped(k)}</li>" for k, v in numbers.items())
     left = counts.rows - counts.done
@@ -94,9 +94,11 @@ def _engine(figures: dict[str, Any]) -> str:
     """A table of what the engines told about their load; nothing if they told nothing."""
     if not (engine := figures.get("engine")):
         return ""
+    limit = find_limit_words(figures)
+    shown = ({"limited by": limit} if limit else {}) | list_load(engine)
     rows = "".join(
         f"<tr><td>{escaped(label)}</td><td class=number>{escaped(value)}</td></tr>"
-        for label, value in list_load(engine).items()
+        for label, value in shown.items()
     )
     return f"<h2>Engine</h2><table>{rows}</table>"
 
