@@ -148,7 +148,7 @@ class FlowDriver:
             wall_s=time.monotonic() - self._started,
             ms_per_row=self._times.ms_per_row(),
             bound_by=self.bound_by,
-            engine=summarise_load(load, run.engine, run.engines.count) if load else None,
+            engine_load=summarise_load(load, run.engine, run.engines.count) if load else None,
         )
 
     def run_units(self, todo: Sequence[int], found_done: int = 0) -> Iterator[UnitDone]:

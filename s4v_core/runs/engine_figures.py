@@ -8,7 +8,7 @@ from s4v_core.runs.engine_limits import estimate_prefill_share, find_limit
 
 
 def summarise_load(load: EngineLoad, spec: EngineSpec, engines: int) -> dict[str, Any]:
-    """A load as stats.json holds it, under `engine`; figures that the engine does not tell are
+    """A load as stats.json holds it, under `engine_load`; figures that the engine does not tell are
     None.
 
     `running`, `waiting`, `preparing` and `kv_cache_use` are means over the seconds in which an
@@ -17,7 +17,6 @@ def summarise_load(load: EngineLoad, spec: EngineSpec, engines: int) -> dict[str
     limit, seconds = find_limit(load), load.step_s or 1.0
     has_tokens = load.output_tokens > 0
     return {
-        "name": spec.name,
         "device": spec.device,
         "engines": engines,
         "limit": limit.kind if limit else None,
@@ -46,35 +45,35 @@ def _divide(part: float, whole: float) -> float | None:
     return round(part / whole, 3) if whole else None
 
 
-def list_load(engine: dict[str, Any]) -> dict[str, str]:
+def list_load(load: dict[str, Any]) -> dict[str, str]:
     """Label and value, for people, of each figure of `summarise_load` that is known."""
     shown = {
-        "sequences a step": f"{engine['running']:.1f} of {engine['places']}",
-        "waiting": f"{engine['waiting']:.1f}",
+        "sequences a step": f"{load['running']:.1f} of {load['places']}",
+        "waiting": f"{load['waiting']:.1f}",
     }
-    if engine["preparing"] >= 0.1:
-        shown["in preparation"] = f"{engine['preparing']:.1f}"
-    if engine["kv_cache_use"] is not None:
-        use, peak = engine["kv_cache_use"], engine["kv_cache_peak"]
+    if load["preparing"] >= 0.1:
+        shown["in preparation"] = f"{load['preparing']:.1f}"
+    if load["kv_cache_use"] is not None:
+        use, peak = load["kv_cache_use"], load["kv_cache_peak"]
         shown["KV cache use"] = f"{use:.0%}, at most {peak:.0%}"
-        shown["preemptions"] = f"{engine['preemptions']:,}"
-    if engine["output_tokens_per_step"] is not None:
+        shown["preemptions"] = f"{load['preemptions']:,}"
+    if load["output_tokens_per_step"] is not None:
         shown["tokens a step"] = (
-            f"{engine['prompt_tokens_per_step']:.4g} of prompts, "
-            f"{engine['output_tokens_per_step']:.4g} generated"
+            f"{load['prompt_tokens_per_step']:.4g} of prompts, "
+            f"{load['output_tokens_per_step']:.4g} generated"
         )
-        shown["time for prompts"] = f"{engine['prefill_share']:.0%}"
-    ms = engine["ms_per_step"]
+        shown["time for prompts"] = f"{load['prefill_share']:.0%}"
+    ms = load["ms_per_step"]
     shown["ms a step"] = f"{ms:,.0f}" if ms >= 100 else f"{ms:.3g}"
     rates = {
         "prefix cache hits": "prefix_hit_rate",
         "picture cache hits": "image_hit_rate",
         "drafts accepted": "draft_acceptance",
     }
-    shown |= {k: f"{engine[v]:.0%}" for k, v in rates.items() if engine[v] is not None}
+    shown |= {k: f"{load[v]:.0%}" for k, v in rates.items() if load[v] is not None}
     return shown
 
 
-def describe_load(engine: dict[str, Any]) -> str:
+def describe_load(load: dict[str, Any]) -> str:
     """One line for people about what `summarise_load` gives."""
-    return "engine: " + "; ".join(f"{label} {value}" for label, value in list_load(engine).items())
+    return "engine: " + "; ".join(f"{label} {value}" for label, value in list_load(load).items())

@@ -102,41 +102,41 @@ def estimate_prefill_share(load: EngineLoad) -> float:
     return float(np.clip(costs[0] * prompts / total_s, 0.0, 1.0))
 
 
-def advise_engine(engine: dict[str, Any]) -> str | None:
+def advise_engine(load: dict[str, Any]) -> str | None:
     """The change that makes a run faster whose pace its engines set; None if their limit is
     unknown.
 
     Args:
-        engine: What `summarise_load` gives.
+        load: What `summarise_load` gives.
     """
     advice = {
-        "kv_cache": _advise_memory(engine),
+        "kv_cache": _advise_memory(load),
         "prefill": "more --engines, or smaller pictures and shorter questions",
         "step_tokens": "a larger --settings.max-num-batched-tokens, or more --engines",
-        "decode": _advise_decode(engine),
+        "decode": _advise_decode(load),
         "batch": "a larger --settings.batch-size if memory allows, or more --engines",
         "requests": "a larger --settings.units-in-flight, or more CPUs in the cluster",
         "preparation": "a larger --settings.cpus, more --engines, or smaller pictures",
     }
-    is_small = engine["requests"] < _SMALL_RUN * engine["places"] * engine["engines"]
-    if engine["limit"] == "requests" and is_small:
+    is_small = load["requests"] < _SMALL_RUN * load["places"] * load["engines"]
+    if load["limit"] == "requests" and is_small:
         return "more work at once: these rows are too few to fill the engines"
-    return advice.get(engine["limit"])
+    return advice.get(load["limit"])
 
 
-def _advise_memory(engine: dict[str, Any]) -> str:
+def _advise_memory(load: dict[str, Any]) -> str:
     """Advice for a full key-value cache. A shorter --settings.max-model-len is none: vLLM takes
     from the cache only what a sequence has reached."""
     memory = "--settings.gpu-memory-utilization, --settings.kv-cache-dtype fp8"
-    if engine["device"] == "cpu":
+    if load["device"] == "cpu":
         memory = "--settings.kv-cache-gib"
     fewer = " or fewer --settings.max-num-seqs, so that none is preempted"
-    return f"a larger {memory}, more --engines{fewer if engine['preemptions'] else ''}"
+    return f"a larger {memory}, more --engines{fewer if load['preemptions'] else ''}"
 
 
-def _advise_decode(engine: dict[str, Any]) -> str:
-    is_capped = engine["device"] == "cpu" and engine["places"] >= CPU_SEQUENCES
-    peak = engine["kv_cache_peak"]
+def _advise_decode(load: dict[str, Any]) -> str:
+    is_capped = load["device"] == "cpu" and load["places"] >= CPU_SEQUENCES
+    peak = load["kv_cache_peak"]
     if peak is None or peak > _ROOMY or is_capped:
         return "more --engines"
     return (

@@ -81,7 +81,7 @@ class RunFigures:
         wasted: Rows that it generated although another run had just committed them.
         engine_starts: Engines that were started to replace dead ones.
         wall_s: Duration of the flow in seconds, engine start included.
-        engine: Figures of the engines (`summarise_load`); None if they do not tell.
+        engine_load: Figures of the engines (`summarise_load`); None if they do not tell.
     """
 
     made: int
@@ -92,7 +92,7 @@ class RunFigures:
     wall_s: float
     ms_per_row: dict[str, float]
     bound_by: str
-    engine: dict[str, Any] | None = None
+    engine_load: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The figures as stats.json holds them."""
@@ -106,7 +106,7 @@ class RunFigures:
             "engine_restarts": self.engine_starts,
             "ms_per_row": self.ms_per_row,
             "bound_by": self.bound_by,
-            **({"engine": self.engine} if self.engine else {}),
+            **({"engine_load": self.engine_load} if self.engine_load else {}),
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
 
@@ -119,14 +119,15 @@ def describe_figures(figures: dict[str, Any], words: Words) -> str:
     wasted = figures["wasted"]
     rivals = f"{wasted} {words.made} in vain: another run was quicker\n" if wasted else ""
     limit = find_limit_words(figures)
-    load = f"\n{describe_load(figures['engine'])}" if figures.get("engine") else ""
+    load = figures.get("engine_load")
     return (
         f"{rivals}{figures['rows_by_this_run']} {words.made} in {figures['wall_s']:.1f} s, "
         f"engine start included ({figures['rows_per_s']:g} {words.rows}/s, "
         f"{figures['ok_rows_per_s']:g} good {words.answers}/s of {figures['attempts_per_s']:g} "
         "generated)\n"
         f"bound by {figures['bound_by']} ({f'{limit}; ' if limit else ''}"
-        f"{describe_stages(figures['ms_per_row'], words)}); faster with {advise(figures)}{load}"
+        f"{describe_stages(figures['ms_per_row'], words)}); faster with {choose_advice(figures)}"
+        + (f"\n{describe_load(load)}" if load else "")
     )
 
 
@@ -136,8 +137,8 @@ def find_limit_words(figures: dict[str, Any]) -> str | None:
     Args:
         figures: What RunFigures.as_dict gives, of this version or an earlier one.
     """
-    engine = figures.get("engine")
-    limit: str | None = engine["limited_by"] if engine else None
+    load = figures.get("engine_load")
+    limit: str | None = load["limited_by"] if load else None
     return limit if figures["bound_by"] == "engine" else None
 
 
@@ -147,10 +148,10 @@ def name_bound(figures: dict[str, Any]) -> str:
     return f"{figures['bound_by']} ({limit})" if limit else str(figures["bound_by"])
 
 
-def advise(figures: dict[str, Any]) -> str:
+def choose_advice(figures: dict[str, Any]) -> str:
     """The change that makes a run faster, from what RunFigures.as_dict gives."""
-    stage, engine = figures["bound_by"], figures.get("engine")
-    known = advise_engine(engine) if engine and stage == "engine" else None
+    stage, load = figures["bound_by"], figures.get("engine_load")
+    known = advise_engine(load) if load and stage == "engine" else None
     return known or CHANGES[stage]
 
 

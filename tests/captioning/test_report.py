@@ -71,7 +71,9 @@ def test_a_page_shows_what_the_engines_told_and_nothing_if_they_told_nothing(
     assert "<h2>Engine</h2>" not in _write_page(tmp_path / "out", head).read_text()
     engine = summarise_load(EngineLoad(places=8, steps=9, kv_peak=0.25), VLLM, engines=1)
     engine |= {"limited_by": "KV cache full"}
-    page = _write_page(tmp_path / "out", head, figures=FIGURES | {"engine": engine}).read_text()
+    page = _write_page(
+        tmp_path / "out", head, figures=FIGURES | {"engine_load": engine}
+    ).read_text()
     limit = "<tr><td>limited by</td><td class=number>KV cache full</td></tr>"
     assert f"<h2>Engine</h2><table>{limit}<tr><td>sequences a step</td>" in page
     assert "<td>preemptions</td><td class=number>0</td>" in page

@@ -121,8 +121,8 @@ def test_vllm_says_how_full_it_was_and_what_limited_it(tmp_path: Path) -> None:
     )
     assert run_pass(job).exit_code == DONE
     rows = check_rows(tmp_path / "out")
-    engine = json.loads((tmp_path / "out" / "stats.json").read_text())["engine"]
-    assert (engine["name"], engine["places"], engine["requests"]) == ("vllm", 8, 48)
+    engine = json.loads((tmp_path / "out" / "stats.json").read_text())["engine_load"]
+    assert (engine["device"], engine["places"], engine["requests"]) == ("cpu", 8, 48)
     assert 6 < engine["running"] <= 8
     assert 0 < engine["waiting"] < 3  # ten requests are let in at once
     assert 0 < engine["kv_cache_use"] < engine["kv_cache_peak"] <= 1

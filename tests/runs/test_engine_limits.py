@@ -131,7 +131,7 @@ def test_the_verdict_says_what_limits_the_engine_and_only_the_engine() -> None:
     assert f"bound by read (ms per image: engine 1.5); faster with {CHANGES['read']}" in text
     assert name_bound(_figures("read", engine)) == "read"
     silent = _figures("engine", None)
-    assert "engine" not in silent
+    assert "engine_load" not in silent
     text = describe_figures(silent, CAPTIONS.words)
     assert text.endswith(
         f"bound by engine (ms per image: engine 1.5); faster with {CHANGES['engine']}"

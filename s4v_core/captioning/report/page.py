@@ -92,10 +92,10 @@ def _reasons(counts: RunCounts) -> str:
 
 def _engine(figures: dict[str, Any]) -> str:
     """A table of what the engines told about their load; nothing if they told nothing."""
-    if not (engine := figures.get("engine")):
+    if not (load := figures.get("engine_load")):
         return ""
     limit = find_limit_words(figures)
-    shown = ({"limited by": limit} if limit else {}) | list_load(engine)
+    shown = ({"limited by": limit} if limit else {}) | list_load(load)
     rows = "".join(
         f"<tr><td>{escaped(label)}</td><td class=number>{escaped(value)}</td></tr>"
         for label, value in shown.items()
