@@ -236,7 +236,7 @@ def _time_sample(
         start_s=max(first - started - arrivals[0][1] / rate, 0.0),
         spread_s=last - first,
         row_bytes=_measure_row_bytes(results, input_rows, checked.unit_size),
-        bound_by=figures.bound_by,
+        bound_by=driver.verdict,
         ms_per_image=figures.ms_per_row,
         results=results.to_pylist(),
     )

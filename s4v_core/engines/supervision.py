@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+from s4v_core.engines.engine_load import EngineLoad, add_loads, take_load
 from s4v_core.engines.requests import Engine, EngineDiedError, Generation, fail
 from s4v_core.errors import EngineError
 
@@ -80,6 +81,7 @@ class SupervisedEngine(Generic[A]):
         self._fail, self._died = fail, died
         self._engine = build()
         self.starts = 1
+        self._load_of_dead: EngineLoad | None = None
         self.version = self._engine.version
         self._slots = asyncio.Semaphore(self._engine.slots)
         self._working: set[_Waiting[A]] = set()
@@ -117,6 +119,11 @@ class SupervisedEngine(Generic[A]):
                 if waiting.task:
                     waiting.task.cancel()
                 raise
+
+    def take_load(self) -> EngineLoad | None:
+        """The load since the last call, dead engines included; None if the kind does not tell."""
+        dead, self._load_of_dead = self._load_of_dead, None
+        return add_loads(dead, take_load(self._engine))
 
     def close(self) -> None:
         self._closed.set()
@@ -230,6 +237,7 @@ class SupervisedEngine(Generic[A]):
         if self.starts >= self._max_starts:
             raise EngineError("supervised", f"{self.starts} engines died; gave up")
         old = self._engine
+        self._load_of_dead = add_loads(self._load_of_dead, take_load(old))
         await asyncio.to_thread(_close_or_kill, old)
         self._engine = await asyncio.to_thread(self._build)
         self.starts += 1

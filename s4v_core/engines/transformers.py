@@ -14,6 +14,8 @@ from typing import Any
 import torch
 import transformers
 
+from s4v_core.engines.engine_load import EngineLoad
+from s4v_core.engines.load_meter import LoadMeter
 from s4v_core.engines.rendering import OWN_TEMPLATE, load_renderer
 from s4v_core.engines.requests import Generation, OnPiece, Request, refuse
 from s4v_core.engines.sampling import SamplingConfig
@@ -32,6 +34,7 @@ class TransformersEngine:
         self.slots = 2 * self._batch_size  # one batch computes while the next one waits
         self._waiting: deque[_Waiting] = deque()
         self._batches: asyncio.Task[None] | None = None
+        self._load = LoadMeter(self._batch_size)
         self.last_sign = time.monotonic()
         dtype = spec.settings.dtype
         if dtype == "auto" and spec.device == "cpu":
@@ -77,6 +80,7 @@ class TransformersEngine:
                         waiting.answer.set_exception(failure)
                 continue
             self.last_sign = time.monotonic()
+            self._load.add_step(len(batch), len(self._waiting), finished=len(batch))
             for waiting, answer in zip(batch, found, strict=True):
                 if not waiting.answer.done():
                     waiting.answer.set_result(answer)
@@ -136,6 +140,10 @@ class TransformersEngine:
         kept = ids if stop is None else ids[: stop + 1]
         finish = "length" if stop is None else "stop"
         return self._prompts.read_answer(request, kept, finish, prompt_tokens)
+
+    def take_load(self) -> EngineLoad:
+        """The load since the last call (`MeasuredEngine`)."""
+        return self._load.take()
 
     def kill(self) -> None:
         os._exit(1)  # it computes in this very process; Ray starts another

@@ -8,6 +8,8 @@ from typing import Any
 
 import psutil
 
+from s4v_core.engines.engine_load import EngineLoad
+from s4v_core.engines.load_meter import LoadMeter, record_step
 from s4v_core.engines.model_shape import read_model_shape
 from s4v_core.engines.rendering import OWN_TEMPLATE
 from s4v_core.engines.requests import (
@@ -55,6 +57,7 @@ class VllmEngine:
         self._question_ids: dict[str, list[int]] = {}
         self._images_per_request = spec.images_per_request
         self._adapter = build_adapter_request(spec.settings)
+        self._load, self._held = LoadMeter(count_sequences(spec)), 0
         before = set(psutil.Process().children(recursive=True))
         self._engine = AsyncLLM.from_engine_args(
             build_engine_args(spec, read_model_shape(spec.model)),
@@ -71,11 +74,20 @@ class VllmEngine:
     async def generate(
         self, request: Request, sampling: SamplingConfig, on_piece: OnPiece | None = None
     ) -> Generation:
+        if len(request.images) > self._images_per_request:
+            return refuse("too_many_images")
+        self._held += 1
+        try:
+            return await self._answer(request, sampling, on_piece)
+        finally:
+            self._held -= 1
+
+    async def _answer(
+        self, request: Request, sampling: SamplingConfig, on_piece: OnPiece | None
+    ) -> Generation:
         from vllm.exceptions import VLLMClientError
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-        if len(request.images) > self._images_per_request:
-            return refuse("too_many_images")
         try:
             prompt = await self._make_prompt(request)
         except ConfigError as error:  # a question that forges marks, or that the template refuses
@@ -119,9 +131,20 @@ class VllmEngine:
             known[request.prompt] = await asyncio.to_thread(self._prompts.token_ids, request)
         return known[request.prompt]
 
-    def record(self, *_: Any, **__: Any) -> None:
+    def record(
+        self,
+        scheduler_stats: Any,
+        iteration_stats: Any,
+        mm_cache_stats: Any = None,
+        engine_idx: int = 0,
+    ) -> None:
         """Called after each step of the engine (vLLM's StatLoggerBase)."""
         self.last_sign = time.monotonic()
+        record_step(self._load, scheduler_stats, iteration_stats, mm_cache_stats, self._held)
+
+    def take_load(self) -> EngineLoad:
+        """The load since the last call (`MeasuredEngine`)."""
+        return self._load.take()
 
     def log_engine_initialized(self) -> None:
         """Part of StatLoggerBase."""

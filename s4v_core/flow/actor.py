@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from s4v_core.engines.choice import start_engine
+from s4v_core.engines.engine_load import take_load
 from s4v_core.errors import S4VError
 from s4v_core.failpoints import reach
 from s4v_core.flow.brake import Brake
@@ -24,6 +25,9 @@ _EXTRA: list["pa.Field[Any]"] = [
     pa.field("unit", pa.int32()),
     pa.field("engine_starts", pa.int32()),
     pa.field("ended_at", pa.float64()),
+    pa.field(
+        "load", pa.binary()
+    ),  # a pickled EngineLoad, in the first row of those that came at once
     *(pa.field(name, pa.float64()) for name in TIMES),
 ]
 
@@ -44,7 +48,7 @@ class EngineActor:
         self._failure: S4VError | None = None
         try:
             self._engine = start_engine(spec.engine)
-            in_flight = spec.engine.settings.units_in_flight
+            in_flight = spec.units_in_flight
             name = spec.engine.name
             self._trial = EngineTrial(self._engine, name, spec.trial_rows, in_flight, brake)
         except S4VError as error:
@@ -78,10 +82,13 @@ class EngineActor:
                 done = await asyncio.gather(*map(self._answer_row, rows, pixels))
         finally:
             busy_s = self._clock.end()
-        measured = {"generate_s": busy_s, "idle_s": idle_s, "ended_at": time.time()}
-        measured |= {"engine_starts": self._count_new_starts()}
+        measured: Row = {"generate_s": busy_s, "idle_s": idle_s, "ended_at": time.time()}
+        measured |= {"engine_starts": self._count_new_starts(), "load": None}
         measured |= {name: rows[0][name] for name in ("unit", "read_s", "decode_s")}
-        return table_of([row | measured for row in done], self._schema, f"unit {rows[0]['unit']}")
+        found = [row | measured for row in done]
+        if load := take_load(self._engine):
+            found[0]["load"] = pickle.dumps(load)
+        return table_of(found, self._schema, f"unit {rows[0]['unit']}")
 
     async def _answer_row(self, row: dict[str, Any], pixels: memoryview) -> Row:
         """A result row, complete as soon as its answer is: its `created_at` is its own."""
@@ -99,7 +106,8 @@ class EngineActor:
 def fail_rows(prepared: pa.Table, reason: str, spec: FlowSpec) -> pa.Table:
     """PREPARED_SCHEMA in, `generated_schema` out: rows that no worker gave an answer for."""
     rows = prepared.drop_columns("pixels").to_pylist()
-    measured = {"generate_s": 0.0, "idle_s": 0.0, "engine_starts": 0, "ended_at": time.time()}
+    measured: Row = {"generate_s": 0.0, "idle_s": 0.0, "engine_starts": 0, "load": None}
+    measured |= {"ended_at": time.time()}
     measured |= {name: rows[0][name] for name in ("unit", "read_s", "decode_s")}
     failed = [spec.task.fail(pickle.loads(row["about"]), reason) for row in rows]
     failed = [stamp_row(row, spec.run_id) | measured for row in failed]

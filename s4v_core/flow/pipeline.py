@@ -11,7 +11,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +21,7 @@ from ray.data import ActorPoolStrategy, DataContext
 from ray.util.annotations import RayDeprecationWarning
 
 from s4v_core import storage
+from s4v_core.engines.engine_load import add_loads
 from s4v_core.engines.settings import EngineSettings
 from s4v_core.errors import StorageError
 from s4v_core.failpoints import reach
@@ -28,7 +29,7 @@ from s4v_core.flow.actor import TIMES, EngineActor
 from s4v_core.flow.brake import Brake
 from s4v_core.flow.placement import engine_resources, free_places, place_engine
 from s4v_core.flow.preparation import prepare_unit
-from s4v_core.flow.spec import COMMIT_CPUS, UNITS_IN_FLIGHT, Engines, FlowSpec, UnitDone
+from s4v_core.flow.spec import COMMIT_CPUS, Engines, FlowSpec, UnitDone
 from s4v_core.records.contract import Contract
 from s4v_core.records.plan import list_digests, require_plan_head
 from s4v_core.records.units import UnitAccount
@@ -67,7 +68,7 @@ def run_flow(
     whole_units: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
     shared = {"spec": spec, "brake": brake}
     dataset = dataset.map_batches(prepare_unit, fn_kwargs=shared, num_cpus=1, **whole_units)
-    in_flight = spec.engine.settings.units_in_flight or UNITS_IN_FLIGHT
+    in_flight = spec.units_in_flight
     # Ray 2.60 deprecates every way to bound restarts, and offers nothing in its place.
     warnings.filterwarnings("ignore", ".*ray_remote_args_fn", RayDeprecationWarning)
     dataset = dataset.map_batches(
@@ -119,6 +120,7 @@ def commit_rows(batch: pa.Table, spec: FlowSpec) -> UnitDone:
     rows = batch.select(contract.schema.names).cast(contract.schema)
     account, wrote = _commit_unit(unit, rows, spec)
     reasons = batch["reason"].drop_null().to_pylist()
+    loads = (pickle.loads(load.as_py()) for load in batch["load"].drop_null())
     return UnitDone(
         unit=unit,
         rows=account.rows,
@@ -131,6 +133,7 @@ def commit_rows(batch: pa.Table, spec: FlowSpec) -> UnitDone:
         rejected=account.rejected,
         error=account.error,
         sums=account.sums,
+        load=reduce(add_loads, loads, None),
         wrote=wrote,
         queued_s=queued_s,
         commit_s=time.monotonic() - started,

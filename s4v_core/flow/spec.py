@@ -5,6 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from s4v_core.engines.engine_load import EngineLoad
 from s4v_core.engines.settings import EngineSpec
 from s4v_core.flow.task import Task
 from s4v_core.records.plan import PlanPart, list_digests
@@ -31,6 +32,11 @@ class FlowSpec:
     task: Task[Any]
     heal: bool = False
     trial_rows: int = 0
+
+    @property
+    def units_in_flight(self) -> int:
+        """Units that an engine works on at the same time."""
+        return self.engine.settings.units_in_flight or UNITS_IN_FLIGHT
 
     @property
     def units(self) -> UnitFolder:
@@ -99,6 +105,8 @@ class UnitDone:
         wrote: False if another run had committed the unit.
         idle_s: Time for which the unit's engine had nothing to do before the unit came.
         queued_s: Time between the unit's last answer and the start of its commit.
+        load: Load of the unit's engine since the unit that it gave out before; None if engines of
+            this kind do not tell.
     """
 
     unit: int
@@ -119,3 +127,4 @@ class UnitDone:
     queued_s: float
     commit_s: float
     sums: dict[str, int] = field(default_factory=dict)
+    load: EngineLoad | None = None

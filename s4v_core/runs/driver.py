@@ -26,7 +26,8 @@ from s4v_core.records.planned_rows import find_outdated_keys
 from s4v_core.records.units import UnitFolder
 from s4v_core.runs.counts import count_run
 from s4v_core.runs.display import LiveNotes, RowBar
-from s4v_core.runs.figures import RunFigures, Times
+from s4v_core.runs.engine_figures import summarise_load
+from s4v_core.runs.figures import RunFigures, Times, name_bound
 from s4v_core.runs.outcome import Outcome
 from s4v_core.runs.status import STATS_NAME
 
@@ -130,8 +131,14 @@ class FlowDriver:
     def bound_by(self) -> str:
         return self._times.find_bottleneck(self._busy_s, self.run.engines.count)
 
+    @property
+    def verdict(self) -> str:
+        """`bound_by`, and what limits the engines if it is they and they tell."""
+        return name_bound(self.figures().as_dict())
+
     def figures(self) -> RunFigures:
         """The figures up to now."""
+        load, run = self._times.load, self.run
         return RunFigures(
             made=self._made,
             made_ok=self._made_ok,
@@ -142,6 +149,7 @@ class FlowDriver:
             ms_per_row=self._times.ms_per_row(),
             bound_by=self.bound_by,
             engine=self.run.engine.name,
+            engine_load=summarise_load(load, run.engine, run.engines.count) if load else None,
         )
 
     def run_units(self, todo: Sequence[int], found_done: int = 0) -> Iterator[UnitDone]:
@@ -178,7 +186,7 @@ class FlowDriver:
                 self._busy_s = time.monotonic() - first
                 self._count(done)
                 metrics.add(done, self.bound_by)
-                bar.show_notes(self._notes.as_text(self.bound_by))
+                bar.show_notes(self._notes.as_text(self.verdict))
                 bar.advance(done.rows)
                 yield done
         self.is_interrupted = bool(drained)

@@ -4,8 +4,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from s4v_core.engines.engine_load import EngineLoad, add_loads
 from s4v_core.flow.spec import COMMIT_CPUS, STAGES, UnitDone
 from s4v_core.records.contract import Words
+from s4v_core.runs.engine_figures import describe_load
+from s4v_core.runs.engine_limits import advise_engine
 
 _IDLE_SHARE = 0.1
 """Share of engine time that may be idle before another stage is called the bottleneck."""
@@ -16,7 +19,8 @@ CHANGES = {
     "read": "a nearer store, more CPUs to wait for it, or a larger --unit-size for a new --output",
     "write": "a nearer store for --output, or a larger --unit-size for a new one",
 }
-"""Advice that makes a run faster, by the stage that sets its pace."""
+"""Advice that makes a run faster, by the stage that sets its pace. Where an engine's limit is
+known, `advise_engine` knows better."""
 
 _ENGINE_CHANGES = {
     "openai": "a larger --settings.max-concurrent-requests or more --engines, as far as the "
@@ -28,7 +32,8 @@ _ENGINE_CHANGES = {
 
 @dataclass(slots=True)
 class Times:
-    """Seconds of work by stage, summed over the units of this process's run."""
+    """Seconds of work by stage, and load of the engines, summed over the units of this process's
+    run."""
 
     rows: int = 0
     read_s: float = 0.0
@@ -37,9 +42,11 @@ class Times:
     idle_s: float = 0.0
     queued_s: float = 0.0
     commit_s: float = 0.0
+    load: EngineLoad | None = None
 
     def add(self, done: UnitDone) -> None:
         self.rows += done.generated
+        self.load = add_loads(self.load, done.load)
         for name in (*STAGES.values(), "queued_s"):
             setattr(self, name, getattr(self, name) + getattr(done, name))
 
@@ -82,6 +89,7 @@ class RunFigures:
         engine_starts: Engines that were started to replace dead ones.
         wall_s: Duration of the flow in seconds, engine start included.
         engine: Name of the engine, whose settings the advice names.
+        engine_load: Figures of the engines (`summarise_load`); None if they do not tell.
     """
 
     made: int
@@ -93,6 +101,7 @@ class RunFigures:
     ms_per_row: dict[str, float]
     bound_by: str
     engine: str | None = None
+    engine_load: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The figures as stats.json holds them."""
@@ -107,6 +116,7 @@ class RunFigures:
             "ms_per_row": self.ms_per_row,
             "bound_by": self.bound_by,
             "engine": self.engine,
+            **({"engine_load": self.engine_load} if self.engine_load else {}),
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
 
@@ -118,20 +128,42 @@ def describe_figures(figures: dict[str, Any], words: Words) -> str:
     """Lines for people about what RunFigures.as_dict holds."""
     wasted = figures["wasted"]
     rivals = f"{wasted} {words.made} in vain: another run was quicker\n" if wasted else ""
+    limit = find_limit_words(figures)
+    load = figures.get("engine_load")
     return (
         f"{rivals}{figures['rows_by_this_run']} {words.made} in {figures['wall_s']:.1f} s, "
         f"engine start included ({figures['rows_per_s']:g} {words.rows}/s, "
         f"{figures['ok_rows_per_s']:g} good {words.answers}/s of {figures['attempts_per_s']:g} "
         "generated)\n"
-        f"bound by {figures['bound_by']} ({describe_stages(figures['ms_per_row'], words)}); "
-        f"faster with {advise(figures['bound_by'], figures.get('engine'))}"
+        f"bound by {figures['bound_by']} ({f'{limit}; ' if limit else ''}"
+        f"{describe_stages(figures['ms_per_row'], words)}); faster with {choose_advice(figures)}"
+        + (f"\n{describe_load(load)}" if load else "")
     )
 
 
-def advise(bound_by: str, engine: str | None) -> str:
-    """What makes a run faster, given the stage that sets its pace and the name of its engine."""
-    advice = _ENGINE_CHANGES.get(engine or "") if bound_by == "engine" else None
-    return advice or CHANGES[bound_by]
+def find_limit_words(figures: dict[str, Any]) -> str | None:
+    """What limits the engines, for people, if they set the pace and tell it.
+
+    Args:
+        figures: What RunFigures.as_dict gives, of this version or an earlier one.
+    """
+    load = figures.get("engine_load")
+    limit: str | None = load["limited_by"] if load else None
+    return limit if figures["bound_by"] == "engine" else None
+
+
+def name_bound(figures: dict[str, Any]) -> str:
+    """The stage that sets the pace, and the engines' limit if it is known: engine (prefill)."""
+    limit = find_limit_words(figures)
+    return f"{figures['bound_by']} ({limit})" if limit else str(figures["bound_by"])
+
+
+def choose_advice(figures: dict[str, Any]) -> str:
+    """The change that makes a run faster, from what RunFigures.as_dict gives."""
+    stage, load = figures["bound_by"], figures.get("engine_load")
+    known = advise_engine(load) if load and stage == "engine" else None
+    own = _ENGINE_CHANGES.get(figures.get("engine") or "") if stage == "engine" else None
+    return known or own or CHANGES[stage]
 
 
 def describe_stages(ms_per_row: dict[str, float], words: Words) -> str:

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import expect
@@ -9,17 +10,26 @@ from playwright.sync_api import expect
 from s4v_core import storage
 from s4v_core.captioning.report import write_report
 from s4v_core.captioning.report.survey import PICKED, survey_run
+from s4v_core.engines.engine_load import EngineLoad
+from s4v_core.engines.settings import EngineSettings, EngineSpec
 from s4v_core.records import plan
 from s4v_core.records.captions import caption_units
 from s4v_core.runs.counts import count_run
+from s4v_core.runs.engine_figures import summarise_load
 from tests.flow.browser import browser, needs_chromium
 from tests.runs.finished_run import EVIL, write_run
 
 FIGURES = {"ok_rows_per_s": 5.5, "attempts_per_s": 6.1, "bound_by": "engine"}
+VLLM = EngineSpec("vllm", "m", "model", EngineSettings(), "gpu")
 
 
-def _write_page(output: Path, head: plan.PlanHead, notice: str = "") -> Path:
-    write_report(str(output), head, count_run(caption_units(str(output)), head), FIGURES, notice)
+def _write_page(
+    output: Path,
+    head: plan.PlanHead,
+    notice: str = "",
+    figures: dict[str, Any] = FIGURES,
+) -> Path:
+    write_report(str(output), head, count_run(caption_units(str(output)), head), figures, notice)
     return output / "report.html"
 
 
@@ -52,6 +62,22 @@ def test_a_caption_stays_text(tmp_path: Path) -> None:
     assert EVIL not in page
     assert "&lt;script&gt;document.title" in page
     assert page.count("<script>") == 1
+
+
+def test_a_page_shows_what_the_engines_told_and_nothing_if_they_told_nothing(
+    tmp_path: Path,
+) -> None:
+    head = write_run(tmp_path / "out", tmp_path, 60)
+    assert "<h2>Engine</h2>" not in _write_page(tmp_path / "out", head).read_text()
+    engine = summarise_load(EngineLoad(places=8, steps=9, kv_peak=0.25), VLLM, engines=1)
+    engine |= {"limited_by": "KV cache full"}
+    page = _write_page(
+        tmp_path / "out", head, figures=FIGURES | {"engine_load": engine}
+    ).read_text()
+    limit = "<tr><td>limited by</td><td class=number>KV cache full</td></tr>"
+    assert f"<h2>Engine</h2><table>{limit}<tr><td>sequences a step</td>" in page
+    assert "<td>preemptions</td><td class=number>0</td>" in page
+    assert "<td>prefix cache hits</td>" not in page
 
 
 @needs_chromium

@@ -1,6 +1,7 @@
 """vLLM's CPU build and transformers, end to end on the same untrained checkpoint."""
 
 import importlib.util
+import json
 import os
 import threading
 import time
@@ -18,7 +19,9 @@ from s4v_core.engines.settings import EngineSettings
 from s4v_core.errors import EngineError
 from s4v_core.model.checkpoint_facts import read_facts
 from s4v_core.recipes import CAPTION
+from s4v_core.records.captions import caption_units
 from s4v_core.runs.outcome import DONE
+from s4v_core.runs.status import read_status
 from tests.conftest import SHARED_DATA, write_tar
 from tests.flow.oracle import check_rows
 
@@ -104,6 +107,41 @@ def test_an_engine_that_cannot_load_its_weights_ends_the_job_with_a_sentence(
     with pytest.raises(EngineError, match="cannot load"):
         _caption(shard, tmp_path / "out", broken, "transformers")
     assert not list((tmp_path / "out" / "captions").glob("*.parquet"))
+
+
+def test_vllm_says_how_full_it_was_and_what_limited_it(tmp_path: Path) -> None:
+    job = CAPTION["demo"].replace(
+        input=(str(tmp_path / "scenes"),),
+        output=str(tmp_path / "out"),
+        demo_scenes=48,
+        unit_size=16,
+        engine="vllm",
+        gate=Gate(enabled=False),  # one answer per row, so that rows and steps hold the same tokens
+        settings=EngineSettings(max_num_seqs=8, units_in_flight=3),
+    )
+    assert run_pass(job).exit_code == DONE
+    rows = check_rows(tmp_path / "out")
+    engine = json.loads((tmp_path / "out" / "stats.json").read_text())["engine_load"]
+    assert (engine["device"], engine["places"], engine["requests"]) == ("cpu", 8, 48)
+    assert 4 < engine["running"] <= 8
+    assert 0 <= engine["waiting"] <= 5  # nine requests are let in at once
+    assert 0 < engine["kv_cache_use"] < engine["kv_cache_peak"] <= 1
+    for kind in ("prompt", "output"):
+        per_step = sum(row[f"{kind}_tokens"] for row in rows) / engine["steps"]
+        assert engine[f"{kind}_tokens_per_step"] == pytest.approx(per_step, abs=0.001)
+    assert engine["steps"] >= sum(row["output_tokens"] for row in rows) / 8
+    assert (
+        0
+        < engine["busy_s"]
+        == pytest.approx(engine["ms_per_step"] * engine["steps"] / 1000, rel=0.1)
+    )
+    assert engine["preemptions"] == 0
+    assert engine["prefix_hit_rate"] is None
+    assert engine["limit"] in ("decode", "prefill", "requests", "preparation")
+    text = read_status(caption_units(str(tmp_path / "out"))).as_text()
+    assert f"bound by engine ({engine['limited_by']}; ms per image: " in text
+    assert "\nengine: sequences a step " in text
+    assert "<h2>Engine</h2>" in (tmp_path / "out" / "report.html").read_text()
 
 
 @pytest.mark.slow

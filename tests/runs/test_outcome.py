@@ -8,7 +8,7 @@ import pytest
 from s4v_core.engines.settings import EngineSettings
 from s4v_core.records.contract import Words
 from s4v_core.runs.counts import RunCounts
-from s4v_core.runs.figures import RunFigures, advise, describe_figures
+from s4v_core.runs.figures import RunFigures, choose_advice, describe_figures
 from s4v_core.runs.outcome import (
     DONE,
     FAILED,
@@ -68,10 +68,11 @@ def test_exit_codes(changes: dict[str, Any], code: int) -> None:
     ],
 )
 def test_advice_names_the_knobs_of_the_engine_in_use(engine: str | None, knob: str) -> None:
-    figures = RunFigures(10, 10, 10, 0, 0, 1.0, {}, "engine", engine)
-    assert f"faster with {advise('engine', engine)}" in describe_figures(figures.as_dict(), WORDS)
-    assert knob in advise("engine", engine)
-    assert advise("read", engine).startswith("a nearer store")
+    figures = RunFigures(10, 10, 10, 0, 0, 1.0, {}, "engine", engine).as_dict()
+    advice = choose_advice(figures)
+    assert f"faster with {advice}" in describe_figures(figures, WORDS)
+    assert knob in advice
+    assert choose_advice(figures | {"bound_by": "read"}).startswith("a nearer store")
 
 
 def test_figures_of_an_earlier_version_still_have_their_advice() -> None:
@@ -83,6 +84,8 @@ def test_figures_of_an_earlier_version_still_have_their_advice() -> None:
 def test_every_knob_that_advice_names_is_a_setting() -> None:
     settings = {name.replace("_", "-") for name in EngineSettings.model_fields}
     for engine in (None, "openai", "transformers"):
-        named = re.findall(r"--settings\.([a-z-]+)", advise("engine", engine))
+        named = re.findall(
+            r"--settings\.([a-z-]+)", choose_advice({"bound_by": "engine", "engine": engine})
+        )
         assert named
         assert set(named) <= settings

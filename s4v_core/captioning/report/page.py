@@ -14,6 +14,8 @@ from s4v_core.captioning.report.survey import BIN_TOKENS, KINDS, TICK_S, Survey,
 from s4v_core.records.contract import STATUSES
 from s4v_core.records.plan import PlanHead
 from s4v_core.runs.counts import RunCounts
+from s4v_core.runs.engine_figures import list_load
+from s4v_core.runs.figures import find_limit_words
 
 REPORT_NAME, _SPARE_NAME = "report.html", "captions-report.html"
 _LEGACY_START = (
@@ -43,6 +45,7 @@ def write_report(
     sections = [
         _summary(counts, figures),
         _reasons(counts),
+        _engine(figures),
         _charts(survey),
         _sources(survey),
         _gallery(survey, build_cards(output, survey)),
@@ -85,6 +88,19 @@ def _reasons(counts: RunCounts) -> str:
         for reason, number in counts.reasons.items()
     )
     return f"<h2>Why images have no caption</h2><table>{rows}</table>"
+
+
+def _engine(figures: dict[str, Any]) -> str:
+    """A table of what the engines told about their load; nothing if they told nothing."""
+    if not (load := figures.get("engine_load")):
+        return ""
+    limit = find_limit_words(figures)
+    shown = ({"limited by": limit} if limit else {}) | list_load(load)
+    rows = "".join(
+        f"<tr><td>{escaped(label)}</td><td class=number>{escaped(value)}</td></tr>"
+        for label, value in shown.items()
+    )
+    return f"<h2>Engine</h2><table>{rows}</table>"
 
 
 def _charts(survey: Survey) -> str:
