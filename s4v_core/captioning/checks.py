@@ -1,13 +1,14 @@
 """Everything that a job names, checked before anything is written."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from s4v_core import prompts, storage
+from s4v_core import storage
+from s4v_core.captioning.field_choice import choose_fields
+from s4v_core.captioning.fields import CaptionField, find_main, list_columns
 from s4v_core.captioning.job import FREE_TO_CHANGE, CaptionJob
-from s4v_core.captioning.prompt_file import read_prompts
-from s4v_core.captioning.prompts import Prompt
+from s4v_core.engines.answer_schemas import check_answer_schema
 from s4v_core.engines.choice import choose_engine
 from s4v_core.engines.settings import EngineSpec
 from s4v_core.errors import ConfigError
@@ -25,19 +26,25 @@ from s4v_core.runs.status import STATS_NAME
 
 @dataclass(frozen=True, slots=True)
 class CheckedModel:
-    """A job whose model, engine and prompts were checked: all that captioning an image takes."""
+    """A job whose model, engine and fields were checked: all that captioning an image takes."""
 
     job: CaptionJob
     engine: EngineSpec
     facts: CheckpointFacts
-    prompts: tuple[Prompt, ...]
+    fields: tuple[CaptionField, ...]
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns of the input's tables that prompts or sources need."""
-        named = {name for prompt in self.prompts for name in prompt.columns}
+        named = list_columns(self.fields)
         named |= {self.job.source_column} if self.job.source_column else set()
         return tuple(sorted(named))
+
+    @property
+    def described_fields(self) -> list[dict[str, Any]]:
+        """The fields in the settings of a plan; none if rows have the columns of every run."""
+        is_plain = self.job.fields is None and self.job.json_schema is None
+        return [] if is_plain else [field.describe() for field in self.fields]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +70,7 @@ def check_job(job: CaptionJob) -> CheckedJob:
     """Check everything that a job names, and write nothing.
 
     Raises:
-        ConfigError: A model, engine, prompt or output that does not fit.
+        ConfigError: A model, engine, prompt, field or output that does not fit.
         InputError: An input that is not there or holds no images.
     """
     found = check_model(job)
@@ -74,7 +81,8 @@ def check_job(job: CaptionJob) -> CheckedJob:
         "model_revision": found.facts.revision,
         "engine": found.engine.name,
         "template": found.engine.template,
-        "prompts": [asdict(prompt) for prompt in found.prompts],
+        "prompts": [asdict(prompt) for prompt in found.fields[find_main(found.fields)].prompts],
+        "fields": found.described_fields,
         "framing": f"{found.facts.framing.mode} {found.facts.framing.size_px}",
     }
     settings = identify_job(job, FREE_TO_CHANGE, resolved)
@@ -83,7 +91,7 @@ def check_job(job: CaptionJob) -> CheckedJob:
         job=job,
         engine=found.engine,
         facts=found.facts,
-        prompts=found.prompts,
+        fields=found.fields,
         shards=shards,
         settings=settings,
         listing_digest=digest_listing(shards),
@@ -92,7 +100,7 @@ def check_job(job: CaptionJob) -> CheckedJob:
 
 
 def check_model(job: CaptionJob) -> CheckedModel:
-    """Check a job's model, engine and prompts.
+    """Check a job's model, engine and fields.
 
     Raises:
         ConfigError: One of them does not fit.
@@ -102,7 +110,12 @@ def check_model(job: CaptionJob) -> CheckedModel:
     model = storage.absolute(job.model) if Path(job.model).is_dir() else job.model
     template = job.template or facts.template
     engine = choose_engine(job.engine, model, template, job.settings, facts.revision)
-    return CheckedModel(job, engine, facts, _read_prompts(job))
+    fields = choose_fields(job)
+    for schema in filter(None, (field.schema for field in fields)):
+        check_answer_schema(engine.name, schema)
+    if len(fields) > 1:
+        engine = replace(engine, shares_images=True)
+    return CheckedModel(job, engine, facts, fields)
 
 
 def _check_output(output: str, settings: dict[str, Any]) -> PlanHead | None:
@@ -138,7 +151,3 @@ def _read_facts(job: CaptionJob) -> CheckpointFacts:
     if job.engine == "openai":
         return CheckpointFacts(Framing("fit", OWN_SIZE_PX), "model", job.settings.url or "")
     return read_facts(job.model)
-
-
-def _read_prompts(job: CaptionJob) -> tuple[Prompt, ...]:
-    return read_prompts(job.prompts) if job.prompts else (Prompt(job.prompt or prompts.CAPTION),)

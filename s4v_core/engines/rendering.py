@@ -55,7 +55,7 @@ class PromptRenderer:
             for question in (request.prompt, *(asked for asked, _ in request.earlier)):
                 chat.refuse_image_mark(question)
             return "".join(piece.text for piece in self._cut_pieces(request))
-        return self._render_own(json.dumps(_build_messages(request)))
+        return self._render_own(json.dumps(_build_messages(request))) + request.prefill
 
     def token_ids(self, request: Request) -> list[int]:
         """Ids with one placeholder per image and exactly one BOS, as vLLM expands them.
@@ -86,6 +86,16 @@ class PromptRenderer:
         """The answer that generated ids spell."""
         spelled: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return spelled.strip()
+
+    def answer(self, ids: Sequence[int], prefill: str = "") -> str:
+        """The answer that generated ids continue, which begins with the prefill."""
+        if not prefill:
+            return self.text(ids)
+        # Decoded together: alone, the first token would lose the space before its word.
+        begun: list[int] = self._tokenizer(prefill, add_special_tokens=False).input_ids
+        start = self._tokenizer.decode(begun, skip_special_tokens=True)
+        whole: str = self._tokenizer.decode([*begun, *ids], skip_special_tokens=True)
+        return (prefill + whole[len(start) :]).rstrip()
 
     def batch(self, requests: Sequence[Request]) -> Any:
         """Tensors for transformers: ids of shape (requests, tokens), padded on the left.
@@ -118,7 +128,9 @@ class PromptRenderer:
     def _cut_pieces(self, request: Request) -> list[chat.Piece]:
         turns = [*request.earlier, (request.prompt, None)]
         template = chat.find_template(self._template)
-        return template.build_pieces(turns, request.turns_of_images, request.system)
+        pieces = template.build_pieces(turns, request.turns_of_images, request.system)
+        begun = [chat.Piece(f"{template.answer_lead}{request.prefill}")] if request.prefill else []
+        return [*pieces, *begun]
 
     def _has_bos(self, text: str) -> bool:
         """Whether the text brings its BOS: a checkpoint's own template may write it."""

@@ -71,6 +71,8 @@ class EngineSpec:
         model: Folder, URI or hub id of the checkpoint.
         revision: For a checkpoint in a store, the revision that engines must find there.
         images_per_request: Most images that one request holds.
+        shares_images: Whether several requests show the same image, so that what they have in
+            common is worth keeping.
     """
 
     name: Literal["vllm", "transformers", "openai", "fake"]
@@ -80,6 +82,7 @@ class EngineSpec:
     device: Literal["gpu", "cpu"]
     revision: str | None = None
     images_per_request: int = 1
+    shares_images: bool = False
 
     @property
     def is_remote(self) -> bool:

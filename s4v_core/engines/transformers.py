@@ -91,15 +91,18 @@ class TransformersEngine:
             output = self._model.generate(**inputs, **_parameters(sampling))
         prompt_tokens = inputs["attention_mask"].sum(dim=1).tolist()
         answers = output[:, inputs["input_ids"].shape[1] :].tolist()
-        return [self._read_answer(ids, n) for ids, n in zip(answers, prompt_tokens, strict=True)]
+        return [
+            self._read_answer(ids, n, request.prefill)
+            for ids, n, request in zip(answers, prompt_tokens, batch, strict=True)
+        ]
 
-    def _read_answer(self, ids: list[int], prompt_tokens: int) -> Generation:
+    def _read_answer(self, ids: list[int], prompt_tokens: int, prefill: str) -> Generation:
         ends = self._model.generation_config.eos_token_id
         ends = set(ends if isinstance(ends, list) else [ends])
         stop = next((at for at, token in enumerate(ids) if token in ends), None)
         kept = ids if stop is None else ids[: stop + 1]
         finish = "length" if stop is None else "stop"
-        return Generation(self._prompts.text(kept), finish, prompt_tokens, len(kept))
+        return Generation(self._prompts.answer(kept, prefill), finish, prompt_tokens, len(kept))
 
     def kill(self) -> None:
         os._exit(1)  # it computes in this very process; Ray starts another

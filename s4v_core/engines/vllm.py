@@ -30,6 +30,14 @@ to the gate: the check costs the scheduler a call per size and token."""
 
 _REMEMBERED_QUESTIONS = 1024
 
+_SHARED_IMAGES_GB = 2
+"""Processed images that are kept where several requests show the same one; they follow each other,
+so those in flight are enough."""
+
+_PREFIX_BLOCK = 32
+"""Tokens of a key-value block on a CPU where prefixes are shared: only whole blocks are, and those
+of 128, vLLM's choice, leave most of a prompt behind the image's last one to be computed again."""
+
 _ADMITTED_PER_SLOT = 1.1
 """Requests handed to vLLM per sequence it can run, so that a free place is filled at once."""
 
@@ -50,6 +58,7 @@ class VllmEngine:
         self._prompts = PromptRenderer(spec.model, spec.template)
         self._question_ids: dict[str, list[int]] = {}
         self._images_per_request = spec.images_per_request
+        self._shares_images = spec.shares_images
         before = set(psutil.Process().children(recursive=True))
         self._engine = AsyncLLM.from_engine_args(
             _engine_args(spec, self._prompts),
@@ -69,6 +78,10 @@ class VllmEngine:
         prompt: dict[str, Any] = {"prompt_token_ids": await self._tokenize(request)}
         if request.images:
             prompt["multi_modal_data"] = {"image": request.pictures}
+            if self._shares_images:
+                content = request.content or request.key
+                names = [f"{content}-{place}" for place in range(len(request.images))]
+                prompt["multi_modal_uuids"] = {"image": names}  # else vLLM hashes the pixels
         number = f"{next(self._numbers)}"
         parameters = _parameters(request, sampling, streams=on_piece is not None)
         last, ids = None, list[int]()
@@ -83,7 +96,7 @@ class VllmEngine:
             return refuse(error)  # this request's fault; the engine lives
         assert last is not None, "a request that did not fail has an output"
         return Generation(
-            self._prompts.text(ids),
+            self._prompts.answer(ids, request.prefill),
             last.outputs[0].finish_reason,
             len(last.prompt_token_ids or ()),
             len(ids),
@@ -134,8 +147,13 @@ def _exporters() -> list[Any]:
 
 def _parameters(request: Request, sampling: SamplingConfig, streams: bool) -> Any:
     from vllm import SamplingParams
-    from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind
+    from vllm.sampling_params import (
+        RepetitionDetectionParams,
+        RequestOutputKind,
+        StructuredOutputsParams,
+    )
 
+    schema = request.answer_schema
     return SamplingParams(
         max_tokens=sampling.max_tokens,
         temperature=sampling.temperature,
@@ -143,6 +161,7 @@ def _parameters(request: Request, sampling: SamplingConfig, streams: bool) -> An
         repetition_penalty=sampling.repetition_penalty,
         seed=sampling.seed_of(request.content),
         repetition_detection=RepetitionDetectionParams(**_LOOP) if sampling.stop_at_loops else None,
+        structured_outputs=StructuredOutputsParams(json=schema) if schema else None,
         # One answer per request, and its text from the ids in one go, is the least CPU time.
         output_kind=RequestOutputKind.DELTA if streams else RequestOutputKind.FINAL_ONLY,
         detokenize=streams,
@@ -167,9 +186,11 @@ def _engine_args(spec: EngineSpec, prompts: PromptRenderer) -> Any:
         "max_num_seqs": _count_sequences(spec),
         "enforce_eager": on_cpu or settings.enforce_eager,
         "limit_mm_per_prompt": {"image": spec.images_per_request},
-        # Every image is used once: caching it, or hashing it for a cache, would be wasted.
-        "mm_processor_cache_gb": 0,
-        "enable_prefix_caching": False,
+        # An image that is used once: caching it, or hashing it for a cache, would be wasted.
+        "mm_processor_cache_gb": _SHARED_IMAGES_GB if spec.shares_images else 0,
+        "enable_prefix_caching": spec.shares_images,
+        # Left to itself, a model may fill an answer with white space between two JSON tokens.
+        "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
         "distributed_executor_backend": "uni",
         "trust_remote_code": False,
         "enable_log_requests": False,
@@ -179,6 +200,8 @@ def _engine_args(spec: EngineSpec, prompts: PromptRenderer) -> Any:
     }
     if settings.max_num_batched_tokens:
         arguments["max_num_batched_tokens"] = settings.max_num_batched_tokens
+    if on_cpu and spec.shares_images:
+        arguments["block_size"] = _PREFIX_BLOCK
     if on_cpu:
         wanted = _count_sequences(spec) * length * prompts.kv_values * _FLOAT32_BYTES
         given = (settings.kv_cache_gib or 0) << 30

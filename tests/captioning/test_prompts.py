@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from s4v_core.captioning.prompt_file import read_prompts
-from s4v_core.captioning.prompts import Prompt, choose_prompt
+from s4v_core.captioning.prompts import Prompt, choose_question
 from s4v_core.errors import ConfigError
 from s4v_core.inputs.finding import find_shards
 from s4v_core.inputs.image_bytes import read_sidecar
@@ -25,18 +25,23 @@ def _build_planned_row(
     return {"image_id": image_id, "source": source, "payload": sidecar}
 
 
+def _choose(prompts: tuple[Prompt, ...], planned: dict) -> tuple[str, str | None]:
+    question = choose_question(prompts, planned)
+    return question.text, question.problem
+
+
 def test_prompts_are_drawn_by_weight_the_same_in_every_run() -> None:
     prompts = (Prompt("a", 3), Prompt("b", 1))
-    chosen = [choose_prompt(prompts, _build_planned_row(f"{n}"))[0] for n in range(4000)]
-    assert chosen == [choose_prompt(prompts, _build_planned_row(f"{n}"))[0] for n in range(4000)]
+    chosen = [_choose(prompts, _build_planned_row(f"{n}"))[0] for n in range(4000)]
+    assert chosen == [_choose(prompts, _build_planned_row(f"{n}"))[0] for n in range(4000)]
     assert 2800 < Counter(chosen)["a"] < 3200
 
 
 def test_a_prompt_is_for_the_sources_it_names() -> None:
     prompts = (Prompt("chart", source="plot*"), Prompt("photo", source="coco"))
-    assert choose_prompt(prompts, _build_planned_row(source="plots")) == ("chart", None)
-    assert choose_prompt(prompts, _build_planned_row(source="coco")) == ("photo", None)
-    assert choose_prompt(prompts, _build_planned_row(source="sam")) == ("", "no_prompt")
+    assert _choose(prompts, _build_planned_row(source="plots")) == ("chart", None)
+    assert _choose(prompts, _build_planned_row(source="coco")) == ("photo", None)
+    assert _choose(prompts, _build_planned_row(source="sam")) == ("", "no_prompt")
 
 
 @pytest.mark.parametrize(
@@ -52,13 +57,11 @@ def test_a_prompt_is_for_the_sources_it_names() -> None:
 def test_columns_are_filled_in_and_cannot_forge_marks(
     sidecar: str | None, expected: tuple[str, str | None]
 ) -> None:
-    assert (
-        choose_prompt((Prompt("Alt: {alt}. {w}"),), _build_planned_row(sidecar=sidecar)) == expected
-    )
+    assert _choose((Prompt("Alt: {alt}. {w}"),), _build_planned_row(sidecar=sidecar)) == expected
 
 
 def test_a_whole_web_page_in_a_column_is_cut() -> None:
-    text, _ = choose_prompt((Prompt("{sidecar}"),), _build_planned_row(sidecar="x" * 9000))
+    text, _ = _choose((Prompt("{sidecar}"),), _build_planned_row(sidecar="x" * 9000))
     assert len(text) == 2000
 
 
