@@ -175,6 +175,7 @@ def _count_sequences(spec: EngineSpec) -> int:
 
 def _engine_args(spec: EngineSpec, prompts: PromptRenderer) -> Any:
     from vllm import AsyncEngineArgs
+    from vllm.config import StructuredOutputsConfig
 
     settings = spec.settings
     length = min(settings.max_model_len or prompts.longest, prompts.longest)
@@ -190,7 +191,9 @@ def _engine_args(spec: EngineSpec, prompts: PromptRenderer) -> Any:
         "mm_processor_cache_gb": _SHARED_IMAGES_GB if spec.shares_images else 0,
         "enable_prefix_caching": spec.shares_images,
         # Left to itself, a model may fill an answer with white space between two JSON tokens.
-        "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
+        "structured_outputs_config": StructuredOutputsConfig(
+            backend="xgrammar", disable_any_whitespace=True
+        ),
         "distributed_executor_backend": "uni",
         "trust_remote_code": False,
         "enable_log_requests": False,
