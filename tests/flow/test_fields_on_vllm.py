@@ -10,9 +10,11 @@ import pytest
 
 from s4v_core.captioning.caption_pass import make_task
 from s4v_core.captioning.checks import CheckedModel, check_model
+from s4v_core.captioning.gate import Gate
 from s4v_core.captioning.job import CaptionJob
 from s4v_core.demo.shipped import CAPTIONER
 from s4v_core.engines.choice import start_engine
+from s4v_core.engines.requests import Generator
 from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.engines.settings import EngineSettings
 from tests.captioning.fields_run import write_fields
@@ -20,7 +22,7 @@ from tests.conftest import photo
 
 pytestmark = pytest.mark.slow
 
-IMAGES = 6
+IMAGES = 4
 SCHEMA = {
     "type": "object",
     "properties": {
@@ -40,7 +42,7 @@ FIELDS: list[dict[str, Any]] = [
 ]
 
 
-def _job(folder: Path, **changes: Any) -> CaptionJob:
+def _job(**changes: Any) -> CaptionJob:
     return CaptionJob(
         input=("memory",),
         output="memory",
@@ -52,23 +54,30 @@ def _job(folder: Path, **changes: Any) -> CaptionJob:
     )
 
 
-async def _caption(checked: CheckedModel) -> list[dict[str, Any]]:
-    engine = start_engine(checked.engine)
-    try:
-        task = make_task(checked)
-        planned = {"uri": "", "source": "s", "payload": None}
-        prepared = [task.prepare(planned | {"image_id": f"{n}"}, photo(n)) for n in range(IMAGES)]
-        rows = (task.answer(one.about, one.pictures, engine) for one in prepared)
-        return list(await asyncio.gather(*rows))
-    finally:
-        engine.close()
+def _caption(*passes: CheckedModel) -> list[list[dict[str, Any]]]:
+    """The rows of passes, one after the other on the engine of the first."""
+
+    async def caption_all() -> list[list[dict[str, Any]]]:
+        engine = start_engine(passes[0].engine)
+        try:
+            return [await _caption_on(engine, checked) for checked in passes]
+        finally:
+            engine.close()
+
+    return asyncio.run(caption_all())
+
+
+async def _caption_on(engine: Generator, checked: CheckedModel) -> list[dict[str, Any]]:
+    task = make_task(checked)
+    planned = {"uri": "", "source": "s", "payload": None}
+    prepared = [task.prepare(planned | {"image_id": f"{n}"}, photo(n)) for n in range(IMAGES)]
+    rows = (task.answer(one.about, one.pictures, engine) for one in prepared)
+    return list(await asyncio.gather(*rows))
 
 
 @pytest.mark.timeout(600)
 def test_fields_are_what_separate_passes_give(tmp_path: Path) -> None:
-    together = asyncio.run(
-        _caption(check_model(_job(tmp_path, fields=write_fields(tmp_path, FIELDS))))
-    )
+    [together] = _caption(check_model(_job(fields=write_fields(tmp_path, FIELDS))))
     assert {row["status"] for row in together} == {"ok"}, [row["reason"] for row in together]
     for row in together:
         jsonschema.validate(json.loads(row["facts"]), SCHEMA)
@@ -76,11 +85,8 @@ def test_fields_are_what_separate_passes_give(tmp_path: Path) -> None:
         assert row["begun"].startswith("There is ")
         prompt = json.loads(row["fields"])["after"]["prompt"]
         assert prompt == f"Shorten this: {' '.join(row['long'].split())}"
-    alone = _job(tmp_path, prompt="Describe the image in detail.")
-    alone = alone.replace(gate=alone.gate.replace(enabled=False))
-    separate = asyncio.run(_caption(check_model(alone)))
-    assert [row["long"] for row in together] == [row["caption"] for row in separate]
-    begun = asyncio.run(
-        _caption(check_model(alone.replace(prompt="Describe it.", prefill="There is")))
-    )
-    assert [row["begun"] for row in together] == [row["caption"] for row in begun]
+    long = _job(prompt="Describe the image in detail.", gate=Gate(enabled=False))
+    begun = long.replace(prompt="Describe it.", prefill="There is")
+    separate = _caption(check_model(long), check_model(begun))
+    for name, rows in zip(("long", "begun"), separate, strict=True):
+        assert [row[name] for row in together] == [row["caption"] for row in rows]
