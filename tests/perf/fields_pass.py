@@ -34,7 +34,7 @@ from tests.perf.heavy import build_heavy
 from tests.perf.measuring import Goal, format_spread, measure_in_turns, ratios, record
 from tests.perf.vllm_pass import KV_CACHE_GIB, SEQUENCES, STEP_TOKENS, TOKENS
 
-ROUNDS, IMAGES = 3, 32
+ROUNDS, IMAGES = 2, 24
 SIZE = (640, 480)
 PROMPTS = {
     "tags": "List what is visible in this image as tags.",
