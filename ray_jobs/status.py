@@ -16,9 +16,10 @@ from typing import Annotated
 import tyro
 
 from ray_jobs.command_line import read_flags, run_main, show
-from s4v_core.captioning.row_checks import check_captions
+from s4v_core.captioning.row_checks import build_checks
 from s4v_core.config import Config
-from s4v_core.records.captions import CAPTIONS
+from s4v_core.records.captions import CAPTIONS, contract_of
+from s4v_core.records.plan import require_plan_head
 from s4v_core.runs.status import open_units, read_status
 from s4v_core.runs.verification import verify_run
 
@@ -34,11 +35,12 @@ class StatusJob(Config):
 
 def main(argv: list[str]) -> int:
     job = read_flags(StatusJob, argv, __doc__ or "")
-    units = open_units(job.output, (CAPTIONS,))
+    units = open_units(job.output, {CAPTIONS.folder: contract_of})
     show(read_status(units).as_text())
     if job.verify:
-        is_caption_run = units.contract is CAPTIONS
-        verification = verify_run(units, check_captions if is_caption_run else None)
+        is_caption_run = units.contract.folder == CAPTIONS.folder
+        checks = build_checks(require_plan_head(job.output).settings) if is_caption_run else None
+        verification = verify_run(units, checks)
         show(verification.as_text())
         return 0 if verification.is_sound else 1
     return 0

@@ -30,7 +30,8 @@ from s4v_core.inputs.finding import find_shards
 from s4v_core.inputs.indexing import INDEX_SCHEMA, index_shard
 from s4v_core.inputs.source_names import name_sources
 from s4v_core.inputs.unique_ids import number_repeated_ids
-from s4v_core.records.captions import RESULT_SCHEMA, caption_units
+from s4v_core.records.captions import caption_units
+from s4v_core.records.plan import require_plan_head
 from s4v_core.records.plan_writing import take_first
 from s4v_core.records.schemas import table_of
 from s4v_core.runs.driver import make_run_id
@@ -84,12 +85,12 @@ def caption(
             "several nodes; set output"
         )
     planned, contents = _plan_in_memory(job, inputs, checked.columns)
-    engine = start_engine(checked.engine)
+    task, engine = make_task(checked), start_engine(checked.engine)
     try:
-        rows = asyncio.run(_caption_here(make_task(checked), engine, planned, contents))
+        rows = asyncio.run(_caption_here(task, engine, planned, contents))
     finally:
         engine.close()
-    return table_of(rows, RESULT_SCHEMA, "captions")
+    return table_of(rows, task.contract.schema, "captions")
 
 
 def _caption_durably(job: CaptionJob) -> pa.Table:
@@ -97,9 +98,9 @@ def _caption_durably(job: CaptionJob) -> pa.Table:
     if left := len(outcome.counts.missing) + len(outcome.counts.outdated):
         problem = f"{left} units are missing; call again to resume"
         raise StorageError(outcome.output, problem)
-    units = caption_units(outcome.output)
+    units = caption_units(outcome.output, require_plan_head(outcome.output).settings)
     tables = [units.read(unit) for unit in sorted(units.list_done())]
-    return pa.concat_tables(tables).cast(RESULT_SCHEMA)
+    return pa.concat_tables(tables).cast(units.contract.schema)
 
 
 def _list_inputs(images: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:

@@ -31,6 +31,7 @@ FLAGS = {
         --source-column --licences --template --limit --unit-size --engines --accelerator
         --retry-errors --captions-per-image --dedupe --plan --rate --price-per-hour --demo-scenes
         --image-column --only-missing --pixels-max
+        --prompt-name --fields --json-schema --prefill --prepend --append --cut-prefix-words
         --web.connect-timeout-s --web.disallowed-directives --web.host-rest-s --web.max-file-mib
         --web.max-host-failures --web.max-redirects --web.max-requests --web.max-requests-per-host
         --web.max-tries --web.max-wait-s --web.min-lost-hosts --web.silence-timeout-s
@@ -39,7 +40,7 @@ FLAGS = {
         --sampling.stop-at-loops --sampling.seed
         --gate.enabled --gate.min-words --gate.max-words --gate.allow-truncated --gate.script
         --gate.max-other-script --gate.max-repeats --gate.min-compressed --gate.refusals
-        --gate.boilerplate
+        --gate.boilerplate --gate.skip --gate.allow-json
         --ladder.temperatures --ladder.top-p --ladder.repetition-penalty
         --settings.device --settings.dtype --settings.max-model-len --settings.max-num-seqs
         --settings.gpus-per-engine --settings.nodes-per-engine --settings.encoder-data-parallel

@@ -20,7 +20,7 @@ from s4v_core.captioning.report import REPORT_NAME, write_report
 from s4v_core.captioning.task import CaptionTask
 from s4v_core.demo.scene_files import write_scenes
 from s4v_core.demo.score import Score, score_captions
-from s4v_core.records.captions import CAPTIONS, caption_units
+from s4v_core.records.captions import caption_contract, caption_units, contract_of
 from s4v_core.records.plan import PlanHead, read_plan_head
 from s4v_core.records.planned_rows import read_planned_unit
 from s4v_core.runs.driver import Run, connect_for, run_missing
@@ -75,7 +75,7 @@ def plan_run(checked: CheckedJob, head: PlanHead, output: str) -> Run:
     return Run(
         output=output,
         head=head,
-        contract=CAPTIONS,
+        contract=contract_of(head.settings),
         make_task=partial(_make_task_on_ray, checked),
         engine=checked.engine,
         engines=checked.engines,
@@ -107,22 +107,22 @@ def make_task(checked: CheckedModel, twins: "TwinRegistry | None" = None) -> Cap
         model_revision=checked.facts.revision,
         engine_name=checked.engine.name,
         engine_settings=json.dumps(settings, sort_keys=True) if settings else None,
-        samplings=job.samplings,
-        gate=job.gate,
+        fields=checked.fields,
         decode=job.decode,
         web=job.web,
         framing=checked.facts.framing,
-        prompts=checked.prompts,
         captions_per_image=job.captions_per_image,
         dedupe=job.dedupe,
         twins=twins,
+        contract=caption_contract(checked.described_fields),
     )
 
 
 def score_demo(output: str) -> Score:
     """Compare captions of drawn scenes with what was drawn, which lies beside each image."""
-    assert read_plan_head(output) is not None, "a run that is done has a plan"
-    units, pairs = caption_units(output), []
+    head = read_plan_head(output)
+    assert head is not None, "a run that is done has a plan"
+    units, pairs = caption_units(output, head.settings), list[tuple[str, str]]()
     for unit in sorted(units.list_done()):
         planned = read_planned_unit(output, unit).to_pylist()
         drawn = {row["image_id"]: row["payload"] for row in planned}

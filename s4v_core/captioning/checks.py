@@ -4,11 +4,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from s4v_core import prompts, storage
+from s4v_core import storage
+from s4v_core.captioning.field_choice import choose_fields
+from s4v_core.captioning.fields import CaptionField, find_main, list_columns
 from s4v_core.captioning.job import FREE_TO_CHANGE, CaptionJob
 from s4v_core.captioning.preflight_check import Fit, describe_fit, fit_engine, limit_pictures
-from s4v_core.captioning.prompt_file import read_prompts
-from s4v_core.captioning.prompts import Prompt
+from s4v_core.engines.answer_schemas import check_answer_schema
 from s4v_core.engines.choice import choose_engine
 from s4v_core.engines.fitness import refuse_unfit_checkpoint
 from s4v_core.engines.settings import EngineSpec
@@ -36,7 +37,7 @@ _ENDPOINT_PX = 1344
 
 @dataclass(frozen=True, slots=True)
 class CheckedModel:
-    """A job whose model, engine and prompts were checked: all that captioning an image takes.
+    """A job whose model, engine and fields were checked: all that captioning an image takes.
 
     Attributes:
         notes: What the preflight found, for people.
@@ -45,7 +46,7 @@ class CheckedModel:
     job: CaptionJob
     engine: EngineSpec
     facts: CheckpointFacts
-    prompts: tuple[Prompt, ...]
+    fields: tuple[CaptionField, ...]
     notes: tuple[str, ...]
 
     @property
@@ -57,9 +58,15 @@ class CheckedModel:
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns of the input's tables that prompts or sources need."""
-        named = {name for prompt in self.prompts for name in prompt.columns}
+        named = list_columns(self.fields)
         named |= {self.job.source_column} if self.job.source_column else set()
         return tuple(sorted(named))
+
+    @property
+    def described_fields(self) -> list[dict[str, Any]]:
+        """The fields in the settings of a plan; none if rows have the columns of every run."""
+        is_plain = self.job.fields is None and self.job.json_schema is None
+        return [] if is_plain else [field.describe() for field in self.fields]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +92,7 @@ def check_job(job: CaptionJob) -> CheckedJob:
     """Check everything that a job names, and write nothing.
 
     Raises:
-        ConfigError: A model, engine, prompt or output that does not fit.
+        ConfigError: A model, engine, prompt, field or output that does not fit.
         InputError: An input that is not there or holds no images.
     """
     found = check_model(job)
@@ -97,7 +104,8 @@ def check_job(job: CaptionJob) -> CheckedJob:
         "engine": found.engine.name,
         "engine_settings": found.engine.answer_settings,
         "template": found.engine.template,
-        "prompts": [asdict(prompt) for prompt in found.prompts],
+        "prompts": [asdict(prompt) for prompt in found.fields[find_main(found.fields)].prompts],
+        "fields": found.described_fields,
         "framing": f"{found.facts.framing.mode} {found.facts.framing.size_px}",
     }
     settings = identify_job(job, FREE_TO_CHANGE, resolved)
@@ -106,7 +114,7 @@ def check_job(job: CaptionJob) -> CheckedJob:
         job=job,
         engine=found.engine,
         facts=found.facts,
-        prompts=found.prompts,
+        fields=found.fields,
         notes=found.notes,
         shards=shards,
         settings=settings,
@@ -116,7 +124,7 @@ def check_job(job: CaptionJob) -> CheckedJob:
 
 
 def check_model(job: CaptionJob) -> CheckedModel:
-    """Check a job's model, engine and prompts.
+    """Check a job's model, engine and fields.
 
     Raises:
         ConfigError: One of them does not fit.
@@ -128,9 +136,13 @@ def check_model(job: CaptionJob) -> CheckedModel:
     template = job.template or facts.template
     engine = choose_engine(job.engine, model, template, job.settings, facts.revision)
     refuse_unfit_checkpoint(engine.name, job.model, facts.quantization)
-    prompts = _read_prompts(job)
-    fit: Fit = fit_engine(job, engine, facts, prompts)
-    found = CheckedModel(job, fit.engine, fit.facts, prompts, tuple(describe_fit(fit)))
+    fields = choose_fields(job)
+    for schema in filter(None, (field.schema for field in fields)):
+        check_answer_schema(engine.name, schema)
+    if len(fields) > 1:
+        engine = replace(engine, shares_images=True)
+    fit: Fit = fit_engine(engine, facts, fields)
+    found = CheckedModel(job, fit.engine, fit.facts, fields, tuple(describe_fit(fit)))
     settings = fit.engine.settings
     if settings.units_in_flight is None:
         wanted = -(-UNITS_IN_FLIGHT * UNIT_SIZE // found.unit_size)
@@ -180,7 +192,3 @@ def _read_facts(job: CaptionJob) -> CheckpointFacts:
     if job.engine == "openai":
         return CheckpointFacts(Framing("fit", _ENDPOINT_PX), "model", job.settings.url or "")
     return read_facts(job.model, job.revision)
-
-
-def _read_prompts(job: CaptionJob) -> tuple[Prompt, ...]:
-    return read_prompts(job.prompts) if job.prompts else (Prompt(job.prompt or prompts.CAPTION),)

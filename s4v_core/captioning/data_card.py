@@ -78,11 +78,21 @@ def build_card(
         *(f"| {name} | {licence} |" for name, licence in sorted(licences.items()) if name != "*"),
         f"| all others | {declared} |",
         *("", "## Prompts", ""),
-        *(_prompt(entry) for entry in settings.get("prompts", [])),
+        *_list_prompts(settings),
         *("", "## Reasons", ""),
         *(f"- {reason}: {number:,}" for reason, number in counts.reasons.items()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _list_prompts(settings: Mapping[str, Any]) -> list[str]:
+    """The prompts; those of fields with the name of their column."""
+    fields = settings.get("fields") or ()
+    if not fields:
+        return [_prompt(entry) for entry in settings.get("prompts", [])]
+    return [
+        f"- `{field['name']}`: {entry['text']}" for field in fields for entry in field["prompts"]
+    ]
 
 
 def _prompt(entry: Mapping[str, Any]) -> str:

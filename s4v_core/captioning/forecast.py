@@ -228,7 +228,7 @@ def _time_sample(
     first, last = arrivals[0][0], arrivals[-1][0]
     later = sum(rows for at, rows in arrivals if at > first)
     rate = later / (last - first) if later else head.rows / (last - started)
-    units = caption_units(folder)
+    units = caption_units(folder, head.settings)
     results = pa.concat_tables(units.read(unit) for unit in sorted(units.list_done()))
     figures = driver.figures()
     return _Sample(

@@ -3,10 +3,12 @@
 A rule names what it found. It judges form, never taste: good captions of any style must pass.
 """
 
+import json
 import re
 import unicodedata
 import zlib
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -17,12 +19,25 @@ from s4v_core.errors import ConfigError
 _SCRIPTS = ("LATIN", "CYRILLIC", "GREEK", "ARABIC", "HEBREW", "DEVANAGARI", "THAI", "HANGUL", "CJK")
 """Writing systems, named as Unicode's character names begin; kana counts as CJK."""
 
+RULES = (
+    *("looping", "leaked_markup", "garbled", "wrong_script", "refusal", "boilerplate"),
+    *("prompt_echo", "truncated_caption", "too_short", "too_long"),
+)
+"""The rules that may be skipped, by the reasons that they give, in the order in which they are
+asked. An `empty` text is never a caption."""
+
 
 class Gate(Config):
     """Rules about which texts are captions. They are part of a run's identity."""
 
     enabled: bool = True
     """Judge captions at all."""
+    skip: tuple[str, ...] = ()
+    """Rules that are not asked, by the reasons that they give: leaked_markup, too_short, ... May be
+    repeated, or separated by commas."""
+    allow_json: bool = False
+    """Accept captions that are JSON, and captions in a code fence; otherwise both are
+    leaked_markup."""
     min_words: int = Field(3, ge=0)
     """Captions with fewer words are too_short. In a script without spaces, two characters count as
     a word."""
@@ -70,6 +85,9 @@ class Gate(Config):
         if self.script is not None and self.script not in _SCRIPTS:
             allowed = ", ".join(_SCRIPTS)
             raise ConfigError(f"gate.script: found {self.script}, allowed {allowed}, or none")
+        for rule in self.skipped:
+            if rule not in RULES:
+                raise ConfigError(f"gate.skip: found {rule!r}, allowed {', '.join(RULES)}")
         for pattern in (*self.refusals, *self.boilerplate):
             try:
                 re.compile(pattern)
@@ -86,18 +104,37 @@ class Gate(Config):
         """
         if not self.enabled:
             return None
-        text = text.strip()
+        skipped = self.skipped
+        found = self._find_faults(text.strip(), finish_reason, prompt)
+        return next((reason for reason in found if reason not in skipped), None)
+
+    @property
+    def skipped(self) -> set[str]:
+        """The rules that are not asked."""
+        names = (name.strip() for names in self.skip for name in names.split(","))
+        return {name for name in names if name}
+
+    def _find_faults(self, text: str, finish_reason: str | None, prompt: str) -> Iterator[str]:
+        """What every rule finds, in order; rules behind the one that counts are not asked."""
         if not text:
-            return "empty"
+            yield "empty"
+            return
         if finish_reason == "repetition" or self._is_looping(text):
-            return "looping"
-        return (
-            _find_leaked_markup(text)
-            or self._find_garbling(text)
-            or self._find_wrong_script(text)
-            or self._find_talk(text, prompt)
-            or self._find_wrong_length(text, finish_reason)
+            yield "looping"
+        is_code = self.allow_json and _is_code(text)
+        rules: tuple[Callable[[], str | None], ...] = (
+            lambda: None if is_code else _find_leaked_markup(text),
+            lambda: None if is_code else self._find_garbling(text),
+            lambda: self._find_wrong_script(text),
+            lambda: self._find_refusal(text),
+            lambda: self._find_boilerplate(text),
+            lambda: _find_echo(text, prompt),
+            lambda: self._find_cut(finish_reason),
+            lambda: self._find_wrong_length(text),
         )
+        for rule in rules:
+            if reason := rule():
+                yield reason
 
     def _is_looping(self, text: str) -> bool:
         words = re.findall(r"\w+|[^\w\s]", text.lower())
@@ -130,21 +167,17 @@ class Gate(Config):
         other = sum(found.values()) - found[self.script]
         return "wrong_script" if other > self.max_other_script * sum(found.values()) else None
 
-    def _find_talk(self, text: str, prompt: str) -> str | None:
-        head = text[:300].replace("\u2019", "'")
-        if any(re.search(pattern, head, re.IGNORECASE | re.DOTALL) for pattern in self.refusals):
-            return "refusal"
-        whole = text.replace("\u2019", "'")
-        if any(re.search(p, whole, re.IGNORECASE | re.DOTALL) for p in self.boilerplate):
-            return "boilerplate"
-        asked = " ".join(prompt.lower().split())
-        if len(asked.split()) >= 4 and asked in " ".join(text.lower().split()):
-            return "prompt_echo"
-        return None
+    def _find_refusal(self, text: str) -> str | None:
+        return "refusal" if _matches(self.refusals, text[:300]) else None
 
-    def _find_wrong_length(self, text: str, finish_reason: str | None) -> str | None:
-        if finish_reason == "length" and not self.allow_truncated:
-            return "truncated_caption"
+    def _find_boilerplate(self, text: str) -> str | None:
+        return "boilerplate" if _matches(self.boilerplate, text) else None
+
+    def _find_cut(self, finish_reason: str | None) -> str | None:
+        is_cut = finish_reason == "length" and not self.allow_truncated
+        return "truncated_caption" if is_cut else None
+
+    def _find_wrong_length(self, text: str) -> str | None:
         unspaced = sum(char >= "\u2e80" for char in text)
         count = len(text.split()) + unspaced // 2
         if count < self.min_words:
@@ -165,6 +198,28 @@ _LEAKS = re.compile(
     r"</?s>|<image>|<unk>|<pad>|<\|[a-z_]+\|>|\[/?INST\]|<<SYS>>"
     r"|\b(USER|ASSISTANT|Human|Assistant|GPT) ?:|^```|^\s*[\[{]\s*\"|</(div|p|span|html|body)>"
 )
+
+
+def _matches(patterns: Sequence[str], text: str) -> bool:
+    plain = text.replace("\u2019", "'")
+    return any(re.search(pattern, plain, re.IGNORECASE | re.DOTALL) for pattern in patterns)
+
+
+def _find_echo(text: str, prompt: str) -> str | None:
+    asked = " ".join(prompt.lower().split())
+    is_echo = len(asked.split()) >= 4 and asked in " ".join(text.lower().split())
+    return "prompt_echo" if is_echo else None
+
+
+def _is_code(text: str) -> bool:
+    """Whether a text is one JSON value, or stands in a code fence."""
+    if text.startswith("```"):
+        return text.endswith("```") and len(text) > 6
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return text[0] in "[{"
 
 
 def _find_leaked_markup(text: str) -> str | None:

@@ -26,8 +26,8 @@ FREE_TO_CHANGE = (
     *("retry_errors", "plan", "rate", "price_per_hour", "licences", "demo_scenes"),
     # The commit that it comes to identifies the run.
     "revision",
-    # The prompts that they come to identify the run.
-    *("prompt", "prompts"),
+    # The prompts and fields that they come to identify the run.
+    *("prompt", "prompts", "prompt_name", "fields", "json_schema"),
 )
 """Settings that a resumed run may change; all others identify it."""
 
@@ -59,10 +59,28 @@ class CaptionJob(Config):
     asks an endpoint (--settings.url); fake needs no model."""
     prompt: str | None = None
     """Prompt for every image. Default: the Share-Captioner's instruction."""
+    prompt_name: str | None = None
+    """Prompt of the library by its name: paper, detailed, short, tags, alt-text, ocr,
+    joycaption-descriptive, ...; docs/prompts.md lists all of them."""
     prompts: str | None = None
     """File of prompts, of which each image gets one, chosen by its id. One prompt per line, or
     .json(l) with {"prompt": "Its alt text is {alt}. Describe it.", "weight": 2, "source":
     "coco*"}."""
+    fields: str | None = None
+    """File of fields, each a text of its own for every image, all asked in one pass over it: a JSON
+    list of {"name": "tags", "prompt": "...", "sampling": {...}, "gate": {...}, "schema": {...}}.
+    docs/fields.md describes it."""
+    json_schema: str | None = None
+    """File with a JSON schema that captions must follow; engine vllm can write nothing else."""
+    prefill: str = ""
+    """Start of every answer, which the model continues. It is part of the caption."""
+    prepend: str = ""
+    """Text put before every caption as it is written, spaces included."""
+    append: str = ""
+    """Text put behind every caption as it is written, spaces included."""
+    cut_prefix_words: tuple[str, ...] = ()
+    """Opening that captions lose if they begin with it, such as 'The image shows'. May be
+    repeated."""
     sources: tuple[str, ...] = ()
     """NAME=PATTERN assigns images whose id or URI matches to a source; the first match counts. May
     be repeated. Default: the folder that an image lies in."""
@@ -101,7 +119,7 @@ class CaptionJob(Config):
     """How captions are drawn."""
     captions_per_image: int = Field(1, ge=1)
     """Captions per image. Those beyond the first are drawn at a higher temperature and are written
-    to the column more_captions."""
+    to the column more_captions; with --fields, each field gets as many."""
     dedupe: Dedupe = "off"
     """Caption equal images once: exact compares bytes, perceptual compares a hash of what is
     visible."""
@@ -118,17 +136,11 @@ class CaptionJob(Config):
     demo_scenes: int = Field(0, ge=0)
     """Draw this many scenes into the input folder first. The recipe demo uses it."""
 
-    @property
-    def samplings(self) -> tuple[SamplingConfig, ...]:
-        """Sampling of every attempt in turn."""
-        return self.ladder.samplings(self.sampling) if self.gate.enabled else (self.sampling,)
-
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if not self.input:
             raise ConfigError("input: found none, needed at least one; give --input URI")
-        if self.prompt is not None and self.prompts is not None:
-            raise ConfigError("prompt: found --prompt and --prompts, allowed one of them")
+        self._refuse_rivals()
         if self.prompt is not None and not self.prompt.strip():
             raise ConfigError("prompt: found an empty text, allowed any other")
         for source in self.sources:
@@ -150,4 +162,31 @@ class CaptionJob(Config):
         if split_revision(self.model)[1]:
             raise ConfigError(
                 f"revision: found {self.revision!r} and the model {self.model}, allowed one of them"
+            )
+
+    def _refuse_rivals(self) -> None:
+        asked = {
+            "--prompt": self.prompt,
+            "--prompts": self.prompts,
+            "--prompt-name": self.prompt_name,
+        }
+        given = [name for name, value in asked.items() if value is not None]
+        if len(given) > 1:
+            raise ConfigError(f"prompt: found {given[0]} and {given[1]}, allowed one of them")
+        texts = {
+            "--prefill": self.prefill,
+            "--prepend": self.prepend,
+            "--append": self.append,
+            "--cut-prefix-words": self.cut_prefix_words,
+        }
+        given_texts = [name for name, value in texts.items() if value]
+        if self.json_schema is not None and given_texts:
+            raise ConfigError(
+                f"json_schema: found --json-schema and {given_texts[0]}, allowed one of them"
+            )
+        schema = [] if self.json_schema is None else ["--json-schema"]
+        if self.fields is not None and (rivals := given + schema + given_texts):
+            raise ConfigError(
+                f"fields: found --fields and {rivals[0]}, allowed one of them; each field of the "
+                "file has its own"
             )

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from s4v_core import storage
-from s4v_core.captioning.job import CaptionJob
-from s4v_core.captioning.prompts import Prompt
+from s4v_core.captioning.fields import CaptionField
 from s4v_core.checkpoints import locate_checkpoint
 from s4v_core.engines.preflight import Preflight, Question, UntriedError, check_checkpoint
 from s4v_core.engines.settings import EngineSpec
@@ -53,10 +52,8 @@ def limit_pictures(framing: Framing, pixels_max: int | None) -> Framing:
     return replace(framing, mode="area", size_px=math.isqrt(pixels_max))
 
 
-def fit_engine(
-    job: CaptionJob, engine: EngineSpec, facts: CheckpointFacts, prompts: Sequence[Prompt]
-) -> Fit:
-    """Find the pictures and the lengths with which the job's engine can work.
+def fit_engine(engine: EngineSpec, facts: CheckpointFacts, fields: Sequence[CaptionField]) -> Fit:
+    """Find the pictures and the lengths with which an engine can answer all fields.
 
     Raises:
         ConfigError: A picture, its prompt and its caption do not fit into the model, or its
@@ -65,7 +62,7 @@ def fit_engine(
     if engine.name not in ("vllm", "transformers"):
         return Fit(engine, facts)
     try:
-        found = check_checkpoint(_ask(job, engine, facts, prompts))
+        found = check_checkpoint(_ask(engine, facts, fields))
     except UntriedError as error:
         if engine.name == "transformers":
             raise ConfigError(str(error)) from error
@@ -108,9 +105,8 @@ def describe_fit(fit: Fit) -> list[str]:
     return lines
 
 
-def _ask(
-    job: CaptionJob, engine: EngineSpec, facts: CheckpointFacts, prompts: Sequence[Prompt]
-) -> Question:
+def _ask(engine: EngineSpec, facts: CheckpointFacts, fields: Sequence[CaptionField]) -> Question:
+    prompts = [prompt for field in fields for prompt in field.prompts]
     folder, _ = locate_checkpoint(engine.model, revision=engine.revision)
     columns = max((len(prompt.columns) for prompt in prompts), default=0)
     return Question(
@@ -121,7 +117,7 @@ def _ask(
         spare_tokens=columns * _COLUMN_TOKENS,
         size_px=facts.framing.size_px,
         is_fixed=facts.framing.mode in ("crop", "pad"),
-        answer_tokens=job.sampling.max_tokens,
+        answer_tokens=max(field.sampling.max_tokens for field in fields),
         length=engine.settings.max_model_len,
         options=engine.settings.read_json("mm_processor_kwargs"),
     )

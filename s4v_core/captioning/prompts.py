@@ -6,7 +6,7 @@ The image's id chooses, so that every run asks the same.
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -38,22 +38,55 @@ class Prompt:
         return _COLUMN.findall(self.text)
 
 
-def choose_prompt(prompts: Sequence[Prompt], planned: Mapping[str, Any]) -> tuple[str, str | None]:
-    """The prompt of a planned image, and the reason if there is none.
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What one image is asked, as far as it is known before the first answer.
 
-    Reasons: `no_prompt` for the image's source; `prompt_column_missing:<name>`.
+    Attributes:
+        text: The prompt; a template if answers to earlier questions stand in it.
+        problem: Why the image cannot be asked: `no_prompt` for its source, or
+            `prompt_column_missing:<name>`.
+        needs: Names of the earlier fields whose answers stand in it.
+        values: Values of the image that stand in it beside them.
+    """
+
+    text: str
+    problem: str | None = None
+    needs: tuple[str, ...] = ()
+    values: tuple[tuple[str, str], ...] = ()
+
+    def fill(self, answers: Mapping[str, str]) -> str:
+        """The prompt, with the answers to earlier questions."""
+        if not self.needs:
+            return self.text
+        values = dict(self.values) | {name: _clean_value(answers[name]) for name in self.needs}
+        return _COLUMN.sub(lambda match: values[match[1]], self.text)
+
+
+def choose_question(
+    prompts: Sequence[Prompt], planned: Mapping[str, Any], fields: Collection[str] = ()
+) -> Question:
+    """The question of a planned image.
+
+    Args:
+        fields: Names of earlier fields, whose answers prompts may use like columns.
     """
     fitting = [prompt for prompt in prompts if fnmatchcase(planned["source"], prompt.source)]
     if not fitting:
-        return "", "no_prompt"
+        return Question("", "no_prompt")
     chosen = _draw_prompt(fitting, planned["image_id"])
     if not chosen.columns:
-        return chosen.text, None
-    values = _collect_values(planned)
-    missing = [name for name in chosen.columns if values.get(name) is None]
+        return Question(chosen.text)
+    needs = tuple(dict.fromkeys(name for name in chosen.columns if name in fields))
+    own = [name for name in dict.fromkeys(chosen.columns) if name not in fields]
+    found = _collect_values(planned)
+    missing = [name for name in own if found.get(name) is None]
     if missing:
-        return chosen.text, f"prompt_column_missing:{missing[0]}"
-    return _COLUMN.sub(lambda match: _clean_value(values[match[1]]), chosen.text), None
+        return Question(chosen.text, f"prompt_column_missing:{missing[0]}")
+    values = {name: _clean_value(found[name]) for name in own}
+    if needs:
+        return Question(chosen.text, None, needs, tuple(values.items()))
+    return Question(_COLUMN.sub(lambda match: values[match[1]], chosen.text))
 
 
 def _draw_prompt(prompts: Sequence[Prompt], image_id: str) -> Prompt:

@@ -1,32 +1,27 @@
 """Captioning as the flow's task: an image becomes pixels and a prompt, and then a caption row."""
 
-import asyncio
 import hashlib
-import json
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from s4v_core.captioning.ladder import Ending, Judge, climb_ladder
-from s4v_core.captioning.prompts import Prompt, choose_prompt
+from s4v_core.captioning.asking import ImageEnding, ask_image
+from s4v_core.captioning.field_rows import build_answer_columns, build_field_columns
+from s4v_core.captioning.fields import CaptionField, find_main, list_columns
+from s4v_core.captioning.prompts import Question, choose_question
 from s4v_core.captioning.twins import Dedupe, twin_key
 from s4v_core.engines.requests import Generator, Picture, Request
-from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.flow.task import Prepared, Row, Task
 from s4v_core.images.guard import GuardedDecoder
 from s4v_core.images.policy import DecodeConfig, Framing, Refused
 from s4v_core.inputs.web_policy import WebPolicy
 from s4v_core.records.captions import CAPTIONS
+from s4v_core.records.contract import Contract
 
 if TYPE_CHECKING:  # imports ray, which a forecast and --help do without
     from s4v_core.captioning.twin_registry import TwinRegistry
-
-_MORE_TEMPERATURE = 0.7
-_MORE_SEEDS = 1000
-"""Distance of the seeds of further captions from those of the ladder."""
-
 
 _WEB = WebPolicy()
 
@@ -36,15 +31,16 @@ class PreparedImage:
     """Facts about an image that its caption row needs.
 
     Attributes:
+        questions: One per field.
         reason: Why the image cannot be captioned; None if it can.
-        twin_key: Shared by equal images with equal prompts; None unless they are captioned once.
+        twin_key: Shared by equal images with equal questions; None unless they are captioned once.
         width, height: As a person sees the image, pixels.
     """
 
     image_id: str
     uri: str
     source: str
-    prompt: str
+    questions: tuple[Question, ...]
     reason: str | None = None
     image_sha256: str | None = None
     image_format: str | None = None
@@ -60,10 +56,10 @@ class CaptionTask(Task[PreparedImage]):
 
     Attributes:
         model, model_revision, engine_name, engine_settings: As the rows record them.
-        samplings: The first attempt's, and those of the retries after a rejection.
-        gate: Judges every caption; picklable.
+        contract: Columns of the rows, which follow from the fields.
+        fields: Texts that each image gets, in the order in which they are asked.
         web: How images that are URLs are fetched.
-        prompts: Each image gets one of them, chosen by its id.
+        captions_per_image: Texts of each field.
         dedupe: Which images are captioned once.
         twins: Remembers captioned images; None if none are looked for.
     """
@@ -71,17 +67,15 @@ class CaptionTask(Task[PreparedImage]):
     model: str
     model_revision: str
     engine_name: str
-    samplings: tuple[SamplingConfig, ...]
-    gate: Judge
+    fields: tuple[CaptionField, ...]
     decode: DecodeConfig
     framing: Framing
-    prompts: tuple[Prompt, ...]
     web: WebPolicy = _WEB
     captions_per_image: int = 1
     engine_settings: str | None = None
     dedupe: Dedupe = "off"
     twins: "TwinRegistry | None" = None
-    contract = CAPTIONS
+    contract: Contract = CAPTIONS
 
     @property
     def picture_bytes(self) -> int:  # type: ignore[override]
@@ -89,7 +83,7 @@ class CaptionTask(Task[PreparedImage]):
 
     @property
     def reads_payloads(self) -> bool:  # type: ignore[override]
-        return any(prompt.columns for prompt in self.prompts)
+        return bool(list_columns(self.fields))
 
     @property
     def max_file_bytes(self) -> int:  # type: ignore[override]
@@ -101,13 +95,13 @@ class CaptionTask(Task[PreparedImage]):
     def prepare(
         self, planned: dict[str, Any], content: bytes | str | None
     ) -> Prepared[PreparedImage]:
-        prompt, problem = choose_prompt(self.prompts, planned)
-        about = PreparedImage(planned["image_id"], planned["uri"], planned["source"], prompt)
+        questions = self._choose_questions(planned)
+        about = PreparedImage(planned["image_id"], planned["uri"], planned["source"], questions)
         if isinstance(content, str) or content is None:
             return Prepared(replace(about, reason=content or "not_found"))
         about = replace(about, image_sha256=hashlib.sha256(content).hexdigest())
-        if problem:
-            return Prepared(replace(about, reason=problem))
+        if all(question.problem for question in questions):  # there is nothing to ask
+            return Prepared(replace(about, reason=questions[0].problem))
         return self._decode(about, content)
 
     async def answer(
@@ -117,15 +111,23 @@ class CaptionTask(Task[PreparedImage]):
         return self._make_row(about, ending, engine.version)
 
     def fail(self, about: PreparedImage, reason: str) -> Row:
-        ending = Ending("error", about.reason or reason, 1, None)
+        ending = ImageEnding("error", about.reason or reason, 1)
         return self._make_row(about, ending, self.engine_name)
+
+    def _choose_questions(self, planned: dict[str, Any]) -> tuple[Question, ...]:
+        names = [field.name for field in self.fields]
+        return tuple(
+            choose_question(field.prompts, planned, names[:at])
+            for at, field in enumerate(self.fields)
+        )
 
     def _decode(self, about: PreparedImage, content: bytes) -> Prepared[PreparedImage]:
         decoded = _decoder(self.decode, self.framing).decode(content)
         if isinstance(decoded, Refused):
             return Prepared(replace(about, reason=decoded.reason))
         pixels, width = decoded.pixels, decoded.pixel_width
-        key = twin_key(self.dedupe, about.image_sha256 or "", pixels, width, about.prompt)
+        asked = repr(about.questions) if len(self.fields) > 1 else about.questions[0].text
+        key = twin_key(self.dedupe, about.image_sha256 or "", pixels, width, asked)
         about = replace(
             about,
             width=decoded.width,
@@ -139,7 +141,7 @@ class CaptionTask(Task[PreparedImage]):
 
     async def _end_image(
         self, about: PreparedImage, pictures: tuple[Picture, ...], engine: Generator
-    ) -> Ending:
+    ) -> ImageEnding:
         """How captioning one image ends, or how it ended for an equal one."""
         twins, key = self.twins, about.twin_key
         if twins is None or key is None:
@@ -152,69 +154,34 @@ class CaptionTask(Task[PreparedImage]):
 
     async def _caption(
         self, about: PreparedImage, pictures: tuple[Picture, ...], engine: Generator
-    ) -> Ending:
+    ) -> ImageEnding:
         if about.reason is not None:
-            return Ending("error", about.reason, 0, None)
-        request = Request(about.image_id, about.image_sha256 or "", pictures, about.prompt)
-        end = await climb_ladder(engine, request, self.samplings, self.gate)
-        if end.status != "ok":
-            return end
-        first = self.samplings[end.rung - 1]
-        return replace(end, more=await self._draw_more(request, first, engine))
-
-    async def _draw_more(
-        self, request: Request, first: SamplingConfig, engine: Generator
-    ) -> tuple[str, ...]:
-        """Other captions of the same image, drawn at a higher temperature, that pass the gate."""
-        warm = max(first.temperature, _MORE_TEMPERATURE)
-        samplings = [
-            first.replace(temperature=warm, seed=first.seed + _MORE_SEEDS + number)
-            for number in range(self.captions_per_image - 1)
-        ]
-        answers = await asyncio.gather(
-            *(engine.generate(request, sampling) for sampling in samplings)
-        )
-        return tuple(
-            answer.text
-            for answer in answers
-            if answer.text
-            and not self.gate.judge(answer.text, answer.finish_reason, request.prompt)
+            return ImageEnding("error", about.reason, 0)
+        request = Request(about.image_id, about.image_sha256 or "", pictures, "")
+        return await ask_image(
+            self.fields, about.questions, request, engine, self.captions_per_image
         )
 
-    def _make_row(self, about: PreparedImage, end: Ending, engine: str) -> Row:
-        answer = end.answer
-        return {
+    def _make_row(self, about: PreparedImage, end: ImageEnding, engine: str) -> Row:
+        main = find_main(self.fields)
+        prompt = end.answers[main].prompt if end.answers else about.questions[main].text
+        known = {
             "image_id": about.image_id,
             "uri": about.uri,
             "source": about.source,
-            "prompt": about.prompt,
+            "prompt": prompt,
             "image_sha256": about.image_sha256,
             "image_format": about.image_format,
             "image_flags": about.image_flags,
             "width": about.width,
             "height": about.height,
-            "caption": answer.text if answer else None,
-            "status": end.status,
-            "reason": end.reason,
-            "reason_detail": answer.reason_detail if answer and end.status == "error" else None,
-            "attempts": end.attempts,
-            "twin_of": end.twin_of,
-            "more_captions": list(end.more) or None,
-            "finish_reason": answer.finish_reason if answer else None,
-            "prompt_tokens": answer.prompt_tokens if answer else None,
-            "output_tokens": answer.output_tokens if answer else None,
-            "thinking_tokens": answer.thinking_tokens if answer else None,
             "model": self.model,
             "model_revision": self.model_revision,
             "engine": engine,
             "engine_settings": self.engine_settings,
-            "sampling": _dump_sampling(self.samplings[end.rung - 1]),
         }
-
-
-@lru_cache(maxsize=64)
-def _dump_sampling(sampling: SamplingConfig) -> str:
-    return json.dumps(sampling.model_dump(), sort_keys=True)
+        answered = build_answer_columns(self.fields, end)
+        return known | answered | build_field_columns(self.fields, end, self.contract)
 
 
 @lru_cache(maxsize=1)

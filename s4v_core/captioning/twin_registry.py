@@ -10,7 +10,7 @@ import numpy as np
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from s4v_core.captioning.ladder import Ending
+from s4v_core.captioning.asking import ImageEnding
 from s4v_core.captioning.twins import HASH_BITS, LOOKS, MOST_BITS
 
 _REMEMBERED = 500_000
@@ -48,11 +48,11 @@ class _Looks:
 class _TwinActor:
     def __init__(self) -> None:
         self._looks: dict[str, _Looks] = {}
-        self._ended: OrderedDict[str, tuple[str, Ending]] = OrderedDict()
+        self._ended: OrderedDict[str, tuple[str, ImageEnding]] = OrderedDict()
         self._owners: dict[str, str] = {}
         self._settled: dict[str, asyncio.Event] = {}
 
-    async def claim(self, key: str, image_id: str) -> tuple[str, Ending] | None:
+    async def claim(self, key: str, image_id: str) -> tuple[str, ImageEnding] | None:
         """The ending of an equal image; None makes the caller the first, which must `settle`."""
         key = self._unify(key)
         if key in self._ended:
@@ -67,7 +67,7 @@ class _TwinActor:
             return None
         return self._ended.get(key)
 
-    def settle(self, key: str, image_id: str, ending: Ending) -> None:
+    def settle(self, key: str, image_id: str, ending: ImageEnding) -> None:
         key = self._unify(key)
         self._ended[key] = image_id, ending
         self._owners.pop(key, None)
@@ -93,14 +93,14 @@ class TwinRegistry:
         options = {"num_cpus": 0, "max_concurrency": _MAX_CALLS, "scheduling_strategy": here}
         self._actor: Any = ray.remote(**options)(_TwinActor).remote()
 
-    async def claim(self, key: str, image_id: str) -> Ending | None:
+    async def claim(self, key: str, image_id: str) -> ImageEnding | None:
         """How an equal image ended; None makes the caller the first, which must `settle`."""
-        found: tuple[str, Ending] | None = await self._actor.claim.remote(key, image_id)
+        found: tuple[str, ImageEnding] | None = await self._actor.claim.remote(key, image_id)
         if found is None:
             return None
         twin, ending = found
         return replace(ending, attempts=0, twin_of=twin)
 
-    async def settle(self, key: str, image_id: str, ending: Ending) -> None:
+    async def settle(self, key: str, image_id: str, ending: ImageEnding) -> None:
         """Record how the first of equal images ended."""
         await self._actor.settle.remote(key, image_id, ending)

@@ -141,7 +141,7 @@ def _read_captions(output: str) -> Iterator[PlacedConversation | Unusable]:
     head = plan.read_plan_head(output)
     if head is None:
         raise InputError(output, "is neither a .json nor the output of a caption run")
-    units = caption_units(output)
+    units = caption_units(output, head.settings)
     done = units.list_done()
     for unit in head.units:
         if unit not in done:

@@ -4,12 +4,14 @@ For tests of everything around the engine, and for finding out what the rest of 
 """
 
 import asyncio
+import json
 import os
 import time
 import zlib
 
 import numpy as np
 
+from s4v_core.engines.fake_answers import build_example
 from s4v_core.engines.fake_faults import Fault, FaultyProcess, fault_of
 from s4v_core.engines.requests import Generation, OnPiece, Picture, Request
 from s4v_core.engines.sampling import SamplingConfig
@@ -34,6 +36,7 @@ class FakeEngine:
         self.last_sign = time.monotonic()
         self._latency_s = spec.settings.fake_latency_s
         self.slots = spec.settings.max_num_seqs
+        self._names_question = spec.shares_images
         self._process = FaultyProcess() if spec.settings.fake_faults else None
 
     async def generate(
@@ -43,7 +46,7 @@ class FakeEngine:
         if self._process and request.images:
             fault = fault_of(request.images[0])
             await self._process.work(fault)
-        answer = _make_answer(request, sampling, fault)
+        answer = _make_answer(request, sampling, fault, self._names_question)
         if on_piece is None:
             await asyncio.sleep(self._latency_s)
         else:
@@ -66,10 +69,23 @@ class FakeEngine:
         self.kill()
 
 
-def _make_answer(request: Request, sampling: SamplingConfig, fault: Fault | None) -> Generation:
+def fake_field(pixels: Picture, prompt: str) -> str:
+    """The answer where an image gets several questions: it names the one that it answers."""
+    return f"{fake_caption(pixels)} Question {zlib.crc32(prompt.encode()):08x}."
+
+
+def _make_answer(
+    request: Request, sampling: SamplingConfig, fault: Fault | None, names_question: bool
+) -> Generation:
     text, finish = f"A fake answer to {request.prompt!r}.", "stop"
     if request.images:
-        text = " ".join(map(fake_caption, request.images))
+        text = " ".join(
+            fake_field(image, request.prompt) if names_question else fake_caption(image)
+            for image in request.images
+        )
+    if request.answer_schema:
+        text = json.dumps(build_example(json.loads(request.answer_schema), text))
+    text = request.prefill + text
     if fault is Fault.WORKER:
         os._exit(1)
     if fault is Fault.GREED:

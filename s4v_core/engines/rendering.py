@@ -174,8 +174,10 @@ class PromptRenderer:
         the beginning of a text."""
         if not prefill:
             return text
-        whole = self._decode([*self._encode(prefill), *ids])
-        return whole if whole.startswith(prefill) else f"{prefill} {text}"
+        begun = self._encode(prefill)
+        start = self.tokenizer.decode(begun, skip_special_tokens=True)
+        whole: str = self.tokenizer.decode([*begun, *ids], skip_special_tokens=True)
+        return (prefill + whole[len(start) :]).rstrip("\ufffd").rstrip()
 
     def _render_own(self, request: Request) -> str:
         assert self._format, "only the checkpoint's own template is rendered like this"

@@ -170,6 +170,8 @@ class EngineSpec:
             there.
         images_per_request: Most images that one request holds.
         adapter_revision: Commit or hash of the LoRA adapter's files; None without an adapter.
+        shares_images: Whether several requests show the same image, so that what they have in
+            common is worth keeping.
     """
 
     name: Literal["vllm", "transformers", "openai", "fake"]
@@ -180,6 +182,7 @@ class EngineSpec:
     revision: str | None = None
     images_per_request: int = 1
     adapter_revision: str | None = None
+    shares_images: bool = False
 
     @property
     def gpus(self) -> int:

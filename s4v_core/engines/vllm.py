@@ -58,6 +58,7 @@ class VllmEngine:
         self._images_per_request = spec.images_per_request
         self._adapter = build_adapter_request(spec.settings)
         self._load, self._held = LoadMeter(count_sequences(spec)), 0
+        self._shares_images = spec.shares_images
         before = set(psutil.Process().children(recursive=True))
         self._engine = AsyncLLM.from_engine_args(
             build_engine_args(spec, read_model_shape(spec.model)),
@@ -118,6 +119,10 @@ class VllmEngine:
         prompt: dict[str, Any] = {"prompt_token_ids": await self._tokenize(request)}
         if request.images:
             prompt["multi_modal_data"] = {"image": request.pictures}
+            if self._shares_images:
+                content = request.content or request.key
+                names = [f"{content}-{place}" for place in range(len(request.images))]
+                prompt["multi_modal_uuids"] = {"image": names}  # else vLLM hashes the pixels
         return prompt
 
     async def _tokenize(self, request: Request) -> list[int]:
@@ -176,8 +181,13 @@ def _exporters() -> list[Any]:
 
 def _parameters(request: Request, sampling: SamplingConfig, stops: list[int], streams: bool) -> Any:
     from vllm import SamplingParams
-    from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind
+    from vllm.sampling_params import (
+        RepetitionDetectionParams,
+        RequestOutputKind,
+        StructuredOutputsParams,
+    )
 
+    schema = request.answer_schema
     return SamplingParams(
         max_tokens=sampling.max_tokens,
         temperature=sampling.temperature,
@@ -186,6 +196,7 @@ def _parameters(request: Request, sampling: SamplingConfig, stops: list[int], st
         seed=sampling.seed_of(request.content),
         stop_token_ids=stops,
         repetition_detection=RepetitionDetectionParams(**_LOOP) if sampling.stop_at_loops else None,
+        structured_outputs=StructuredOutputsParams(json=schema) if schema else None,
         # One answer per request, and its text from the ids in one go, is the least CPU time.
         output_kind=RequestOutputKind.DELTA if streams else RequestOutputKind.FINAL_ONLY,
         detokenize=streams,

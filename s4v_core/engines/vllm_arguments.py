@@ -17,6 +17,14 @@ _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 _ADAPTER_NAME, _ADAPTER_ID = "adapter", 1
 
+_SHARED_IMAGES_GB = 2
+"""Processed images that are kept where several requests show the same one; they follow each other,
+so those in flight are enough."""
+
+_PREFIX_BLOCK = 32
+"""Tokens of a key-value block on a CPU where prefixes are shared: only whole blocks are, and those
+of 128, vLLM's choice, leave most of a prompt behind the image's last one to be computed again."""
+
 _NUMA_NODES = Path("/sys/devices/system/node")
 
 
@@ -27,6 +35,7 @@ def build_engine_args(spec: EngineSpec, shape: ModelShape) -> Any:
         ConfigError: The adapter cannot be served.
     """
     from vllm import AsyncEngineArgs
+    from vllm.config import StructuredOutputsConfig
 
     settings = spec.settings
     length = min(settings.max_model_len or shape.longest, shape.longest)
@@ -38,9 +47,13 @@ def build_engine_args(spec: EngineSpec, shape: ModelShape) -> Any:
         "max_num_seqs": count_sequences(spec),
         "enforce_eager": on_cpu or settings.enforce_eager,
         "limit_mm_per_prompt": {"image": spec.images_per_request},
-        # Every image is used once: caching it, or hashing it for a cache, would be wasted.
-        "mm_processor_cache_gb": 0,
-        "enable_prefix_caching": False,
+        # An image that is used once: caching it, or hashing it for a cache, would be wasted.
+        "mm_processor_cache_gb": _SHARED_IMAGES_GB if spec.shares_images else 0,
+        "enable_prefix_caching": spec.shares_images,
+        # Left to itself, a model may fill an answer with white space between two JSON tokens.
+        "structured_outputs_config": StructuredOutputsConfig(
+            backend="xgrammar", disable_any_whitespace=True
+        ),
         "trust_remote_code": False,
         "enable_log_requests": False,
         "disable_log_stats": True,
@@ -49,6 +62,8 @@ def build_engine_args(spec: EngineSpec, shape: ModelShape) -> Any:
     }
     if settings.max_num_batched_tokens:
         arguments["max_num_batched_tokens"] = settings.max_num_batched_tokens
+    if on_cpu and spec.shares_images:
+        arguments["block_size"] = _PREFIX_BLOCK
     arguments |= _divide_memory(spec, length, shape.kv_values)
     arguments |= _spread_model(settings)
     arguments |= _change_answers(settings)

@@ -1,10 +1,17 @@
-"""The result rows of a caption run: the fixed contract of `OUTPUT/captions/*.parquet`."""
+"""The result rows of a caption run: the contract of `OUTPUT/captions/*.parquet`.
 
+A run that asks for more than one text of an image, or for JSON by a schema, has further columns;
+they follow from the settings of its plan.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
 from s4v_core.records.contract import Contract, Words
+from s4v_core.records.schema_columns import build_values_type
 from s4v_core.records.units import UnitFolder
 
 _FIELDS: list["pa.Field[Any]"] = [
@@ -59,6 +66,49 @@ CAPTIONS = Contract(
 )
 
 
-def caption_units(output: str) -> UnitFolder:
-    """The unit files of a caption run."""
-    return UnitFolder(output, CAPTIONS)
+FIELDS = "fields"
+"""Column with what is known of every field of a row, as a JSON object by the field's name: status,
+reason, attempts, prompt, tokens, finish_reason, sampling, and the text if it was rejected."""
+
+MAIN_FIELD = "caption"
+"""Name of the field, and of the column, that readers of a single caption take."""
+
+
+def values_column(field: str) -> str:
+    """The column with the values of a field that has a JSON schema."""
+    return f"{field}_values"
+
+
+def caption_contract(fields: Sequence[Mapping[str, Any]]) -> Contract:
+    """The contract of a run with these fields; CAPTIONS if there are none.
+
+    Args:
+        fields: Name, and JSON schema (or None), of each field, as the plan's settings hold them.
+    """
+    if not fields:
+        return CAPTIONS
+    added: list[pa.Field[Any]] = []
+    for field in fields:
+        if field["name"] != MAIN_FIELD:
+            added.append(pa.field(field["name"], pa.string()))
+        kind = build_values_type(field["schema"]) if field.get("schema") else None
+        if kind is not None:
+            added.append(pa.field(values_column(field["name"]), kind))
+    added.append(pa.field(FIELDS, pa.string()))
+    at = RESULT_SCHEMA.names.index("status")
+    return replace(CAPTIONS, schema=pa.schema([*_FIELDS[:at], *added, *_FIELDS[at:]]))
+
+
+def contract_of(settings: Mapping[str, Any]) -> Contract:
+    """The contract of a caption run, from the settings of its plan."""
+    return caption_contract(settings.get("fields") or ())
+
+
+def caption_units(output: str, settings: Mapping[str, Any] | None = None) -> UnitFolder:
+    """The unit files of a caption run.
+
+    Args:
+        settings: Settings of the run's plan, which rows with fields cannot be read without; files
+            can be listed and counted without them.
+    """
+    return UnitFolder(output, contract_of(settings or {}))

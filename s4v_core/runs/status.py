@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,20 +88,23 @@ def read_figures(output: str) -> dict[str, Any]:
     return figures if "rows_per_s" in figures else {}
 
 
-def open_units(output: str, contracts: tuple[Contract, ...]) -> UnitFolder:
+ContractOf = Callable[[Mapping[str, Any]], Contract]
+"""Makes the contract of a kind of run from the settings of its plan."""
+
+
+def open_units(output: str, kinds: Mapping[str, ContractOf]) -> UnitFolder:
     """The unit files of a run, under the contract of the kind that its plan names.
 
     Args:
-        contracts: The kinds that the caller knows. Any other kind gets a contract with the common
-            columns alone.
+        kinds: The kinds that the caller knows, by the name of their folder. Any other kind gets a
+            contract with the common columns alone.
 
     Raises:
         InputError: The folder holds no run.
     """
     head = require_plan_head(output)
-    for contract in contracts:
-        if contract.folder == head.kind:
-            return UnitFolder(output, contract)
+    if head.kind in kinds:
+        return UnitFolder(output, kinds[head.kind](head.settings))
     return UnitFolder(output, Contract.of_unknown_kind(head.kind, head.key))
 
 

@@ -8,7 +8,7 @@ from itertools import islice
 import pytest
 
 from s4v_core import prompts
-from s4v_core.captioning.gate import Gate
+from s4v_core.captioning.gate import RULES, Gate
 from s4v_core.demo import texts
 from s4v_core.demo.scenes import draw_scenes
 from s4v_core.errors import ConfigError
@@ -185,3 +185,43 @@ def test_a_gate_can_have_other_rules_or_none() -> None:
     assert Gate(allow_truncated=True).judge("A cat and a", "length") is None
     with pytest.raises(ConfigError, match="found KLINGON, allowed LATIN"):
         Gate(script="KLINGON")
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_has_a_switch(rule: str) -> None:
+    chance = random.Random(1)
+    kinds = [fault for reason, fault in FAULTS.values() if reason == rule]
+    kinds = kinds or [lambda text, chance: (text, "stop")]  # too_long
+    strict = Gate(max_words=20 if rule == "too_long" else None)
+    off = strict.replace(skip=(f" {rule} ",))
+    for fault in kinds:
+        text, finish = fault(GOOD[0], chance)
+        assert strict.judge(text, finish, PROMPT) == rule
+        assert off.judge(text, finish, PROMPT) != rule
+
+
+def test_switches_are_named_one_by_one_or_with_commas() -> None:
+    text, finish = '{"caption": "A cat"}', "length"
+    assert Gate().judge(text, finish) == "leaked_markup"
+    assert Gate(skip=("leaked_markup",)).judge(text, finish) == "truncated_caption"
+    assert Gate(skip=("leaked_markup, truncated_caption",)).judge(text, finish) is None
+    with pytest.raises(ConfigError, match="skip: found 'leaked', allowed looping, leaked_markup"):
+        Gate(skip=("leaked",))
+    with pytest.raises(ConfigError, match="skip: found 'empty'"):
+        Gate(skip=("empty",))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"caption": "A cat sits on a mat", "n": [1, 2, 3, 4, 5, 6, 7, 8, 9]}',
+        '["a small cat", "a red mat"]',
+        '```json\n{"caption": "A cat on a mat"}\n```',
+        "```\nA cat sits on a mat.\n```",
+    ],
+)
+def test_json_and_fences_pass_where_they_are_wanted(text: str) -> None:
+    assert Gate().judge(text, "stop") in ("leaked_markup", "garbled")
+    assert Gate(allow_json=True).judge(text, "stop") is None
+    assert Gate(allow_json=True).judge("A cat on a mat.</s>", "stop") == "leaked_markup"
+    assert Gate(allow_json=True).judge(GOOD[0], "stop") is None

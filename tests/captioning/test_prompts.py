@@ -8,13 +8,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from s4v_core.captioning.field_choice import choose_fields
+from s4v_core.captioning.finishing import Finish
+from s4v_core.captioning.job import CaptionJob
 from s4v_core.captioning.prompt_file import read_prompts
-from s4v_core.captioning.prompts import Prompt, choose_prompt
+from s4v_core.captioning.prompts import Prompt, choose_question
 from s4v_core.errors import ConfigError
 from s4v_core.inputs.finding import find_shards
 from s4v_core.inputs.image_bytes import read_sidecar
 from s4v_core.inputs.indexing import INDEX_SCHEMA, index_shard
 from s4v_core.inputs.source_names import name_sources
+from s4v_core.prompts import CAPTION, LIBRARY, find_prompt
 from s4v_core.records.schemas import table_of
 from tests.conftest import photo, write_tar
 
@@ -25,18 +29,23 @@ def _build_planned_row(
     return {"image_id": image_id, "source": source, "payload": sidecar}
 
 
+def _choose(prompts: tuple[Prompt, ...], planned: dict) -> tuple[str, str | None]:
+    question = choose_question(prompts, planned)
+    return question.text, question.problem
+
+
 def test_prompts_are_drawn_by_weight_the_same_in_every_run() -> None:
     prompts = (Prompt("a", 3), Prompt("b", 1))
-    chosen = [choose_prompt(prompts, _build_planned_row(f"{n}"))[0] for n in range(4000)]
-    assert chosen == [choose_prompt(prompts, _build_planned_row(f"{n}"))[0] for n in range(4000)]
+    chosen = [_choose(prompts, _build_planned_row(f"{n}"))[0] for n in range(4000)]
+    assert chosen == [_choose(prompts, _build_planned_row(f"{n}"))[0] for n in range(4000)]
     assert 2800 < Counter(chosen)["a"] < 3200
 
 
 def test_a_prompt_is_for_the_sources_it_names() -> None:
     prompts = (Prompt("chart", source="plot*"), Prompt("photo", source="coco"))
-    assert choose_prompt(prompts, _build_planned_row(source="plots")) == ("chart", None)
-    assert choose_prompt(prompts, _build_planned_row(source="coco")) == ("photo", None)
-    assert choose_prompt(prompts, _build_planned_row(source="sam")) == ("", "no_prompt")
+    assert _choose(prompts, _build_planned_row(source="plots")) == ("chart", None)
+    assert _choose(prompts, _build_planned_row(source="coco")) == ("photo", None)
+    assert _choose(prompts, _build_planned_row(source="sam")) == ("", "no_prompt")
 
 
 @pytest.mark.parametrize(
@@ -52,13 +61,11 @@ def test_a_prompt_is_for_the_sources_it_names() -> None:
 def test_columns_are_filled_in_and_cannot_forge_marks(
     sidecar: str | None, expected: tuple[str, str | None]
 ) -> None:
-    assert (
-        choose_prompt((Prompt("Alt: {alt}. {w}"),), _build_planned_row(sidecar=sidecar)) == expected
-    )
+    assert _choose((Prompt("Alt: {alt}. {w}"),), _build_planned_row(sidecar=sidecar)) == expected
 
 
 def test_a_whole_web_page_in_a_column_is_cut() -> None:
-    text, _ = choose_prompt((Prompt("{sidecar}"),), _build_planned_row(sidecar="x" * 9000))
+    text, _ = _choose((Prompt("{sidecar}"),), _build_planned_row(sidecar="x" * 9000))
     assert len(text) == 2000
 
 
@@ -123,3 +130,52 @@ def test_sources_by_pattern_and_by_column(tmp_path: Path) -> None:
     named = name_sources(rows, ("coco=*/coco_*", "sam=*nothing*"), "set")
     assert named["source"].to_pylist() == ["coco", "SAM", "lcs"]
     assert named.schema == rows.schema
+
+
+@pytest.mark.parametrize(
+    ("finish", "text", "expected"),
+    [
+        (Finish("a photo of ", ", trending"), "a cat", "a photo of a cat, trending"),
+        (Finish(cut_prefix_words=("The image shows",)), "The image shows a cat.", "A cat."),
+        (Finish(cut_prefix_words=("the image", "the IMAGE shows")), "The image shows: a", "A"),
+        (Finish(cut_prefix_words=("the image",)), "the images are two", "the images are two"),
+        (Finish(cut_prefix_words=("The image.",)), "The image.", "The image."),
+        (Finish("x ", cut_prefix_words=("this is",)), "this is a cat", "x a cat"),
+        (Finish(is_json=True), '```json\n{"a": 1}\n```', '{"a": 1}'),
+    ],
+)
+def test_what_is_done_to_an_answer_that_passed(finish: Finish, text: str, expected: str) -> None:
+    assert finish.apply(text) == expected
+
+
+def test_answers_to_earlier_fields_stand_in_a_question() -> None:
+    planned = _build_planned_row(sidecar='{"alt": "a {tags} cat"}')
+    question = choose_question((Prompt("{tags}? {alt}"),), planned, ["tags"])
+    assert question.needs == ("tags",)
+    # What data says is never filled in again.
+    assert question.fill({"tags": "<b> {alt}"}) == "b {alt}? a {tags} cat"
+    assert choose_question((Prompt("{tags}"),), planned).problem == "prompt_column_missing:tags"
+
+
+def test_every_prompt_of_the_library_is_documented_with_its_source() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "prompts.md").read_text()
+    for name, prompt in LIBRARY.items():
+        assert (name, prompt.text, prompt.source) == (
+            prompt.name,
+            prompt.text.strip(),
+            prompt.source,
+        )
+        assert f"| `{name}` |" in page
+        assert prompt.text.replace("|", "\\|") in page
+        assert prompt.source in page
+    assert find_prompt("paper").text == CAPTION
+    with pytest.raises(ConfigError, match="found 'papre', allowed paper, detailed, short, tags"):
+        find_prompt("papre")
+
+
+def test_a_prompt_by_its_name_is_that_of_the_run(tmp_path: Path) -> None:
+    job = CaptionJob(input=("x",), output="y", model="none", engine="fake", prompt_name="ocr")
+    [field] = choose_fields(job)
+    assert field.prompts == (Prompt(LIBRARY["ocr"].text),)
+    [field] = choose_fields(job.replace(prompt_name=None))
+    assert field.prompts == (Prompt("Analyze the image in a comprehensive and detailed manner."),)

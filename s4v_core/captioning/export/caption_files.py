@@ -11,7 +11,7 @@ from s4v_core import chat
 from s4v_core.captioning.export.image_names import name_image
 from s4v_core.captioning.export.run_rows import ImageRow, RunRows
 from s4v_core.inputs.tar import add_member
-from s4v_core.records.captions import RESULT_SCHEMA
+from s4v_core.records.captions import MAIN_FIELD
 
 CaptionWriter = Callable[[RunRows, IO[bytes]], int]
 """Writes rows of a run to an open file; returns their number."""
@@ -32,7 +32,7 @@ def write_sharegpt4v(rows: RunRows, sink: IO[bytes]) -> int:
 
 def _build_record(row: ImageRow) -> dict[str, Any]:
     """A row in the schema of the released files (ShareGPT4V-PT), with an id that is unique and, if
-    it has further captions, these as `more_captions`."""
+    it has further captions or fields, these as `more_captions` and `fields`."""
     record: dict[str, Any] = {
         "id": row.image_id,
         "image": name_image(row.planned, row.result),
@@ -43,6 +43,8 @@ def _build_record(row: ImageRow) -> dict[str, Any]:
     }
     if row.result["more_captions"]:
         record["more_captions"] = row.result["more_captions"]
+    if row.texts:
+        record["fields"] = row.texts
     return record
 
 
@@ -60,7 +62,7 @@ def write_jsonl(rows: RunRows, sink: IO[bytes]) -> int:
 def write_parquet(rows: RunRows, sink: IO[bytes]) -> int:
     """All rows and columns in one Parquet file."""
     count = 0
-    with pq.ParquetWriter(sink, RESULT_SCHEMA, compression="zstd") as writer:
+    with pq.ParquetWriter(sink, rows.units.contract.schema, compression="zstd") as writer:
         for table in rows.read_tables():
             writer.write_table(table)
             count += table.num_rows
@@ -68,7 +70,8 @@ def write_parquet(rows: RunRows, sink: IO[bytes]) -> int:
 
 
 def write_sidecars(rows: RunRows, sink: IO[bytes]) -> int:
-    """WebDataset sidecars of the ok rows: `<image_id>.txt` and `<image_id>.json`."""
+    """WebDataset sidecars of the ok rows: `<image_id>.txt`, `<image_id>.json` and, for each field
+    beside the caption, `<image_id>.<field>.txt`."""
     samples = ((row.image_id, row) for row in rows.read_images() if row.is_ok)
     return write_samples(samples, sink)
 
@@ -91,6 +94,9 @@ def add_sidecars(tar: tarfile.TarFile, key: str, row: ImageRow) -> None:
     """Add the caption, if there is one, and the facts of a row to a tar."""
     if row.is_ok:
         add_member(tar, f"{key}.txt", row.result["caption"].encode())
+        for name, text in row.texts.items():
+            if name != MAIN_FIELD:
+                add_member(tar, f"{key}.{name}.txt", text.encode())
     about = json.dumps(row.list_facts(), ensure_ascii=False)
     add_member(tar, f"{key}.json", about.encode())
 

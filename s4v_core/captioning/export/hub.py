@@ -18,7 +18,7 @@ from s4v_core.captioning.data_card import CARD_NAMES, build_card, read_licences
 from s4v_core.captioning.export.caption_files import CAPTION_WRITERS
 from s4v_core.captioning.export.run_rows import RunRows
 from s4v_core.errors import ConfigError, StorageError
-from s4v_core.records.captions import CAPTIONS, caption_units
+from s4v_core.records.captions import CAPTIONS
 from s4v_core.storage import Written
 
 _URI = re.compile(r"hf://datasets/(?P<repository>[^/@\s]+/[^/@\s]+)/?(?P<path>[^@]*)")
@@ -117,10 +117,9 @@ def _collect_files(rows: RunRows, target: _Target, folder: Path) -> tuple[dict[s
         with local.open("wb") as sink:
             count = CAPTION_WRITERS[target.writer](rows, sink)
         return {target.path: local}, count
-    units = caption_units(rows.output)
     found = {}
     for unit in rows.done:
-        local = storage.local_copy(units.uri(unit), folder)
+        local = storage.local_copy(rows.units.uri(unit), folder)
         found[f"{target.path}/{local.name}"] = local
     return found, rows.counts.done
 

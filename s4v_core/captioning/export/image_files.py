@@ -3,7 +3,8 @@
 kohya's sd-scripts (`caption_extension = ".txt"`), OneTrainer and SimpleTuner (`textfile`) load such
 a folder. They take each line of a `.txt` for a caption of its own, so a caption is one line, and
 further captions follow in lines of their own; sd-scripts takes the first line. `meta_cap.json` is
-the metadata that sd-scripts' fine-tuning datasets want.
+the metadata that sd-scripts' fine-tuning datasets want; it has each field by its name (`tags` is
+one that they know).
 """
 
 import json
@@ -73,5 +74,6 @@ def _build_files(image: NamedImage) -> tuple[tuple[str, bytes], tuple[str, bytes
 
 def _build_metadata(image: NamedImage) -> str:
     """An entry of the metadata: sd-scripts finds the image by its name without the ending."""
-    caption = " ".join(image.row.captions[0].split())
-    return f"{json.dumps(image.name)}: {json.dumps({'caption': caption}, ensure_ascii=False)}"
+    about = {name: " ".join(text.split()) for name, text in image.row.texts.items()}
+    about["caption"] = " ".join(image.row.captions[0].split())
+    return f"{json.dumps(image.name)}: {json.dumps(about, ensure_ascii=False)}"

@@ -1,5 +1,6 @@
 """The rows of a run in the order of its plan, each with what the plan says of its image."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,17 +8,19 @@ from typing import Any
 
 import pyarrow as pa
 
+from s4v_core.captioning.field_rows import list_texts
 from s4v_core.errors import S4VError
-from s4v_core.records.captions import CAPTIONS, caption_units
+from s4v_core.records.captions import CAPTIONS, FIELDS, RESULT_SCHEMA, caption_units
 from s4v_core.records.plan import PlanHead, require_plan_head
 from s4v_core.records.planned_rows import find_outdated_keys, read_planned_unit
+from s4v_core.records.units import UnitFolder
 from s4v_core.runs.counts import RunCounts, count_run
 
 FACTS = (
     *("image_id", "source", "status", "reason", "caption", "more_captions", "width", "height"),
     *("image_sha256", "prompt", "model", "model_revision", "sampling"),
 )
-"""Columns that every `.json` beside a caption holds."""
+"""Columns of every run that each `.json` beside a caption holds; those of fields are added."""
 
 
 class UnfinishedRunError(S4VError):
@@ -60,9 +63,19 @@ class ImageRow:
         first = [self.result["caption"]] if self.result["caption"] else []
         return [*first, *(self.result["more_captions"] or ())]
 
+    @property
+    def texts(self) -> dict[str, str]:
+        """The texts of its fields that are ok, by name; empty in a run without fields."""
+        return list_texts(self.result)
+
     def list_facts(self) -> dict[str, Any]:
         """The values in the `.json` beside a caption."""
-        return {name: self.result[name] for name in FACTS}
+        facts = {name: self.result[name] for name in FACTS}
+        own = [name for name in self.result if name not in RESULT_SCHEMA.names and name != FIELDS]
+        facts |= {name: self.result[name] for name in own}
+        if self.result.get(FIELDS):
+            facts[FIELDS] = json.loads(self.result[FIELDS])
+        return facts
 
 
 @dataclass(frozen=True)
@@ -82,8 +95,13 @@ class RunRows:
         return cls(output, require_plan_head(output))
 
     @cached_property
+    def units(self) -> UnitFolder:
+        """The unit files, with the columns that the run's settings name."""
+        return caption_units(self.output, self.head.settings)
+
+    @cached_property
     def counts(self) -> RunCounts:
-        return count_run(caption_units(self.output), self.head)
+        return count_run(self.units, self.head)
 
     @cached_property
     def done(self) -> list[int]:
@@ -104,15 +122,14 @@ class RunRows:
 
     def read_tables(self) -> Iterator[pa.Table]:
         """The result rows of each unit that is done."""
-        units = caption_units(self.output)
-        return (units.read(unit) for unit in self.done)
+        return (self.units.read(unit) for unit in self.done)
 
     def read_units(
         self, numbers: Sequence[int] | None = None
     ) -> Iterator[tuple[int, list[ImageRow]]]:
         """Number and rows of each of these units, by default of all that are done; without those
         whose images were replaced since."""
-        units = caption_units(self.output)
+        units = self.units
         for unit in self.done if numbers is None else numbers:
             results = {row["image_id"]: row for row in units.read(unit).to_pylist()}
             outdated = find_outdated_keys(units, self.head.parts, unit) or ()

@@ -3,11 +3,13 @@
 import base64
 import io
 from collections import defaultdict
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from PIL import Image
 
+from s4v_core.captioning.field_rows import read_account
 from s4v_core.captioning.first_captions import describe_row
 from s4v_core.captioning.report.charts import escaped
 from s4v_core.captioning.report.survey import Pick, Survey, read_picks
@@ -20,13 +22,17 @@ _THUMBNAIL_PX = 224
 _READS = 16
 
 
-def build_cards(output: str, survey: Survey) -> str:
-    """HTML of all picked rows; a row of several kinds is shown once."""
+def build_cards(output: str, survey: Survey, settings: Mapping[str, Any]) -> str:
+    """HTML of all picked rows; a row of several kinds is shown once.
+
+    Args:
+        settings: Settings of the run's plan.
+    """
     kinds: dict[Pick, list[str]] = defaultdict(list)
     for kind, picks in survey.picks.items():
         for pick in picks:
             kinds[pick].append(kind)
-    found = list(read_picks(output, list(kinds)))
+    found = list(read_picks(output, list(kinds), settings))
     with ThreadPoolExecutor(_READS) as pool:
         images = list(pool.map(_read_image, (planned for _, _, planned in found)))
     decoder = GuardedDecoder(DecodeConfig(), Framing("fit", _THUMBNAIL_PX))
@@ -58,9 +64,21 @@ def _build_card(row: dict[str, Any], kinds: list[str], picture: str) -> str:
     facts += [f"{row['attempts']} attempts"] if row["attempts"] > 1 else []
     return (
         f'<article data-kinds="{" ".join(kinds)}" data-source="{escaped(row["source"])}">{image}'
-        f'<div class="text">{reason}<p>{escaped(row["caption"] or "")}</p>'
+        f'<div class="text">{reason}{_list_texts(row)}'
         f"<small>{escaped(row['image_id'])}<br>{escaped(' · '.join(facts))}</small></div></article>"
     )
+
+
+def _list_texts(row: dict[str, Any]) -> str:
+    """The caption; or every field by its name, with the reason where it is not ok."""
+    account = read_account(row)
+    if not account:
+        return f"<p>{escaped(row['caption'] or '')}</p>"
+    lines = {
+        name: row[name] if one["status"] == "ok" else f"{one['status']}: {one['reason']}"
+        for name, one in account.items()
+    }
+    return "".join(f"<p><b>{escaped(k)}</b> {escaped(v)}</p>" for k, v in lines.items())
 
 
 def _make_thumbnail(decoder: GuardedDecoder, image: bytes | str) -> str:

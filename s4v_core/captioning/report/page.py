@@ -48,7 +48,7 @@ def write_report(
         _engine(figures),
         _charts(survey),
         _sources(survey),
-        _gallery(survey, build_cards(output, survey)),
+        _gallery(survey, build_cards(output, survey, head.settings)),
         _settings(head),
     ]
     page = _page(head.settings["model"], notice, "".join(sections))

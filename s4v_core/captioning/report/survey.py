@@ -7,7 +7,7 @@ import heapq
 import io
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,14 +80,19 @@ def survey_run(output: str, head: PlanHead) -> Survey:
 
 
 def read_picks(
-    output: str, picks: list[Pick]
+    output: str, picks: list[Pick], settings: Mapping[str, Any]
 ) -> Iterator[tuple[Pick, dict[str, Any], dict[str, Any]]]:
-    """Each picked row, with its planned row."""
+    """Each picked row, with its planned row.
+
+    Args:
+        settings: Settings of the run's plan.
+    """
+    units = caption_units(output, settings)
     by_unit: dict[int, list[Pick]] = defaultdict(list)
     for pick in picks:
         by_unit[pick.unit].append(pick)
     for unit, chosen in sorted(by_unit.items()):
-        rows, planned = caption_units(output).read(unit), read_planned_unit(output, unit)
+        rows, planned = units.read(unit), read_planned_unit(output, unit)
         places = [pick.row for pick in chosen]
         yield from zip(
             chosen, rows.take(places).to_pylist(), planned.take(places).to_pylist(), strict=True
