@@ -15,6 +15,7 @@ from s4v_core.captioning.forecast_file import read_forecast
 from s4v_core.captioning.job import CaptionJob
 from s4v_core.captioning.planning import plan_input
 from s4v_core.captioning.report import REPORT_NAME, write_report
+from s4v_core.captioning.review import Reviewer
 from s4v_core.captioning.task import CaptionTask
 from s4v_core.demo.scene_files import write_scenes
 from s4v_core.demo.score import Score, score_captions
@@ -104,6 +105,11 @@ def make_task(checked: CheckedModel, twins: "TwinRegistry | None" = None) -> Cap
         prompts=checked.prompts,
         captions_per_image=job.captions_per_image,
         dedupe=job.dedupe,
+        reviewer=Reviewer(
+            checked.scorer,
+            job.gate.min_quality if job.gate.enabled else None,
+            tuple(checked.plugins),
+        ),
         twins=twins,
     )
 

@@ -5,10 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from s4v_core import prompts, storage
+from s4v_core.captioning.comparison import check_comparable
+from s4v_core.captioning.gate_plugins import identify_plugins
 from s4v_core.captioning.job import FREE_TO_CHANGE, CaptionJob
 from s4v_core.captioning.prompt_file import read_prompts
 from s4v_core.captioning.prompts import Prompt
+from s4v_core.captioning.scorer_choice import choose_scorer, identify_scorer
 from s4v_core.engines.choice import choose_engine
+from s4v_core.engines.scorer_spec import ScorerSpec
 from s4v_core.engines.settings import EngineSpec
 from s4v_core.errors import ConfigError
 from s4v_core.flow.spec import Engines
@@ -25,12 +29,19 @@ from s4v_core.runs.status import STATS_NAME
 
 @dataclass(frozen=True, slots=True)
 class CheckedModel:
-    """A job whose model, engine and prompts were checked: all that captioning an image takes."""
+    """A job whose model, engine and prompts were checked: all that captioning an image takes.
+
+    Attributes:
+        scorer: Scores captions; None if the job names no model for it.
+        plugins: The gate's plug-ins, each with a hash of its module.
+    """
 
     job: CaptionJob
     engine: EngineSpec
     facts: CheckpointFacts
     prompts: tuple[Prompt, ...]
+    scorer: ScorerSpec | None
+    plugins: dict[str, str | None]
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -67,16 +78,20 @@ def check_job(job: CaptionJob) -> CheckedJob:
         InputError: An input that is not there or holds no images.
     """
     found = check_model(job)
+    if job.compare_with:
+        check_comparable(job.compare_with)
     shards = find_shards(
         job.input, job.image_root, found.columns, job.image_column, job.only_missing
     )
-    resolved = {
+    resolved: dict[str, Any] = {
         "model_revision": found.facts.revision,
         "engine": found.engine.name,
         "template": found.engine.template,
         "prompts": [asdict(prompt) for prompt in found.prompts],
         "framing": f"{found.facts.framing.mode} {found.facts.framing.size_px}",
     }
+    resolved["quality"] = identify_scorer(found.scorer, job.quality.model)
+    resolved["gate_plugins"] = found.plugins
     settings = identify_job(job, FREE_TO_CHANGE, resolved)
     head = _check_output(job.output, settings)
     return CheckedJob(
@@ -84,6 +99,8 @@ def check_job(job: CaptionJob) -> CheckedJob:
         engine=found.engine,
         facts=found.facts,
         prompts=found.prompts,
+        scorer=found.scorer,
+        plugins=found.plugins,
         shards=shards,
         settings=settings,
         listing_digest=digest_listing(shards),
@@ -102,7 +119,9 @@ def check_model(job: CaptionJob) -> CheckedModel:
     model = storage.absolute(job.model) if Path(job.model).is_dir() else job.model
     template = job.template or facts.template
     engine = choose_engine(job.engine, model, template, job.settings, facts.revision)
-    return CheckedModel(job, engine, facts, _read_prompts(job))
+    scorer = choose_scorer(job.quality, engine.device)
+    plugins = identify_plugins(job.gate.plugin) if job.gate.enabled else {}
+    return CheckedModel(job, engine, facts, _read_prompts(job), scorer, plugins)
 
 
 def _check_output(output: str, settings: dict[str, Any]) -> PlanHead | None:

@@ -11,6 +11,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from s4v_core.captioning.contradictions import find_contradiction
 from s4v_core.config import Config
 from s4v_core.errors import ConfigError
 
@@ -41,6 +42,15 @@ class Gate(Config):
     min_compressed: float = Field(0.22, ge=0, le=1)
     """Smallest ratio of a text's zlib-compressed size to its size; a text of 400 bytes or more
     below it is looping."""
+    refuse_contradictions: bool = False
+    """Reject captions that name what they also deny, such as a man and no people, as
+    contradiction."""
+    min_quality: float | None = None
+    """Captions whose score is lower are low_quality. Needs --quality.model, whose help says what
+    the scores are."""
+    plugin: tuple[str, ...] = ()
+    """Filter of your own, as MODULE:FUNCTION; called with the image and a caption that passed all
+    other rules, it returns a reason to reject it, or None. May be repeated."""
     refusals: tuple[str, ...] = (
         r"^(i'?m|i am|we'?re) (very |so |really |terribly )?(sorry|afraid|unable)\b",
         r"^(sorry|apologies|unfortunately)\b.{0,80}\b(can('?t|not)|unable|not able|no image)",
@@ -97,7 +107,12 @@ class Gate(Config):
             or self._find_wrong_script(text)
             or self._find_talk(text, prompt)
             or self._find_wrong_length(text, finish_reason)
+            or self._find_contradiction(text)
         )
+
+    def _find_contradiction(self, text: str) -> str | None:
+        is_refused = self.refuse_contradictions and find_contradiction([text])
+        return "contradiction" if is_refused else None
 
     def _is_looping(self, text: str) -> bool:
         words = re.findall(r"\w+|[^\w\s]", text.lower())

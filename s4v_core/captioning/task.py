@@ -11,6 +11,7 @@ import numpy as np
 
 from s4v_core.captioning.ladder import Ending, Judge, climb_ladder
 from s4v_core.captioning.prompts import Prompt, choose_prompt
+from s4v_core.captioning.review import Reviewer
 from s4v_core.captioning.twins import Dedupe, twin_key
 from s4v_core.engines.requests import Generator, Picture, Request
 from s4v_core.engines.sampling import SamplingConfig
@@ -29,6 +30,7 @@ _MORE_SEEDS = 1000
 
 
 _WEB = WebPolicy()
+_NO_REVIEW = Reviewer()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class CaptionTask(Task[PreparedImage]):
         web: How images that are URLs are fetched.
         prompts: Each image gets one of them, chosen by its id.
         dedupe: Which images are captioned once.
+        reviewer: Scores captions, and asks the gate's plug-ins.
         twins: Remembers captioned images; None if none are looked for.
     """
 
@@ -80,6 +83,7 @@ class CaptionTask(Task[PreparedImage]):
     captions_per_image: int = 1
     engine_settings: str | None = None
     dedupe: Dedupe = "off"
+    reviewer: Reviewer = _NO_REVIEW
     twins: "TwinRegistry | None" = None
     contract = CAPTIONS
 
@@ -156,7 +160,7 @@ class CaptionTask(Task[PreparedImage]):
         if about.reason is not None:
             return Ending("error", about.reason, 0, None)
         request = Request(about.image_id, about.image_sha256 or "", pictures, about.prompt)
-        end = await climb_ladder(engine, request, self.samplings, self.gate)
+        end = await climb_ladder(engine, request, self.samplings, self.gate, self.reviewer)
         if end.status != "ok":
             return end
         first = self.samplings[end.rung - 1]
@@ -174,12 +178,16 @@ class CaptionTask(Task[PreparedImage]):
         answers = await asyncio.gather(
             *(engine.generate(request, sampling) for sampling in samplings)
         )
-        return tuple(
+        texts = [
             answer.text
             for answer in answers
             if answer.text
             and not self.gate.judge(answer.text, answer.finish_reason, request.prompt)
-        )
+        ]
+        if not self.reviewer.has_rules:  # their scores stand in no column
+            return tuple(texts)
+        verdicts = await asyncio.gather(*(self.reviewer.review(request, one) for one in texts))
+        return tuple(one for one, found in zip(texts, verdicts, strict=True) if not found.reason)
 
     def _make_row(self, about: PreparedImage, end: Ending, engine: str) -> Row:
         answer = end.answer
@@ -197,6 +205,7 @@ class CaptionTask(Task[PreparedImage]):
             "status": end.status,
             "reason": end.reason,
             "reason_detail": answer.reason_detail if answer and end.status == "error" else None,
+            "quality": end.quality,
             "attempts": end.attempts,
             "twin_of": end.twin_of,
             "more_captions": list(end.more) or None,

@@ -8,6 +8,7 @@ from typing import Literal
 from s4v_core import storage
 from s4v_core.checkpoints import SETTINGS, WEIGHTS, is_uri, locate_checkpoint
 from s4v_core.engines.endpoint import EndpointEngine
+from s4v_core.engines.idle import IdleEngine
 from s4v_core.engines.requests import Engine, Generation
 from s4v_core.engines.settings import EngineName, EngineSettings, EngineSpec
 from s4v_core.engines.supervision import SupervisedEngine, supervise
@@ -44,6 +45,11 @@ def choose_engine(
         raise ConfigError("engine: openai needs the address of its endpoint; set --settings.url")
     device = _choose_device(name, settings)
     return EngineSpec(name, model, template, settings, device, revision, images_per_request)
+
+
+def choose_idle_engine(settings: EngineSettings) -> EngineSpec:
+    """The engine of a task that computes its answers itself, on the device of the settings."""
+    return EngineSpec("none", "none", "model", settings, _choose_device("none", settings))
 
 
 def start_engine(spec: EngineSpec) -> RunningEngine:
@@ -100,6 +106,8 @@ def _build(spec: EngineSpec) -> Engine:
         from s4v_core.engines.transformers import TransformersEngine
 
         return TransformersEngine(spec)
+    if spec.name == "none":
+        return IdleEngine()
     assert spec.name == "fake", "endpoints are not built but called"
     from s4v_core.engines.fake import FakeEngine
 

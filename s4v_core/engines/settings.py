@@ -73,7 +73,7 @@ class EngineSpec:
         images_per_request: Most images that one request holds.
     """
 
-    name: Literal["vllm", "transformers", "openai", "fake"]
+    name: Literal["vllm", "transformers", "openai", "fake", "none"]
     model: str
     template: str
     settings: EngineSettings

@@ -33,8 +33,20 @@ def refuse_other_settings(output: str, old: Mapping[str, Any], new: Mapping[str,
         if name not in old and not new[name]:
             continue  # a setting of a later version, left off
         # Through JSON, as the stored ones went.
-        if (was := old.get(name)) != (now := json.loads(json.dumps(new[name]))):
+        was, now = old.get(name), json.loads(json.dumps(new[name]))
+        if was != _leave_out_newer(was, now):
             raise ConfigError(
                 f"output: {output} was made with {name} {was!r}, found {now!r}; "
                 "choose another --output, or the settings of that run"
             )
+
+
+def _leave_out_newer(was: Any, now: Any) -> Any:
+    """`now` without the settings of a later version that are left off, at any depth."""
+    if not isinstance(was, dict) or not isinstance(now, dict):
+        return now
+    return {
+        name: _leave_out_newer(was.get(name), value)
+        for name, value in now.items()
+        if name in was or value
+    }
