@@ -34,6 +34,8 @@ def test_a_survey_counts_by_source_and_picks_rows_worth_a_look(tmp_path: Path) -
     assert sum(one.ok for one in survey.sources.values()) == 960
     assert {kind: len(picks) for kind, picks in survey.picks.items()} == {
         "random": PICKED,
+        "worst": 0,
+        "contradicting": 0,
         "longest": PICKED,
         "shortest": PICKED,
         "rejected": 20,
