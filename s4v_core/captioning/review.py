@@ -40,6 +40,8 @@ class Reviewer:
         """
         picture = request.images[0] if request.images else None
         quality = await self._score(picture, text)
+        if isinstance(quality, str):
+            return Verdict(quality, failure="the scorer cannot take this image and its caption")
         if quality is not None and self.min_quality is not None and quality < self.min_quality:
             return Verdict(LOW_QUALITY, quality)
         if not self.plugins:
@@ -47,7 +49,7 @@ class Reviewer:
         reason, failure = await ask_plugins(self.plugins, picture, text)
         return Verdict(reason, quality, failure)
 
-    async def _score(self, picture: Picture | None, text: str) -> float | None:
+    async def _score(self, picture: Picture | None, text: str) -> float | str | None:
         if self.scorer is None or picture is None:
             return None
         return await find_scorer(self.scorer).score(picture, text)

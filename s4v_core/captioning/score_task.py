@@ -87,6 +87,8 @@ class ScoreTask(Task[CaptionedImage]):
         if about.reason is not None:
             return self.fail(about, about.reason)
         score = await find_scorer(self.scorer).score(pictures[0], about.caption)
+        if isinstance(score, str):
+            return self.fail(about, score)
         return self._make_row(about, score, None)
 
     def fail(self, about: CaptionedImage, reason: str) -> Row:

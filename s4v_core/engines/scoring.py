@@ -17,11 +17,15 @@ if TYPE_CHECKING:  # imports torch
     from s4v_core.engines.similarity import PairScorer
 
 
+SCORE_FAILED = "score_failed"
+"""Start of the reason of a pair that the model cannot take."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Waiting:
     picture: Picture
     text: str
-    score: "asyncio.Future[float]"
+    score: "asyncio.Future[float | str]"
 
 
 class BatchingScorer:
@@ -36,8 +40,9 @@ class BatchingScorer:
         self._waiting: deque[_Waiting] = deque()
         self._batches: asyncio.Task[None] | None = None
 
-    async def score(self, picture: Picture, text: str) -> float:
-        """How well a text fits a picture; `PairScorer` says what the number is.
+    async def score(self, picture: Picture, text: str) -> float | str:
+        """How well a text fits a picture (`PairScorer` says what the number is), or the reason why
+        the model cannot say.
 
         Raises:
             ConfigError: The checkpoint lies in a store and was replaced.
@@ -48,7 +53,7 @@ class BatchingScorer:
         self._waiting.append(_Waiting(picture, text, score))
         if self._batches is None or self._batches.done():
             self._batches = asyncio.create_task(self._run_batches())
-        found: float = await score
+        found: float | str = await score
         return found
 
     async def _run_batches(self) -> None:
@@ -67,19 +72,34 @@ class BatchingScorer:
                 if not waiting.score.done():
                     waiting.score.set_result(score)
 
-    def _score_batch(self, batch: list[_Waiting]) -> list[float]:
+    def _score_batch(self, batch: list[_Waiting]) -> list[float | str]:
+        scorer = self._load()
         try:
-            if self._scorer is None:
+            return [*scorer.score([(one.picture, one.text) for one in batch])]
+        # Border to foreign code: a pair that the model cannot take must not take others with it.
+        except Exception as error:
+            if len(batch) > 1:
+                return [score for one in batch for score in self._score_batch([one])]
+            if isinstance(error, RuntimeError):  # out of memory, a broken GPU: nobody's own fault
+                raise self._complain(error) from error
+            return [f"{SCORE_FAILED}:{type(error).__name__}"]
+
+    def _load(self) -> "PairScorer":
+        if self._scorer is None:
+            try:
                 from s4v_core.engines.similarity import PairScorer  # heavy
 
                 self._scorer = PairScorer(self._spec)
-            return self._scorer.score([(one.picture, one.text) for one in batch])
-        except S4VError:
-            raise
-        # Border to foreign code: a broken checkpoint raises whatever its reader does.
-        except Exception as error:
-            problem = f"cannot score with {self._spec.model}: {type(error).__name__}: {error}"
-            raise EngineError("quality", problem) from error
+            except S4VError:
+                raise
+            # Border to foreign code: a broken checkpoint raises whatever its reader does.
+            except Exception as error:
+                raise self._complain(error) from error
+        return self._scorer
+
+    def _complain(self, error: Exception) -> EngineError:
+        problem = f"cannot score with {self._spec.model}: {type(error).__name__}: {error}"
+        return EngineError("quality", problem)
 
 
 @lru_cache(maxsize=1)

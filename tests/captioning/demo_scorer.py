@@ -8,12 +8,12 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
     CLIPConfig,
-    CLIPImageProcessorPil,
+    CLIPImageProcessor,
     CLIPModel,
     CLIPProcessor,
     PreTrainedTokenizerFast,
     SiglipConfig,
-    SiglipImageProcessorPil,
+    SiglipImageProcessor,
     SiglipModel,
     SiglipProcessor,
 )
@@ -57,12 +57,7 @@ def train_scorer(folder: Path, scenes: int, epochs: int) -> float:
     optimiser = torch.optim.AdamW(model.parameters(), lr=_RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=steps)
     loss = torch.tensor(math.inf)
-    import time
-
-    t0 = time.time()
-    print("drawn", flush=True)
     for _ in range(epochs):
-        print(float(loss), time.time() - t0, flush=True)
         for rows in torch.randperm(scenes).split(_BATCH):
             if len(rows) < _BATCH:
                 continue
@@ -133,7 +128,7 @@ def _build_processor(
     if kind == "clip":
         size = {"shortest_edge": IMAGE_PX}
         crop = {"height": IMAGE_PX, "width": IMAGE_PX}
-        return CLIPProcessor(CLIPImageProcessorPil(size=size, crop_size=crop), tokenizer)
+        return CLIPProcessor(CLIPImageProcessor(size=size, crop_size=crop), tokenizer)
     return SiglipProcessor(
-        SiglipImageProcessorPil(size={"height": IMAGE_PX, "width": IMAGE_PX}), tokenizer
+        SiglipImageProcessor(size={"height": IMAGE_PX, "width": IMAGE_PX}), tokenizer
     )

@@ -155,6 +155,18 @@ def test_weights_that_cannot_be_loaded_end_in_a_sentence(clip: Path, tmp_path: P
         asyncio.run(scorer.score(*_draw_pairs(1)[0]))
 
 
+def test_a_pair_that_the_model_cannot_take_fails_alone(clip: Path) -> None:
+    scorer, pairs = BatchingScorer(_spec(clip)), _draw_pairs(3)
+    bad = np.zeros((4, 4, 3)), "a picture of floats, which no image is"
+
+    async def score_all() -> list[float | str]:
+        return await asyncio.gather(*(scorer.score(*pair) for pair in (*pairs, bad)))
+
+    *scores, reason = asyncio.run(score_all())
+    assert scores == pytest.approx(PairScorer(_spec(clip)).score(pairs), abs=1e-5)
+    assert str(reason).startswith("score_failed:")
+
+
 def _swap(count: int, swapped: int) -> tuple[list[tuple[np.ndarray, str]], set[int]]:
     """Scenes with their exact captions, of which some were moved in a circle."""
     drawn = list(islice(draw_scenes(31_000), count))
