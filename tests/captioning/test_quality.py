@@ -34,7 +34,7 @@ from tests.captioning.captioned_run import caption_inputs
 from tests.captioning.demo_scorer import build_scorer, train_scorer
 from tests.conftest import photo, write_tar
 
-LONG = "The image shows two shapes on a white background. " * 6
+LONG = "The image shows two shapes on a white background. " * 12
 
 
 def _spec(folder: Path, **changes: object) -> ScorerSpec:
