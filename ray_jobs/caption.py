@@ -38,6 +38,7 @@ def main(argv: list[str]) -> int:
         run_pass,
         score_demo,
     )
+    from s4v_core.captioning.comparison import compare_runs
     from s4v_core.captioning.first_captions import read_first_captions
     from s4v_core.captioning.forecast import make_forecast
     from s4v_core.runs.outcome import Outcome
@@ -51,6 +52,8 @@ def main(argv: list[str]) -> int:
     for image_id, text in read_first_captions(outcome.output, _SHOWN_CAPTIONS):
         show(f"  {printable(image_id)}: {printable(text)}")
     show(outcome.as_text())
+    if job.compare_with:
+        show(compare_runs(outcome.output, job.compare_with).as_text())
     if job.demo_scenes:
         print(score_demo(outcome.output).as_text())
         print(DEMO_NOTICE)

@@ -9,6 +9,7 @@ from ray_jobs.command_line import complain, run_main
 COMMANDS = {
     "caption": "Caption every image of the input, each exactly once.",
     "status": "Show how far a run is, from its output alone.",
+    "score": "Score how well the captions of a run fit their images.",
     "export": "Write the captions of a run in a format that others read.",
     "convert": "Convert a checkpoint between the original layout and ours.",
     "train_captioner": "Train the captioner.",

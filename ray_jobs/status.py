@@ -1,6 +1,9 @@
 """Show how far a run is, from its output alone; needs no cluster.
 
-python ray_jobs/status.py s3://bucket/run
+    python ray_jobs/status.py s3://bucket/run
+
+Print how its captions differ from those of another run over the same images:
+    python ray_jobs/status.py s3://bucket/run --compare-with s3://bucket/other
 """
 
 import sys
@@ -16,6 +19,7 @@ from typing import Annotated
 import tyro
 
 from ray_jobs.command_line import read_flags, run_main, show
+from s4v_core.captioning.comparison import compare_runs
 from s4v_core.captioning.row_checks import build_checks
 from s4v_core.config import Config
 from s4v_core.records.captions import CAPTIONS, contract_of
@@ -31,12 +35,17 @@ class StatusJob(Config):
     """Folder of the run."""
     verify: tyro.conf.FlagCreatePairsOff[bool] = False
     """Read every row and prove it against the plan. Exit code 1 if anything is wrong."""
+    compare_with: str | None = None
+    """Folder of another run over the same images; how the captions of the images that both have
+    differ is printed."""
 
 
 def main(argv: list[str]) -> int:
     job = read_flags(StatusJob, argv, __doc__ or "")
     units = open_units(job.output, {CAPTIONS.folder: contract_of})
     show(read_status(units).as_text())
+    if job.compare_with:
+        show(compare_runs(job.output, job.compare_with).as_text())
     if job.verify:
         is_caption_run = units.contract.folder == CAPTIONS.folder
         checks = build_checks(require_plan_head(job.output).settings) if is_caption_run else None

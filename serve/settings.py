@@ -10,6 +10,7 @@ from s4v_core.captioning.ladder import Ladder
 from s4v_core.config import Config
 from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.engines.settings import EngineSettings
+from s4v_core.errors import ConfigError
 from s4v_core.images.policy import DecodeConfig
 from serve.front.fetching import FetchConfig
 from serve.front.guard import GuardConfig
@@ -71,6 +72,14 @@ class ModelConfig(Config):
     """Samplings of the retries after the gate rejects a caption."""
     scaling: Scaling = Scaling()
     """Autoscaling of this model's engine replicas."""
+
+    @model_validator(mode="after")
+    def _has_text_rules_only(self) -> Self:
+        if self.gate.min_quality is not None or self.gate.plugin:
+            raise ConfigError(
+                "gate: found min_quality or plugin, which only a batch pass asks; leave them off"
+            )
+        return self
 
 
 class Limits(Config):

@@ -30,8 +30,9 @@ FLAGS = {
         --input --output --model --image-root --engine --prompt --prompts --sources
         --source-column --licences --template --limit --unit-size --engines --accelerator
         --retry-errors --captions-per-image --dedupe --plan --rate --price-per-hour --demo-scenes
-        --image-column --only-missing --pixels-max
+        --image-column --only-missing --pixels-max --compare-with
         --prompt-name --fields --json-schema --prefill --prepend --append --cut-prefix-words
+        --quality.model --quality.device --quality.batch-size --quality.prefix
         --web.connect-timeout-s --web.disallowed-directives --web.host-rest-s --web.max-file-mib
         --web.max-host-failures --web.max-redirects --web.max-requests --web.max-requests-per-host
         --web.max-tries --web.max-wait-s --web.min-lost-hosts --web.silence-timeout-s
@@ -41,6 +42,7 @@ FLAGS = {
         --gate.enabled --gate.min-words --gate.max-words --gate.allow-truncated --gate.script
         --gate.max-other-script --gate.max-repeats --gate.min-compressed --gate.refusals
         --gate.boilerplate --gate.skip --gate.allow-json
+        --gate.refuse-contradictions --gate.min-quality --gate.plugin
         --ladder.temperatures --ladder.top-p --ladder.repetition-penalty
         --settings.device --settings.dtype --settings.max-model-len --settings.max-num-seqs
         --settings.gpus-per-engine --settings.nodes-per-engine --settings.encoder-data-parallel
@@ -55,7 +57,10 @@ FLAGS = {
         --decode.max-megapixels --decode.max-side-px --decode.min-side-px --decode.max-file-mib
         --decode.tiff --decode.exif-orientation --decode.reduced-jpeg --decode.deadline-s
         """,
-    "status.py": "--verify",
+    "status.py": "--verify --compare-with",
+    "score.py": """
+        --model --device --batch-size --prefix --workers --accelerator --retry-errors
+        """,
     "export.py": "--to --partial --with-images --form --shard-size",
     "convert.py": "--tower",
     "train_captioner.py": TRAINING,
@@ -138,6 +143,7 @@ def test_fragments_are_recognised(text: str) -> None:
         "s4v_core.captioning.job.CaptionJob",
         "s4v_core.training.stage.TrainStage",
         "ray_jobs.status.StatusJob",
+        "ray_jobs.score.ScoreJob",
         "ray_jobs.export.ExportJob",
         "ray_jobs.convert.ConvertJob",
         "serve.settings.ServeConfig",

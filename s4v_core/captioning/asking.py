@@ -9,11 +9,15 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from s4v_core.captioning.fields import CaptionField
+from s4v_core.captioning.fields import CaptionField, find_main
 from s4v_core.captioning.ladder import Ending, climb_ladder
 from s4v_core.captioning.prompts import Question
+from s4v_core.captioning.review import Reviewer
 from s4v_core.engines.requests import Generator, Request
 from s4v_core.engines.sampling import SamplingConfig
+
+NO_REVIEW = Reviewer()
+"""Accepts every text, and scores none."""
 
 _MORE_TEMPERATURE = 0.7
 _MORE_SEEDS = 1000
@@ -63,6 +67,7 @@ async def ask_image(
     request: Request,
     engine: Generator,
     texts_per_field: int = 1,
+    reviewer: Reviewer = NO_REVIEW,
 ) -> ImageEnding:
     """Ask all fields of one image.
 
@@ -71,8 +76,10 @@ async def ask_image(
         request: A request with the image; questions and rules are filled in.
         texts_per_field: Texts of each field; those beyond the first are drawn at a higher
             temperature.
+        reviewer: Reviews the texts of the main field; its plug-ins are asked about every field.
     """
-    asker = _Asker(request, engine, texts_per_field)
+    main = fields[find_main(fields)].name
+    asker = _Asker(request, engine, texts_per_field, reviewer, main)
     if len(fields) == 1:
         only = await asker.ask(fields[0], questions[0], {})
         return ImageEnding(only.end.status, only.end.reason, only.end.attempts, (only,))
@@ -111,6 +118,8 @@ class _Asker:
     request: Request
     engine: Generator
     texts_per_field: int
+    reviewer: Reviewer
+    main: str
 
     async def ask(
         self,
@@ -134,7 +143,8 @@ class _Asker:
         request = replace(
             self.request, prompt=prompt, prefill=field.prefill, answer_schema=field.schema
         )
-        end = await climb_ladder(self.engine, request, field.samplings, field.judge)
+        reviewer = self._choose_reviewer(field)
+        end = await climb_ladder(self.engine, request, field.samplings, field.judge, reviewer)
         if end.status != "ok" or end.answer is None or end.answer.text is None:
             return FieldAnswer(prompt, end)
         more = await self._draw_more(request, field, field.samplings[end.rung - 1])
@@ -152,9 +162,18 @@ class _Asker:
         answers = await asyncio.gather(
             *(self.engine.generate(request, sampling) for sampling in samplings)
         )
-        judge = field.judge
-        return tuple(
-            field.finish.apply(answer.text)
+        judge, reviewer = field.judge, self._choose_reviewer(field)
+        texts = [
+            answer.text
             for answer in answers
             if answer.text and not judge.judge(answer.text, answer.finish_reason, request.prompt)
-        )
+        ]
+        if reviewer.has_rules:  # the scores of further texts stand in no column
+            found = await asyncio.gather(*(reviewer.review(request, text) for text in texts))
+            texts = [text for text, one in zip(texts, found, strict=True) if not one.reason]
+        return tuple(map(field.finish.apply, texts))
+
+    def _choose_reviewer(self, field: CaptionField) -> Reviewer:
+        """The whole review for the main field, whose score has a column; plug-ins for others."""
+        is_main = field.name == self.main
+        return self.reviewer if is_main else Reviewer(plugins=self.reviewer.plugins)

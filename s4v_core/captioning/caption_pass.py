@@ -17,6 +17,7 @@ from s4v_core.captioning.forecast_file import read_forecast
 from s4v_core.captioning.job import CaptionJob
 from s4v_core.captioning.planning import plan_input
 from s4v_core.captioning.report import REPORT_NAME, write_report
+from s4v_core.captioning.review import Reviewer
 from s4v_core.captioning.task import CaptionTask
 from s4v_core.demo.scene_files import write_scenes
 from s4v_core.demo.score import Score, score_captions
@@ -113,6 +114,11 @@ def make_task(checked: CheckedModel, twins: "TwinRegistry | None" = None) -> Cap
         framing=checked.facts.framing,
         captions_per_image=job.captions_per_image,
         dedupe=job.dedupe,
+        reviewer=Reviewer(
+            checked.scorer,
+            job.gate.min_quality if job.gate.enabled else None,
+            tuple(checked.plugins),
+        ),
         twins=twins,
         contract=caption_contract(checked.described_fields),
     )

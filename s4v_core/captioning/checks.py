@@ -5,13 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from s4v_core import storage
+from s4v_core.captioning.comparison import check_comparable
 from s4v_core.captioning.field_choice import choose_fields
 from s4v_core.captioning.fields import CaptionField, find_main, list_columns
+from s4v_core.captioning.gate_plugins import identify_plugins
 from s4v_core.captioning.job import FREE_TO_CHANGE, CaptionJob
 from s4v_core.captioning.preflight_check import Fit, describe_fit, fit_engine, limit_pictures
+from s4v_core.captioning.scorer_choice import choose_scorer, identify_scorer
 from s4v_core.engines.answer_schemas import check_answer_schema
 from s4v_core.engines.choice import choose_engine
 from s4v_core.engines.fitness import refuse_unfit_checkpoint
+from s4v_core.engines.scorer_spec import ScorerSpec
 from s4v_core.engines.settings import EngineSpec
 from s4v_core.errors import ConfigError
 from s4v_core.flow.spec import UNITS_IN_FLIGHT, Engines
@@ -40,6 +44,8 @@ class CheckedModel:
     """A job whose model, engine and fields were checked: all that captioning an image takes.
 
     Attributes:
+        scorer: Scores captions; None if the job names no model for it.
+        plugins: The gate's plug-ins, each with a hash of its module.
         notes: What the preflight found, for people.
     """
 
@@ -47,6 +53,8 @@ class CheckedModel:
     engine: EngineSpec
     facts: CheckpointFacts
     fields: tuple[CaptionField, ...]
+    scorer: ScorerSpec | None
+    plugins: dict[str, str | None]
     notes: tuple[str, ...]
 
     @property
@@ -96,10 +104,12 @@ def check_job(job: CaptionJob) -> CheckedJob:
         InputError: An input that is not there or holds no images.
     """
     found = check_model(job)
+    if job.compare_with:
+        check_comparable(job.compare_with)
     shards = find_shards(
         job.input, job.image_root, found.columns, job.image_column, job.only_missing
     )
-    resolved = {
+    resolved: dict[str, Any] = {
         "model_revision": found.facts.revision,
         "engine": found.engine.name,
         "engine_settings": found.engine.answer_settings,
@@ -108,6 +118,8 @@ def check_job(job: CaptionJob) -> CheckedJob:
         "fields": found.described_fields,
         "framing": f"{found.facts.framing.mode} {found.facts.framing.size_px}",
     }
+    resolved["quality"] = identify_scorer(found.scorer, job.quality.model)
+    resolved["gate_plugins"] = found.plugins
     settings = identify_job(job, FREE_TO_CHANGE, resolved)
     head = _check_output(job.output, settings)
     return CheckedJob(
@@ -115,6 +127,8 @@ def check_job(job: CaptionJob) -> CheckedJob:
         engine=found.engine,
         facts=found.facts,
         fields=found.fields,
+        scorer=found.scorer,
+        plugins=found.plugins,
         notes=found.notes,
         shards=shards,
         settings=settings,
@@ -141,8 +155,11 @@ def check_model(job: CaptionJob) -> CheckedModel:
         check_answer_schema(engine.name, schema)
     if len(fields) > 1:
         engine = replace(engine, shares_images=True)
+    scorer = choose_scorer(job.quality, engine.device)
+    plugins = identify_plugins(job.gate.plugin) if job.gate.enabled else {}
     fit: Fit = fit_engine(engine, facts, fields)
-    found = CheckedModel(job, fit.engine, fit.facts, fields, tuple(describe_fit(fit)))
+    notes = tuple(describe_fit(fit))
+    found = CheckedModel(job, fit.engine, fit.facts, fields, scorer, plugins, notes)
     settings = fit.engine.settings
     if settings.units_in_flight is None:
         wanted = -(-UNITS_IN_FLIGHT * UNIT_SIZE // found.unit_size)

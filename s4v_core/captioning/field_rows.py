@@ -29,6 +29,7 @@ def build_answer_columns(fields: Sequence[CaptionField], ending: ImageEnding) ->
         "status": ending.status,
         "reason": ending.reason,
         "reason_detail": _find_detail(ending),
+        "quality": said.end.quality if said else None,
         "attempts": ending.attempts,
         "twin_of": ending.twin_of,
         "more_captions": list(said.end.more) or None if said else None,

@@ -13,7 +13,9 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from s4v_core.captioning.contradictions import find_contradiction
 from s4v_core.config import Config
+from s4v_core.engines.thinking import UNFINISHED
 from s4v_core.errors import ConfigError
 
 _SCRIPTS = ("LATIN", "CYRILLIC", "GREEK", "ARABIC", "HEBREW", "DEVANAGARI", "THAI", "HANGUL", "CJK")
@@ -56,6 +58,15 @@ class Gate(Config):
     min_compressed: float = Field(0.22, ge=0, le=1)
     """Smallest ratio of a text's zlib-compressed size to its size; a text of 400 bytes or more
     below it is looping."""
+    refuse_contradictions: bool = False
+    """Reject captions that name what they also deny, such as a man and no people, as
+    contradiction."""
+    min_quality: float | None = None
+    """Captions whose score is lower are low_quality. Needs --quality.model, whose help says what
+    the scores are."""
+    plugin: tuple[str, ...] = ()
+    """Filter of your own, as MODULE:FUNCTION; called with the image and a caption that passed all
+    other rules, it returns a reason to reject it, or None. May be repeated."""
     refusals: tuple[str, ...] = (
         r"^(i'?m|i am|we'?re) (very |so |really |terribly )?(sorry|afraid|unable)\b",
         r"^(sorry|apologies|unfortunately)\b.{0,80}\b(can('?t|not)|unable|not able|no image)",
@@ -99,9 +110,11 @@ class Gate(Config):
         """The reason why a text is no caption, or None if it is one.
 
         Args:
-            finish_reason: Why the engine stopped: stop, length, repetition.
+            finish_reason: Why the engine stopped: stop, length, repetition, thinking.
             prompt: The question, to recognise it in the answer.
         """
+        if finish_reason == UNFINISHED:
+            return "unfinished_thinking"  # there is no text that a rule could judge
         if not self.enabled:
             return None
         skipped = self.skipped
@@ -131,10 +144,15 @@ class Gate(Config):
             lambda: _find_echo(text, prompt),
             lambda: self._find_cut(finish_reason),
             lambda: self._find_wrong_length(text),
+            lambda: self._find_contradiction(text),
         )
         for rule in rules:
             if reason := rule():
                 yield reason
+
+    def _find_contradiction(self, text: str) -> str | None:
+        is_refused = self.refuse_contradictions and find_contradiction([text])
+        return "contradiction" if is_refused else None
 
     def _is_looping(self, text: str) -> bool:
         words = re.findall(r"\w+|[^\w\s]", text.lower())

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from s4v_core.captioning.gate import Gate
 from s4v_core.captioning.ladder import Ladder
+from s4v_core.captioning.quality import Quality
 from s4v_core.captioning.twins import Dedupe
 from s4v_core.checkpoints import is_hub_id, split_revision
 from s4v_core.config import Config
@@ -26,6 +27,7 @@ FREE_TO_CHANGE = (
     *("retry_errors", "plan", "rate", "price_per_hour", "licences", "demo_scenes"),
     # The commit that it comes to identifies the run.
     "revision",
+    "compare_with",
     # The prompts and fields that they come to identify the run.
     *("prompt", "prompts", "prompt_name", "fields", "json_schema"),
 )
@@ -115,6 +117,8 @@ class CaptionJob(Config):
     """Known rate of one engine in images per second, for --plan; then no engine is started."""
     price_per_hour: float | None = Field(None, ge=0)
     """Price of one engine's machine per hour, in any currency, for --plan."""
+    compare_with: str | None = None
+    """Folder of another run over the same images; how its captions differ is printed at the end."""
     sampling: SamplingConfig = SamplingConfig()
     """How captions are drawn."""
     captions_per_image: int = Field(1, ge=1)
@@ -127,6 +131,8 @@ class CaptionJob(Config):
     """Quality gate: rules about which texts count as captions. Others are drawn again."""
     ladder: Ladder = Ladder()
     """How rejected captions are drawn again."""
+    quality: Quality = Quality()
+    """Score of how well each caption fits its image."""
     settings: EngineSettings = EngineSettings()
     """How engines are started."""
     decode: DecodeConfig = DecodeConfig()
@@ -147,6 +153,10 @@ class CaptionJob(Config):
             if not all(source.partition("=")):
                 raise ConfigError(f"sources: found {source!r}, allowed NAME=PATTERN")
         self._check_revision()
+        if self.gate.min_quality is not None and self.quality.model is None:
+            raise ConfigError(
+                "gate.min_quality: found no model that scores captions; set --quality.model"
+            )
         if self.plan and self.retry_errors:
             raise ConfigError("plan: found --plan and --retry-errors, allowed one of them")
         return self

@@ -1,7 +1,7 @@
 """One image's way to a caption that passes the gate: the samplings of the ladder in turn."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from pydantic import Field
@@ -43,6 +43,29 @@ class Judge(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is found about a caption beyond its text.
+
+    Attributes:
+        reason: Why the text is no caption of the image; None if it is one.
+        quality: Its score; None if it was not scored.
+        failure: What is wrong with the review itself; the row is then an error.
+    """
+
+    reason: str | None = None
+    quality: float | None = None
+    failure: str | None = None
+
+
+class Review(Protocol):
+    """Asked about a caption that the gate accepts, beside the engine that drew it."""
+
+    async def review(self, request: Request, text: str) -> Verdict:
+        """What is found about the caption."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Ending:
     """How the attempts for one image ended.
 
@@ -51,6 +74,7 @@ class Ending:
         rung: Which of the samplings the answer was drawn with, counted from 1.
         more: Further captions of the same image.
         twin_of: Id of the equal image that was captioned instead.
+        quality: Score of the last attempt's caption; None if it was not scored.
     """
 
     status: str
@@ -60,12 +84,20 @@ class Ending:
     rung: int = 1
     more: tuple[str, ...] = ()
     twin_of: str | None = None
+    quality: float | None = None
 
 
 async def climb_ladder(
-    engine: Generator, request: Request, samplings: Sequence[SamplingConfig], gate: Judge
+    engine: Generator,
+    request: Request,
+    samplings: Sequence[SamplingConfig],
+    gate: Judge,
+    reviewer: Review | None = None,
 ) -> Ending:
     """Try one sampling after the other until a caption passes the gate.
+
+    Args:
+        reviewer: Asked about captions that the gate accepts.
 
     Returns:
         The caption that passed, or how the last attempt ended.
@@ -75,7 +107,20 @@ async def climb_ladder(
         answer = await engine.generate(request, sampling)
         if answer.text is None:
             return Ending("error", answer.reason, attempt, answer, attempt)
-        reason = gate.judge(answer.text, answer.finish_reason, request.prompt)
+        verdict = await _judge(request, answer.text, answer.finish_reason, gate, reviewer)
+        reason, quality = verdict.reason, verdict.quality
         if reason is None:
-            return Ending("ok", None, attempt, answer, attempt)
-    return Ending("rejected", reason, attempt, answer, attempt)
+            return Ending("ok", None, attempt, answer, attempt, quality=quality)
+        if verdict.failure:
+            answer = replace(answer, text=None, reason_detail=verdict.failure)
+            return Ending("error", reason, attempt, answer, attempt, quality=quality)
+    return Ending("rejected", reason, attempt, answer, attempt, quality=quality)
+
+
+async def _judge(
+    request: Request, text: str, finish_reason: str | None, gate: Judge, reviewer: Review | None
+) -> Verdict:
+    reason = gate.judge(text, finish_reason, request.prompt)
+    if reason or reviewer is None:
+        return Verdict(reason)
+    return await reviewer.review(request, text)

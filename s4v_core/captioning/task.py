@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from s4v_core.captioning.asking import ImageEnding, ask_image
+from s4v_core.captioning.asking import NO_REVIEW, ImageEnding, ask_image
 from s4v_core.captioning.field_rows import build_answer_columns, build_field_columns
 from s4v_core.captioning.fields import CaptionField, find_main, list_columns
 from s4v_core.captioning.prompts import Question, choose_question
+from s4v_core.captioning.review import Reviewer
 from s4v_core.captioning.twins import Dedupe, twin_key
 from s4v_core.engines.requests import Generator, Picture, Request
 from s4v_core.flow.task import Prepared, Row, Task
@@ -61,6 +62,7 @@ class CaptionTask(Task[PreparedImage]):
         web: How images that are URLs are fetched.
         captions_per_image: Texts of each field.
         dedupe: Which images are captioned once.
+        reviewer: Scores captions, and asks the gate's plug-ins.
         twins: Remembers captioned images; None if none are looked for.
     """
 
@@ -74,6 +76,7 @@ class CaptionTask(Task[PreparedImage]):
     captions_per_image: int = 1
     engine_settings: str | None = None
     dedupe: Dedupe = "off"
+    reviewer: Reviewer = NO_REVIEW
     twins: "TwinRegistry | None" = None
     contract: Contract = CAPTIONS
 
@@ -159,7 +162,7 @@ class CaptionTask(Task[PreparedImage]):
             return ImageEnding("error", about.reason, 0)
         request = Request(about.image_id, about.image_sha256 or "", pictures, "")
         return await ask_image(
-            self.fields, about.questions, request, engine, self.captions_per_image
+            self.fields, about.questions, request, engine, self.captions_per_image, self.reviewer
         )
 
     def _make_row(self, about: PreparedImage, end: ImageEnding, engine: str) -> Row:

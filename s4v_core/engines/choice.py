@@ -17,6 +17,7 @@ from s4v_core.checkpoints import (
 )
 from s4v_core.engines.endpoint import EndpointEngine
 from s4v_core.engines.fitness import refuse_unfit_settings
+from s4v_core.engines.idle import IdleEngine
 from s4v_core.engines.requests import Engine, Generation
 from s4v_core.engines.settings import EngineName, EngineSettings, EngineSpec
 from s4v_core.engines.supervision import SupervisedEngine, supervise
@@ -58,6 +59,11 @@ def choose_engine(
     return EngineSpec(
         name, model, template, settings, device, revision, images_per_request, adapter
     )
+
+
+def choose_idle_engine(settings: EngineSettings) -> EngineSpec:
+    """The engine of a task that computes its answers itself, on the device of the settings."""
+    return EngineSpec("none", "none", "model", settings, _choose_device("none", settings))
 
 
 def start_engine(spec: EngineSpec) -> RunningEngine:
@@ -125,6 +131,8 @@ def _build(spec: EngineSpec) -> Engine:
         from s4v_core.engines.transformers import TransformersEngine
 
         return TransformersEngine(spec)
+    if spec.name == "none":
+        return IdleEngine()
     assert spec.name == "fake", "endpoints are not built but called"
     from s4v_core.engines.fake import FakeEngine
 

@@ -174,7 +174,7 @@ class EngineSpec:
             common is worth keeping.
     """
 
-    name: Literal["vllm", "transformers", "openai", "fake"]
+    name: Literal["vllm", "transformers", "openai", "fake", "none"]
     model: str
     template: str
     settings: EngineSettings

@@ -29,6 +29,9 @@ _FIELDS: list["pa.Field[Any]"] = [
     pa.field("attempts", pa.int32(), nullable=False),
     # Id of the equal image whose caption this is (--dedupe).
     pa.field("twin_of", pa.string()),
+    # How well the caption fits the image, by the model of --quality.model: CLIPScore (0 to 2.5) of
+    # a CLIP, probability (0 to 1) of a SigLIP. Null if no model was named.
+    pa.field("quality", pa.float32()),
     pa.field("finish_reason", pa.string()),
     pa.field("prompt_tokens", pa.int32()),
     pa.field("output_tokens", pa.int32()),

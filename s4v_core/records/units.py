@@ -145,7 +145,8 @@ class UnitFolder:
             StorageError: The file is no complete Parquet file.
             SchemaError: It holds rows of another contract.
         """
-        return check_schema(self._read_file(unit), self.contract.schema, self.uri(unit))
+        table = _fill_in_newer(self._read_file(unit), self.contract.schema)
+        return check_schema(table, self.contract.schema, self.uri(unit))
 
     def read_common(self, unit: int) -> pa.Table:
         """Key, status and reason of a unit's rows, whatever other columns the file has.
@@ -205,6 +206,16 @@ class UnitFolder:
             reasons=dict(reasons),
             sums={name: pc.sum(rows[name]).as_py() or 0 for name in self.contract.sums},
         )
+
+
+def _fill_in_newer(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table with all columns of its schema: a file of an earlier version has no values in those
+    that came since, all of which may be null."""
+    missing = [one for one in schema if one.nullable and one.name not in table.schema.names]
+    for one in missing:
+        table = table.append_column(one, pa.nulls(table.num_rows, one.type))
+    is_complete = missing and set(table.schema.names) == set(schema.names)
+    return table.select(schema.names) if is_complete else table
 
 
 def _cut_account(tail: bytes) -> bytes | None:

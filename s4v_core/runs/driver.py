@@ -58,6 +58,7 @@ class Run:
         heal: Do failed and rejected rows again.
         about: Further entries for run.json.
         notes: Sentences for the outcome.
+        notes_folder: Folder of run.json and stats.json; None: the output.
     """
 
     output: str
@@ -70,6 +71,11 @@ class Run:
     heal: bool = False
     about: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    notes_folder: str | None = None
+
+    def place_note(self, name: str) -> str:
+        """URI of a file about the run, beside its results."""
+        return storage.join(self.notes_folder or self.output, name)
 
     @property
     def units(self) -> UnitFolder:
@@ -92,7 +98,7 @@ def run_missing(run: Run, planned: dict[str, Any] | None = None) -> Outcome:
         if not storage.honours_create(run.output):
             log.warning(_OVERWRITES, run.output)
         about = _describe_run(run, driver.run_id)
-        storage.replace_json(storage.join(run.output, "run.json"), about)
+        storage.replace_json(run.place_note("run.json"), about)
         # In an order of its own: two runs on one output would do each unit at the same time.
         random.Random(driver.run_id).shuffle(todo)
         _run_and_report(driver, todo, 0 if run.heal else found_done)
@@ -109,7 +115,7 @@ def run_missing(run: Run, planned: dict[str, Any] | None = None) -> Outcome:
         files=((run.contract.words.answers, f"{run.units.folder}/*.parquet"),),
     )
     if todo:
-        storage.replace_json(storage.join(run.output, STATS_NAME), outcome.as_dict())
+        storage.replace_json(run.place_note(STATS_NAME), outcome.as_dict())
     return outcome
 
 
@@ -242,7 +248,7 @@ def make_run_id() -> str:
 
 def _run_and_report(driver: FlowDriver, todo: list[int], found_done: int) -> None:
     """Run the units, and leave the figures so far where `status.py` finds them."""
-    stats = storage.join(driver.run.output, STATS_NAME)
+    stats = driver.run.place_note(STATS_NAME)
     reported = time.monotonic()
     for _ in driver.run_units(todo, found_done):
         if time.monotonic() - reported < _REPORT_EVERY_S:

@@ -153,7 +153,7 @@ def test_good_captions_pass(text: str) -> None:
     assert Gate().judge(text, "stop", PROMPT) is None
 
 
-def _human_and_model_captions() -> Iterator[str]:
+def human_and_model_captions() -> Iterator[str]:
     folder = SHARED_DATA / "benchmarks" / "captions"
     for name in ("iiw400", "iiw_dci_test", "iiw_docci_test"):
         for line in (folder / f"{name}.jsonl").read_text().splitlines():
@@ -172,7 +172,7 @@ def _human_and_model_captions() -> Iterator[str]:
 
 @pytest.mark.skipif(not SHARED_DATA.exists(), reason="needs the captions of the shared data")
 def test_at_most_one_in_two_hundred_captions_of_people_and_models_is_rejected() -> None:
-    captions = list(_human_and_model_captions())
+    captions = list(human_and_model_captions())
     assert len(captions) >= 2000
     rejected = [text for text in captions if Gate().judge(text, "stop", PROMPT)]
     assert len(rejected) <= 0.005 * len(captions), rejected

@@ -9,11 +9,12 @@ from playwright.sync_api import expect
 
 from s4v_core import storage
 from s4v_core.captioning.report import write_report
-from s4v_core.captioning.report.survey import PICKED, survey_run
+from s4v_core.captioning.report.survey import PICKED, PICKED_WORST, survey_run
 from s4v_core.engines.engine_load import EngineLoad
 from s4v_core.engines.settings import EngineSettings, EngineSpec
 from s4v_core.records import plan
-from s4v_core.records.captions import caption_units
+from s4v_core.records.captions import RESULT_SCHEMA, caption_units
+from s4v_core.records.schemas import table_of
 from s4v_core.runs.counts import count_run
 from s4v_core.runs.engine_figures import summarise_load
 from tests.flow.browser import browser, needs_chromium
@@ -44,6 +45,8 @@ def test_a_survey_counts_by_source_and_picks_rows_worth_a_look(tmp_path: Path) -
     assert sum(one.ok for one in survey.sources.values()) == 960
     assert {kind: len(picks) for kind, picks in survey.picks.items()} == {
         "random": PICKED,
+        "worst": 0,
+        "contradicting": 0,
         "longest": PICKED,
         "shortest": PICKED,
         "rejected": 20,
@@ -78,6 +81,34 @@ def test_a_page_shows_what_the_engines_told_and_nothing_if_they_told_nothing(
     assert f"<h2>Engine</h2><table>{limit}<tr><td>sequences a step</td>" in page
     assert "<td>preemptions</td><td class=number>0</td>" in page
     assert "<td>prefix cache hits</td>" not in page
+
+
+def test_a_report_shows_the_worst_scores_and_what_the_texts_alone_give_away(tmp_path: Path) -> None:
+    head = write_run(tmp_path / "out", tmp_path, 300)
+    units = caption_units(str(tmp_path / "out"))
+    for unit in head.units:
+        rows = units.read(unit).to_pylist()
+        for row in rows:
+            number = int(row["image_id"].partition("/")[2])
+            row["quality"] = number / 1000 if row["status"] == "ok" else None
+            row["image_sha256"] = f"{number:064d}"
+            if number % 100 == 0:
+                row["caption"] = f"Scene {number}. A man waits. There are no people in the image."
+        table = table_of(rows, RESULT_SCHEMA, "rows")
+        units.commit(unit, head.digest, "run", table, heal=True)
+    survey = survey_run(str(tmp_path / "out"), head)
+    worst = [pick.unit * 256 + pick.row for pick in survey.picks["worst"]]
+    ok = [number for number in range(300) if number % 50 not in (7, 9)]
+    assert worst == ok[:PICKED_WORST]
+    assert survey.contradicting == len(survey.picks["contradicting"]) == 3
+    assert sum(one.scored for one in survey.sources.values()) == len(ok)
+    page = _write_page(tmp_path / "out", head).read_text()
+    assert "worst (100)" in page
+    assert "Quality of a caption, by source" in page
+    assert "names &#x27;man&#x27;, but says &#x27;there are no people in the image&#x27;" in page
+    assert "3 captions name what they deny" in page
+    assert "<td class=number>3</td><td>There are no people in the image</td>" in page
+    assert "quality 0.003" in page
 
 
 @needs_chromium

@@ -53,7 +53,7 @@ def _build_rows(writer: int) -> pa.Table:
         "caption": f"{writer}",
         "created_at": 0,
     }
-    numbers = ("prompt_tokens", "output_tokens", "thinking_tokens", "width", "height")
+    numbers = ("prompt_tokens", "output_tokens", "thinking_tokens", "quality", "width", "height")
     return table_of([row | dict.fromkeys(numbers, 1)], RESULT_SCHEMA, "rows")
 
 

@@ -1,6 +1,7 @@
 """Plans cut rows into units; units are written once and carry an account of their rows."""
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from s4v_core.records.planned_rows import (
 )
 from s4v_core.records.row_spool import RowSpool
 from s4v_core.records.schemas import table_of
+from s4v_core.records.units import UnitFolder
 
 DIGEST = "d" * 64
 
@@ -363,3 +365,18 @@ def test_rows_with_other_columns_are_refused_with_both_sides() -> None:
         table_of([row | {"captoin": "x"}], RESULT_SCHEMA, "test")
     with pytest.raises(SchemaError, match="image_id"):
         table_of([row | {"image_id": None}], RESULT_SCHEMA, "test")
+
+
+def test_a_file_of_an_earlier_version_lacks_only_values(tmp_path: Path) -> None:
+    units, rows = caption_units(str(tmp_path)), _build_results(3)
+    old = rows.drop_columns(["quality", "thinking_tokens"])
+    earlier = UnitFolder(str(tmp_path), replace(CAPTIONS, schema=old.schema))
+    earlier.commit(0, DIGEST, "run", old)
+    found = units.read(0)
+    assert found.schema.equals(RESULT_SCHEMA)
+    assert found["quality"].null_count == 3
+    assert found.drop_columns(["quality", "thinking_tokens"]).equals(old)
+    earlier = UnitFolder(str(tmp_path), replace(CAPTIONS, schema=rows.drop_columns("model").schema))
+    earlier.commit(1, DIGEST, "run", rows.drop_columns("model"))
+    with pytest.raises(SchemaError):
+        units.read(1)

@@ -12,7 +12,7 @@ from PIL import Image
 from s4v_core.captioning.field_rows import read_account
 from s4v_core.captioning.first_captions import describe_row
 from s4v_core.captioning.report.charts import escaped
-from s4v_core.captioning.report.survey import Pick, Survey, read_picks
+from s4v_core.captioning.report.survey import Pick, Survey, check_row, read_picks
 from s4v_core.errors import StorageError
 from s4v_core.images.guard import GuardedDecoder
 from s4v_core.images.policy import DecodeConfig, Decoded, Framing
@@ -62,9 +62,12 @@ def _build_card(row: dict[str, Any], kinds: list[str], picture: str) -> str:
     )
     facts = [row["source"], f"{row['output_tokens'] or 0} tokens"]
     facts += [f"{row['attempts']} attempts"] if row["attempts"] > 1 else []
+    facts += [f"quality {row['quality']:.3f}"] if row["quality"] is not None else []
+    flag = check_row(row)
+    flagged = f'<b class="rejected">{escaped(flag.as_text())}</b>' if flag else ""
     return (
         f'<article data-kinds="{" ".join(kinds)}" data-source="{escaped(row["source"])}">{image}'
-        f'<div class="text">{reason}{_list_texts(row)}'
+        f'<div class="text">{reason}{flagged}{_list_texts(row)}'
         f"<small>{escaped(row['image_id'])}<br>{escaped(' · '.join(facts))}</small></div></article>"
     )
 

@@ -4,13 +4,24 @@ import base64
 import hashlib
 import json
 import time
+from collections import Counter
+from collections.abc import Callable
 from importlib import resources
 from typing import Any
 
 from s4v_core.captioning.derived_files import write_derived
 from s4v_core.captioning.report.charts import escaped, stacked_bars
 from s4v_core.captioning.report.gallery import build_cards
-from s4v_core.captioning.report.survey import BIN_TOKENS, KINDS, TICK_S, Survey, survey_run
+from s4v_core.captioning.report.survey import (
+    BIN_QUALITY,
+    BIN_TOKENS,
+    KINDS,
+    TICK_S,
+    Lengths,
+    Survey,
+    survey_run,
+)
+from s4v_core.captioning.report.text_findings import build_checks
 from s4v_core.records.contract import STATUSES
 from s4v_core.records.plan import PlanHead
 from s4v_core.runs.counts import RunCounts
@@ -48,6 +59,7 @@ def write_report(
         _engine(figures),
         _charts(survey),
         _sources(survey),
+        build_checks(survey),
         _gallery(survey, build_cards(output, survey, head.settings)),
         _settings(head),
     ]
@@ -106,7 +118,8 @@ def _engine(figures: dict[str, Any]) -> str:
 def _charts(survey: Survey) -> str:
     if not survey.ticks:
         return ""
-    return f'<div class="charts">{_minutes_chart(survey)}{_lengths_chart(survey)}</div>'
+    charts = (_minutes_chart(survey), _lengths_chart(survey), _quality_chart(survey))
+    return f'<div class="charts">{"".join(charts)}</div>'
 
 
 def _minutes_chart(survey: Survey) -> str:
@@ -125,27 +138,39 @@ def _minutes_chart(survey: Survey) -> str:
 
 
 def _lengths_chart(survey: Survey) -> str:
+    series, bars = _split_by_source(survey, lambda one: one.bins)
+    return stacked_bars("Tokens of a caption, by source", series, ("0", f"{bars * BIN_TOKENS}"))
+
+
+def _quality_chart(survey: Survey) -> str:
+    if not any(one.scored for one in survey.sources.values()):
+        return ""
+    series, bars = _split_by_source(survey, lambda one: one.quality_bins)
+    ends = ("0", f"{bars * BIN_QUALITY:.2f}")
+    return stacked_bars("Quality of a caption, by source", series, ends)
+
+
+def _split_by_source(
+    survey: Survey, bins_of: Callable[[Lengths], Counter[int]]
+) -> tuple[list[tuple[str, str, list[float]]], int]:
+    """A histogram's bars, each split by source, and how many bars there are."""
     sources = _list_largest_sources(survey)
-    last = max((max(one.bins, default=0) for one in survey.sources.values()), default=0)
+    last = max((max(bins_of(one), default=0) for one in survey.sources.values()), default=0)
+    bars = range(last + 1)
     series = [
-        (name, f"s{number}", [float(survey.sources[name].bins[at]) for at in range(last + 1)])
+        (name, f"s{number}", [float(bins_of(survey.sources[name])[at]) for at in bars])
         for number, name in enumerate(sources)
     ]
-    rest = [
-        float(sum(one.bins[at] for name, one in survey.sources.items() if name not in sources))
-        for at in range(last + 1)
-    ]
-    series += [("others", "s8", rest)] if any(rest) else []
-    return stacked_bars(
-        "Tokens of a caption, by source", series, ("0", f"{(last + 1) * BIN_TOKENS}")
-    )
+    others = [bins_of(one) for name, one in survey.sources.items() if name not in sources]
+    rest = [float(sum(one[at] for one in others)) for at in bars]
+    return series + ([("others", "s8", rest)] if any(rest) else []), len(bars)
 
 
 def _sources(survey: Survey) -> str:
     rows = "".join(
         f'<tr><td><i class="s{min(number, 8)}"></i>{escaped(name)}</td>'
         f"<td class=number>{one.rows:,}</td><td class=number>{one.ok:,}</td>"
-        f"<td class=number>{one.tokens / max(one.ok, 1):.0f}</td></tr>"
+        f"<td class=number>{one.tokens / max(one.ok, 1):.0f}</td>{_describe_quality(one)}</tr>"
         for number, (name, one) in enumerate(
             sorted(survey.sources.items(), key=lambda item: -item[1].rows)[:50]
         )
@@ -154,7 +179,13 @@ def _sources(survey: Survey) -> str:
         f"{number:,} after {count}" for count, number in sorted(survey.attempts.items()) if count
     )
     head = "<tr><th>source<th class=number>images<th class=number>captions<th class=number>tokens"
+    if any(one.scored for one in survey.sources.values()):
+        head += "<th class=number>quality"
     return f"<h2>Sources</h2><table>{head}{rows}</table><p>Attempts: {escaped(attempts)}.</p>"
+
+
+def _describe_quality(one: Lengths) -> str:
+    return f"<td class=number>{one.quality / one.scored:.3f}</td>" if one.scored else ""
 
 
 def _gallery(survey: Survey, shown: str) -> str:
