@@ -1,0 +1,121 @@
+"""Saves a test checkpoint: random weights that look at the picture, and the files around them as
+published repositories have them."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.architectures.vocabulary import Words, write_json
+
+_GAIN = 1.5
+"""Standard deviation of a layer's outputs for inputs of 1: wide enough that the picture, and not
+the position alone, decides the next token."""
+
+_END_GAIN = 1.7
+"""Factor on the output row of the turn's end: about half of the answers then end within 24 tokens,
+so that stops are tried with every architecture."""
+
+TemplatePlace = Literal["json", "jinja", "tokenizer", "named", "nowhere"]
+
+
+@dataclass(frozen=True)
+class Template:
+    """A chat template and the place where its repository has it.
+
+    Attributes:
+        place: json (chat_template.json), jinja (chat_template.jinja), tokenizer
+            (tokenizer_config.json), named (a list of named ones there), or nowhere.
+    """
+
+    text: str
+    place: TemplatePlace
+
+
+NO_TEMPLATE = Template("", "nowhere")
+
+
+def save_checkpoint(
+    folder: Path,
+    model: torch.nn.Module,
+    words: Words,
+    template: Template,
+    *,
+    turn_end: str,
+    generation: Mapping[str, Any],
+    files: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Write a checkpoint that transformers and vLLM load.
+
+    Args:
+        turn_end: Token that ends an answer; its chance is raised.
+        generation: Contents of generation_config.json.
+        files: The processor's own files by name, for example preprocessor_config.json.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    randomise(model, words[turn_end])
+    model.eval().save_pretrained(folder)
+    _rename_vision_tower(folder / "model.safetensors")
+    save_template(folder, words, template)
+    write_json(folder / "generation_config.json", dict(generation))
+    for name, content in files.items():
+        write_json(folder / name, dict(content))
+
+
+def save_template(folder: Path, words: Words, template: Template) -> None:
+    """Write the tokenizer's files, and the template to its place."""
+    in_tokenizer: Any = None
+    if template.place == "tokenizer":
+        in_tokenizer = template.text
+    if template.place == "named":
+        in_tokenizer = [
+            {"name": "default", "template": template.text},
+            {"name": "tool_use", "template": "{{ raise_exception('This one is for tools.') }}"},
+        ]
+    words.save(folder, in_tokenizer)
+    if template.place == "json":
+        write_json(folder / "chat_template.json", {"chat_template": template.text})
+    if template.place == "jinja":
+        (folder / "chat_template.jinja").write_text(template.text)
+
+
+def randomise(model: torch.nn.Module, end: int, seed: int = 0) -> None:
+    """Draw all matrices anew; vectors (norms, biases) keep what transformers gave them."""
+    dice = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                fan_in = parameter.numel() // parameter.shape[0]
+                parameter.normal_(std=_GAIN / fan_in**0.5, generator=dice)
+        raise_chance(model, end, _END_GAIN)
+
+
+def raise_chance(model: torch.nn.Module, token: int, factor: float) -> None:
+    """Make a token come up more often, by the length of its output row."""
+    with torch.no_grad():
+        model.get_output_embeddings().weight[token] *= factor
+
+
+_TOWER = re.compile(
+    r"^((?:model\.)?(?:vision_tower|vision_model)\.)"
+    r"(embeddings|encoder|pre_layrnorm|post_layernorm|head)\."
+)
+
+
+def _rename_vision_tower(path: Path) -> None:
+    """Give CLIP's and SigLIP's tensors the level `vision_model` back, which transformers 5 leaves
+    out of the names and published checkpoints have."""
+    tensors = load_file(path)
+    renamed = {_name_in_hub(name): tensor for name, tensor in tensors.items()}
+    save_file(renamed, path, metadata={"format": "pt"})
+
+
+def _name_in_hub(name: str) -> str:
+    # Idefics and others have a tower of their own, whose names hold no such level.
+    if name.startswith(("model.vision_model.", "vision_model.")):
+        return name
+    return _TOWER.sub(r"\1vision_model.\2.", name)
