@@ -1,8 +1,9 @@
 """The architectures that are tried, by name."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.architectures.gemma import build_gemma3, build_paligemma
 from tests.architectures.glm import build_glm4v
@@ -26,6 +27,8 @@ from tests.architectures.qwen import (
     build_qwen3_vl,
     build_qwen3_vl_switched,
     build_qwen3_vl_thinking,
+    build_second_end,
+    build_turn_end,
 )
 
 
@@ -35,10 +38,17 @@ class Architecture:
 
     Attributes:
         build: Saves a small random checkpoint of it to a folder.
+        template: What a pass is to take: the checkpoint's own template ("model") or Vicuna's.
+        thinks: Whether its template begins every answer with a thought that no variable switches
+            off, so that the answer is cut out of what the model writes.
+        options: Variables of the template that a pass is to set, here to switch thoughts off.
         needs: Package that its processor needs besides those of this project.
     """
 
     build: Callable[[Path], None]
+    template: str = "model"
+    thinks: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
     needs: str | None = None
 
 
@@ -46,13 +56,13 @@ ARCHITECTURES = {
     "qwen2_vl": Architecture(build_qwen2_vl),
     "qwen2_5_vl": Architecture(build_qwen2_5_vl),
     "qwen3_vl": Architecture(build_qwen3_vl),
-    "qwen3_vl_thinking": Architecture(build_qwen3_vl_thinking),
-    "qwen3_vl_switched": Architecture(build_qwen3_vl_switched),
+    "qwen3_vl_thinking": Architecture(build_qwen3_vl_thinking, thinks=True),
+    "qwen3_vl_switched": Architecture(build_qwen3_vl_switched, options={"enable_thinking": False}),
     "internvl3": Architecture(build_internvl3),
     "gemma3": Architecture(build_gemma3),
     "paligemma": Architecture(build_paligemma),
-    "llava_1_5": Architecture(build_llava_1_5),
-    "llava_1_5_untold": Architecture(build_llava_1_5_untold),
+    "llava_1_5": Architecture(build_llava_1_5, template="vicuna_v1"),
+    "llava_1_5_untold": Architecture(build_llava_1_5_untold, template="vicuna_v1"),
     "llava_next": Architecture(build_llava_next),
     "llava_onevision": Architecture(build_llava_onevision),
     "llava_interleave": Architecture(build_llava_interleave),
@@ -62,8 +72,10 @@ ARCHITECTURES = {
     "mistral3": Architecture(build_mistral3),
     "idefics3": Architecture(build_idefics3),
     "smolvlm": Architecture(build_smolvlm, needs="num2words"),
-    "glm4v": Architecture(build_glm4v),
+    "glm4v": Architecture(build_glm4v, thinks=True),
     "llama4": Architecture(build_llama4),
     "cohere2_vision": Architecture(build_cohere2_vision),
     "lfm2_vl": Architecture(build_lfm2_vl),
+    "second_end": Architecture(build_second_end),
+    "turn_end": Architecture(build_turn_end),
 }

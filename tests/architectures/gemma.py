@@ -66,7 +66,7 @@ def build_gemma3(folder: Path) -> None:
     }
     save_checkpoint(
         folder, Gemma3ForConditionalGeneration(config), words, Template(TEXT, "json"),
-        turn_end="<end_of_turn>",
+        likely="<end_of_turn>",
         generation={"bos_token_id": words["<bos>"], "eos_token_id": ends, "do_sample": True,
                     "pad_token_id": words["<pad>"], "top_k": 64, "top_p": 0.95},
         files={
@@ -106,7 +106,7 @@ def build_paligemma(folder: Path) -> None:
         "image_std": HALF,
     }
     save_checkpoint(
-        folder, PaliGemmaForConditionalGeneration(config), words, NO_TEMPLATE, turn_end="<eos>",
+        folder, PaliGemmaForConditionalGeneration(config), words, NO_TEMPLATE, likely="<eos>",
         generation={"bos_token_id": words["<bos>"], "eos_token_id": words["<eos>"],
                     "pad_token_id": words["<pad>"]},
         files={"preprocessor_config.json": images},

@@ -66,7 +66,7 @@ def build_glm4v(folder: Path) -> None:
     del videos["image_processor_type"]
     save_checkpoint(
         folder, Glm4vForConditionalGeneration(config), words, Template(TEXT, "jinja"),
-        turn_end="<|user|>",
+        likely="<|user|>",
         generation={"eos_token_id": ends, "pad_token_id": ends[0], "do_sample": True, "top_k": 2,
                     "top_p": 0.6, "temperature": 0.8},
         files={"preprocessor_config.json": images, "video_preprocessor_config.json": videos},

@@ -96,7 +96,7 @@ def _save(
     }
     text = TEXT.replace("BOS", words.settings["bos_token"])
     save_checkpoint(
-        folder, model, words, Template(text, "json"), turn_end=_END, generation=generation,
+        folder, model, words, Template(text, "json"), likely=_END, generation=generation,
         files={
             "preprocessor_config.json": images,
             "processor_config.json": {

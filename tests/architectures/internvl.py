@@ -57,7 +57,7 @@ def build_internvl3(folder: Path) -> None:
     }
     save_checkpoint(
         folder, InternVLForConditionalGeneration(config), words, Template(TEXT, "jinja"),
-        turn_end="<|im_end|>",
+        likely="<|im_end|>",
         generation={"eos_token_id": words["<|im_end|>"], "pad_token_id": words["<|endoftext|>"]},
         files={
             "preprocessor_config.json": images,

@@ -57,7 +57,7 @@ def build_llama4(folder: Path) -> None:
     }
     save_checkpoint(
         folder, Llama4ForConditionalGeneration(config), words, Template(TEXT, "tokenizer"),
-        turn_end=end,
+        likely=end,
         generation={"bos_token_id": words[bos], "eos_token_id": ends, "do_sample": True,
                     "temperature": 0.6, "top_p": 0.9},
         files={

@@ -101,7 +101,7 @@ def _build_llava_1_5(folder: Path, template: Template) -> None:
         image_token_index=words["<image>"], image_seq_length=576, dtype="float32",
     )  # fmt: skip
     save_checkpoint(
-        folder, LlavaForConditionalGeneration(config), words, template, turn_end="</s>",
+        folder, LlavaForConditionalGeneration(config), words, template, likely="</s>",
         generation=_generation(words, "</s>"),
         files={
             "preprocessor_config.json": _clip_images("CLIPImageProcessor", "LlavaProcessor"),
@@ -123,7 +123,7 @@ def build_llava_next(folder: Path) -> None:
     images |= {"aspect_ratio_setting": "anyres", "image_grid_pinpoints": _NEXT_GRID, "do_pad": True}
     save_checkpoint(
         folder, LlavaNextForConditionalGeneration(config), words, Template(MISTRAL, "json"),
-        turn_end="</s>", generation=_generation(words, "</s>"),
+        likely="</s>", generation=_generation(words, "</s>"),
         files={
             "preprocessor_config.json": images,
             "processor_config.json": _processor("LlavaNextProcessor", 14, "default", 1),
@@ -156,7 +156,7 @@ def build_granite_vision(folder: Path) -> None:
     }
     save_checkpoint(
         folder, LlavaNextForConditionalGeneration(config), words, Template(GRANITE, "jinja"),
-        turn_end="<|end_of_text|>", generation=_generation(words, "<|end_of_text|>"),
+        likely="<|end_of_text|>", generation=_generation(words, "<|end_of_text|>"),
         files={
             "preprocessor_config.json": images,
             "processor_config.json": _processor("LlavaNextProcessor", 14, "full", 0),
@@ -181,7 +181,7 @@ def build_llava_onevision(folder: Path) -> None:
     ends = [words["<|im_end|>"], words["<|endoftext|>"]]
     save_checkpoint(
         folder, LlavaOnevisionForConditionalGeneration(config), words, Template(QWEN, "json"),
-        turn_end="<|im_end|>",
+        likely="<|im_end|>",
         generation={"eos_token_id": ends, "do_sample": True, "top_k": 20, "top_p": 0.8,
                     "pad_token_id": ends[1], "repetition_penalty": 1.1, "temperature": 0.7},
         files={
@@ -207,7 +207,7 @@ def build_llava_interleave(folder: Path) -> None:
     )  # fmt: skip
     save_checkpoint(
         folder, LlavaForConditionalGeneration(config), words, Template(QWEN, "json"),
-        turn_end="<|im_end|>", generation=_generation(words, "<|im_end|>"),
+        likely="<|im_end|>", generation=_generation(words, "<|im_end|>"),
         files={
             "preprocessor_config.json": _siglip_images(
                 "SiglipImageProcessor", "LlavaProcessor", 384
@@ -237,7 +237,7 @@ def build_joycaption(folder: Path) -> None:
     processor = _processor("LlavaProcessor", 14, "full", 0) | {"image_token": image}
     save_checkpoint(
         folder, LlavaForConditionalGeneration(config), words,
-        Template(LLAMA_3_STRINGS, "tokenizer"), turn_end=end,
+        Template(LLAMA_3_STRINGS, "tokenizer"), likely=end,
         generation={"bos_token_id": words[bos], "eos_token_id": ends, "do_sample": True,
                     "temperature": 0.6, "top_p": 0.9},
         files={

@@ -82,7 +82,7 @@ def _save(
         "spatial_merge_size": merge,
     }
     save_checkpoint(
-        folder, model, words, template, turn_end="</s>",
+        folder, model, words, template, likely="</s>",
         generation={"bos_token_id": words["<s>"], "eos_token_id": words["</s>"]},
         files={"preprocessor_config.json": images, "processor_config.json": processor},
     )  # fmt: skip

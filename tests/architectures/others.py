@@ -28,8 +28,8 @@ LFM = (
     "{{- '<|im_start|>' + message['role'] + '\n' -}}"
     "{%- if message['content'] is string -%}{{- message['content'] -}}{%- else -%}"
     "{%- for part in message['content'] -%}{%- if part['type'] == 'image' -%}{{- '<image>' -}}"
-    "{%- elif part['type'] == 'text' -%}{{- part['text'] -}}{%- endif -%}{%- endfor -%}{%- endif -%}"
-    "{{- '<|im_end|>\n' -}}{%- endfor -%}"
+    "{%- elif part['type'] == 'text' -%}{{- part['text'] -}}{%- endif -%}{%- endfor -%}"
+    "{%- endif -%}{{- '<|im_end|>\n' -}}{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"
 )
 
@@ -72,7 +72,7 @@ def build_cohere2_vision(folder: Path) -> None:
     }
     save_checkpoint(
         folder, Cohere2VisionForConditionalGeneration(config), words, Template(COHERE, "named"),
-        turn_end=end,
+        likely=end,
         generation={"bos_token_id": words[bos], "eos_token_id": words[end],
                     "pad_token_id": words["<PAD>"]},
         files={
@@ -129,7 +129,7 @@ def build_lfm2_vl(folder: Path) -> None:
     }
     save_checkpoint(
         folder, Lfm2VlForConditionalGeneration(config), words, Template(LFM, "jinja"),
-        turn_end=end,
+        likely=end,
         generation={"bos_token_id": words[bos], "eos_token_id": words[end],
                     "pad_token_id": words["<|pad|>"]},
         files={

@@ -49,7 +49,7 @@ TEXT_SWITCHED = _TURNS.replace("SYSTEM", "").replace(
 """As `TEXT_THINKING`, but `enable_thinking=False` switches it off, as Qwen3.5 does it."""
 
 
-def build_qwen2_vl(folder: Path, template: Template | None = None) -> None:
+def build_qwen2_vl(folder: Path) -> None:
     """Qwen/Qwen2-VL-7B-Instruct."""
     words = _train()
     config = Qwen2VLConfig(
@@ -61,22 +61,32 @@ def build_qwen2_vl(folder: Path, template: Template | None = None) -> None:
     )  # fmt: skip
     images = _images("Qwen2VLImageProcessor", "Qwen2VLProcessor", 14)
     save_checkpoint(
-        folder, Qwen2VLForConditionalGeneration(config), words, template or Template(TEXT, "json"),
-        turn_end=_END, generation=_generation(words, temperature=0.01, top_k=1, top_p=0.001),
+        folder, Qwen2VLForConditionalGeneration(config), words, Template(TEXT, "json"),
+        likely=_END, generation=_generation(words, temperature=0.01, top_k=1, top_p=0.001),
         files={"preprocessor_config.json": images},
     )  # fmt: skip
 
 
-def build_qwen2_5_vl(
-    folder: Path, template: Template | None = None, generation: dict[str, Any] | None = None
-) -> None:
-    """Qwen/Qwen2.5-VL-7B-Instruct.
+def build_qwen2_5_vl(folder: Path) -> None:
+    """Qwen/Qwen2.5-VL-7B-Instruct."""
+    _build_qwen2_5_vl(folder, _train(), [_END, _PAD], _END)
 
-    Args:
-        template: In place of the one that the repository has.
-        generation: Entries that replace those of generation_config.json; None removes one.
+
+def build_second_end(folder: Path) -> None:
+    """Ends its answers with the second end token of generation_config.json, never with the first.
+
+    The tokenizer and config.json do not know of that token, and no template writes it.
     """
-    words = _train()
+    _build_qwen2_5_vl(folder, _train(), [_PAD, "<|vision_pad|>"], "<|vision_pad|>")
+
+
+def build_turn_end(folder: Path) -> None:
+    """Ends its answers with the template's end of a turn, which no file calls an end token, as in
+    fine-tunes that keep the files of their base model."""
+    _build_qwen2_5_vl(folder, train_words(_SPECIAL, eos=_PAD, pad=_PAD), [_PAD], _END)
+
+
+def _build_qwen2_5_vl(folder: Path, words: Words, ends: list[str], likely_end: str) -> None:
     config = Qwen2_5_VLConfig(
         vision_config={
             "depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 1,
@@ -86,18 +96,31 @@ def build_qwen2_5_vl(
         **_ids(words),
     )  # fmt: skip
     images = _images("Qwen2VLImageProcessor", "Qwen2_5_VLProcessor", 14)
-    settings = _generation(words, repetition_penalty=1.05, temperature=0.000001)
-    settings |= generation or {}
+    generation = _generation(words, repetition_penalty=1.05, temperature=0.000001)
+    generation["eos_token_id"] = [words[end] for end in ends]
     save_checkpoint(
         folder, Qwen2_5_VLForConditionalGeneration(config), words,
-        template or Template(TEXT, "json"), turn_end=_END,
-        generation={name: value for name, value in settings.items() if value is not None},
+        Template(TEXT, "json"), likely=likely_end, generation=generation,
         files={"preprocessor_config.json": images},
     )  # fmt: skip
 
 
-def build_qwen3_vl(folder: Path, template: Template | None = None) -> None:
+def build_qwen3_vl(folder: Path) -> None:
     """Qwen/Qwen3-VL-8B-Instruct."""
+    _build_qwen3_vl(folder, Template(TEXT_3, "json"), _END)
+
+
+def build_qwen3_vl_thinking(folder: Path) -> None:
+    """Qwen/Qwen3-VL-8B-Thinking: its template begins every answer with `<think>`."""
+    _build_qwen3_vl(folder, Template(TEXT_THINKING, "jinja"), "</think>")
+
+
+def build_qwen3_vl_switched(folder: Path) -> None:
+    """A thinking template that can be told not to think."""
+    _build_qwen3_vl(folder, Template(TEXT_SWITCHED, "tokenizer"), _END)
+
+
+def _build_qwen3_vl(folder: Path, template: Template, likely: str) -> None:
     words = _train(plain=("<think>", "</think>"))
     rope = {"mrope_section": [6, 5, 5], "mrope_interleaved": True}
     config = Qwen3VLConfig(
@@ -125,20 +148,10 @@ def build_qwen3_vl(folder: Path, template: Template | None = None) -> None:
     }
     del videos["image_processor_type"]
     save_checkpoint(
-        folder, Qwen3VLForConditionalGeneration(config), words, template or Template(TEXT_3, "json"),
-        turn_end=_END, generation=_generation(words, temperature=0.7, top_k=20, top_p=0.8),
+        folder, Qwen3VLForConditionalGeneration(config), words, template, likely=likely,
+        generation=_generation(words, temperature=0.7, top_k=20, top_p=0.8),
         files={"preprocessor_config.json": images, "video_preprocessor_config.json": videos},
     )  # fmt: skip
-
-
-def build_qwen3_vl_thinking(folder: Path) -> None:
-    """Qwen/Qwen3-VL-8B-Thinking: its template begins every answer with `<think>`."""
-    build_qwen3_vl(folder, Template(TEXT_THINKING, "jinja"))
-
-
-def build_qwen3_vl_switched(folder: Path) -> None:
-    """A thinking template that can be told not to think."""
-    build_qwen3_vl(folder, Template(TEXT_SWITCHED, "tokenizer"))
 
 
 def _train(plain: tuple[str, ...] = ()) -> Words:
@@ -147,7 +160,7 @@ def _train(plain: tuple[str, ...] = ()) -> Words:
 
 def _language(kind: str, words: Words, rope: dict[str, Any], **more: Any) -> dict[str, Any]:
     rope = {"rope_type": "default", "rope_theta": 1e6} | rope
-    text = language(kind, words, words[_END], rope_parameters=rope, **more)
+    text = language(kind, words, words[words.settings["eos_token"]], rope_parameters=rope, **more)
     return text | {"bos_token_id": words[_PAD]}
 
 

@@ -2,7 +2,8 @@
 
     python -m tests.architectures.reference qwen2_5_vl gemma3      # JSON on standard output
 
-The tests call it in a process of its own, because vLLM keeps what it took until its process ends.
+The tests call it in a process of its own, which answers for many checkpoints one after the other:
+to import vLLM takes longer than to start it with a small one.
 """
 
 import argparse
@@ -10,6 +11,8 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,34 +25,66 @@ LENGTH = 16384
 QUESTION = "Describe this image in detail."
 
 
-def answer(
-    checkpoint: Path, pictures: Path, question: str, options: dict[str, Any]
-) -> dict[str, Any]:
-    """Ask bare vLLM about each picture, and the same question without a picture.
+@dataclass(frozen=True)
+class Inquiry:
+    """Questions about one checkpoint.
 
-    Args:
-        pictures: Folder of PNG files.
-        options: Variables of the chat template, for example `enable_thinking`.
-
-    Returns:
-        "pictures", by file name, and "text": each holds the ids of the prompt as vLLM expands
-        them, the ids and text of the answer, and why it ended; or vLLM's error.
+    Attributes:
+        checkpoint: Its folder.
+        pictures: Folder of PNG files, which are asked about one by one.
+        target: JSON file for the answers. It holds "pictures", by file name, and "text", the same
+            question without a picture: each has the ids of the prompt as vLLM expands them, ids
+            and text of the answer, and why it ended, or else the "error"; or an "error" alone.
+        question: The text of the one user message.
+        options: Variables of the chat template as JSON, for example `enable_thinking`.
+        given_text: Whole prompt, in place of what the chat template makes of the question.
     """
-    llm = _start(checkpoint)
-    found = {
-        path.stem: _ask(llm, [{"type": "image_pil", "image_pil": _open(path)}], question, options)
-        for path in sorted(pictures.glob("*.png"))
-    }
-    return {"pictures": found, "text": _ask(llm, [], question, options)}
+
+    checkpoint: str
+    pictures: str
+    target: str
+    question: str = QUESTION
+    options: str = "{}"
+    given_text: str | None = None
 
 
-def _start(checkpoint: Path) -> Any:
+def answer_all(inquiries: Sequence[Inquiry]) -> None:
+    """Write the answers of each inquiry whose target does not exist yet."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # one start of Python less
+    for inquiry in inquiries:
+        target = Path(inquiry.target)
+        if not target.exists():
+            partial = target.with_suffix(".partial")
+            partial.write_text(json.dumps(_answer(inquiry)))
+            partial.rename(target)
+
+
+def _answer(inquiry: Inquiry) -> dict[str, Any]:
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    try:
+        llm = _start(inquiry.checkpoint)
+    # Border to foreign code, as below.
+    except Exception as error:  # noqa: BLE001
+        return {"error": f"{type(error).__name__}: {error}"}
+    try:
+        found: dict[str, Any] = {
+            path.stem: _ask(llm, inquiry, _open(path))
+            for path in sorted(Path(inquiry.pictures).glob("*.png"))
+        }
+        return {"pictures": found, "text": _ask(llm, inquiry, None)}
+    finally:
+        del llm
+        cleanup_dist_env_and_memory()
+
+
+def _start(checkpoint: str) -> Any:
     from vllm import LLM
 
     return LLM(
-        model=str(checkpoint),
+        model=checkpoint,
         max_model_len=LENGTH,
         max_num_batched_tokens=LENGTH,
         max_num_seqs=4,
@@ -57,24 +92,31 @@ def _start(checkpoint: Path) -> Any:
         enforce_eager=True,
         enable_prefix_caching=False,
         mm_processor_cache_gb=0,
-        kv_cache_memory_bytes=1 << 29,
+        kv_cache_memory_bytes=1 << 28,
         skip_mm_profiling=True,  # a picture of 16,384 tokens takes minutes on a CPU
     )
 
 
-def _ask(
-    llm: Any, images: list[dict[str, Any]], question: str, options: dict[str, Any]
-) -> dict[str, Any]:
+def _ask(llm: Any, inquiry: Inquiry, image: Image.Image | None) -> dict[str, Any]:
     from vllm import SamplingParams
 
-    content = [*images, {"type": "text", "text": question}]
-    try:
-        [output] = llm.chat(
-            [{"role": "user", "content": content if images else question}],
-            SamplingParams(temperature=0, max_tokens=MAX_TOKENS),
-            use_tqdm=False,
-            chat_template_kwargs=options or None,
+    sampling = SamplingParams(temperature=0, max_tokens=MAX_TOKENS)
+    ask: Callable[[], list[Any]]
+    if inquiry.given_text:
+        prompt: dict[str, Any] = {"prompt": inquiry.given_text}
+        if image:
+            prompt["multi_modal_data"] = {"image": image}
+        ask = lambda: llm.generate(prompt, sampling, use_tqdm=False)  # noqa: E731
+    else:
+        text = {"type": "text", "text": inquiry.question}
+        content = [{"type": "image_pil", "image_pil": image}, text] if image else inquiry.question
+        message = {"role": "user", "content": content}
+        options = json.loads(inquiry.options) or None
+        ask = lambda: llm.chat(  # noqa: E731
+            [message], sampling, use_tqdm=False, chat_template_kwargs=options
         )
+    try:
+        [output] = ask()
     # Border to foreign code: what vLLM cannot answer is a finding, too.
     except Exception as error:  # noqa: BLE001
         return {"error": f"{type(error).__name__}: {error}"}
@@ -82,7 +124,8 @@ def _ask(
     return {
         "prompt_ids": list(output.prompt_token_ids),
         "answer_ids": list(last.token_ids),
-        "text": last.text,
+        # Not last.text: it leaves out an unfinished character at the end of a cut answer.
+        "text": llm.get_tokenizer().decode(last.token_ids, skip_special_tokens=True).strip(),
         "finish_reason": last.finish_reason,
     }
 
@@ -92,39 +135,39 @@ def _open(path: Path) -> Image.Image:
         return image.convert("RGB")
 
 
-def build_and_answer(name: str, folder: Path) -> dict[str, Any]:
-    """Build one architecture of the catalogue, and ask bare vLLM about the twelve photographs."""
+def _prepare(name: str, folder: Path) -> Inquiry:
+    """Build one architecture of the catalogue and decode the twelve photographs for it."""
     from s4v_core.model.checkpoint_facts import read_facts
     from tests.architectures.catalogue import ARCHITECTURES
     from tests.architectures.photographs import list_photographs, save_pictures
 
-    ARCHITECTURES[name].build(folder / name)
-    framing = read_facts(str(folder / name)).framing
-    save_pictures(list_photographs(), framing, folder / f"{name}.pictures")
-    return answer(folder / name, folder / f"{name}.pictures", QUESTION, {})
+    checkpoint, pictures = folder / name, folder / f"{name}.pictures"
+    ARCHITECTURES[name].build(checkpoint)
+    save_pictures(list_photographs(), read_facts(str(checkpoint)).framing, pictures)
+    return Inquiry(str(checkpoint), str(pictures), str(folder / f"{name}.json"))
+
+
+def save_inquiries(inquiries: Sequence[Inquiry], path: Path) -> None:
+    """Write the file that `--inquiries` reads."""
+    path.write_text(json.dumps([asdict(inquiry) for inquiry in inquiries]))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="Architectures of the catalogue.")
-    parser.add_argument(
-        "--checkpoint", type=Path, help="Folder of a checkpoint, in place of names."
-    )
-    parser.add_argument("--pictures", type=Path, help="Folder of PNG files.")
-    parser.add_argument("--question", default=QUESTION, help="Question to ask.")
-    parser.add_argument("--options", default="{}", help="Variables of the chat template, as JSON.")
-    parser.add_argument("--target", type=Path, help="File for the answers.")
+    parser.add_argument("--inquiries", type=Path, help="JSON file of inquiries, in place of names.")
     given = parser.parse_args()
-    if given.checkpoint:
-        options = json.loads(given.options)
-        found = answer(given.checkpoint, given.pictures, given.question, options)
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            found = {name: build_and_answer(name, Path(folder)) for name in given.names}
-    if given.target:
-        given.target.write_text(json.dumps(found))
-    else:
-        sys.stdout.write(json.dumps(found, indent=1) + "\n")
+    if given.inquiries:
+        answer_all([Inquiry(**fields) for fields in json.loads(given.inquiries.read_text())])
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        inquiries = [_prepare(name, Path(folder)) for name in given.names]
+        answer_all(inquiries)
+        found = {
+            name: json.loads(Path(inquiry.target).read_text())
+            for name, inquiry in zip(given.names, inquiries, strict=True)
+        }
+    sys.stdout.write(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

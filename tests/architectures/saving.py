@@ -16,9 +16,9 @@ _GAIN = 1.5
 """Standard deviation of a layer's outputs for inputs of 1: wide enough that the picture, and not
 the position alone, decides the next token."""
 
-_END_GAIN = 1.7
-"""Factor on the output row of the turn's end: about half of the answers then end within 24 tokens,
-so that stops are tried with every architecture."""
+_LIKELY_GAIN = 1.7
+"""Factor on the output row of a likely token. Where it is the turn's end, about half of the answers
+end within 24 tokens, so that stops are tried with every architecture."""
 
 TemplatePlace = Literal["json", "jinja", "tokenizer", "named", "nowhere"]
 
@@ -45,19 +45,19 @@ def save_checkpoint(
     words: Words,
     template: Template,
     *,
-    turn_end: str,
+    likely: str,
     generation: Mapping[str, Any],
     files: Mapping[str, Mapping[str, Any]],
 ) -> None:
     """Write a checkpoint that transformers and vLLM load.
 
     Args:
-        turn_end: Token that ends an answer; its chance is raised.
+        likely: Token whose chance is raised: one that ends an answer, or a thought.
         generation: Contents of generation_config.json.
         files: The processor's own files by name, for example preprocessor_config.json.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    randomise(model, words[turn_end])
+    randomise(model, words[likely])
     model.eval().save_pretrained(folder)
     _rename_vision_tower(folder / "model.safetensors")
     save_template(folder, words, template)
@@ -91,7 +91,7 @@ def randomise(model: torch.nn.Module, end: int, seed: int = 0) -> None:
             if parameter.dim() > 1:
                 fan_in = parameter.numel() // parameter.shape[0]
                 parameter.normal_(std=_GAIN / fan_in**0.5, generator=dice)
-        raise_chance(model, end, _END_GAIN)
+        raise_chance(model, end, _LIKELY_GAIN)
 
 
 def raise_chance(model: torch.nn.Module, token: int, factor: float) -> None:
