@@ -75,9 +75,8 @@ class Trials:
 
         Skips the test if the processor needs a package that is not installed.
         """
-        needs = ARCHITECTURES[name].needs
-        if needs and not importlib.util.find_spec(needs):
-            pytest.skip(f"the processor of {name} needs the package {needs}")
+        if package := find_missing_package(name):
+            pytest.skip(f"the processor of {name} needs the package {package}")
         if name not in self._trials:
             checkpoint, pictures = self._folder / name, self._folder / f"{name}.pictures"
             ARCHITECTURES[name].build(checkpoint)
@@ -97,7 +96,11 @@ class Trials:
 
     def _ask(self, who: str, name: str) -> dict[str, Any]:
         self.build(name)
-        inquiries = {each: self._inquire(who, each) for each in self._list_buildable(name)}
+        inquiries = {
+            each: self._inquire(who, each)
+            for each in dict.fromkeys((*self._wanted, name))
+            if not find_missing_package(each)
+        }
         target = Path(inquiries[name].target)
         if not target.exists():
             self._run(who, list(inquiries.values()))
@@ -106,10 +109,6 @@ class Trials:
         assert target.exists(), (self._folder / f"{who}.log").read_text()[-3000:]
         found: dict[str, Any] = json.loads(target.read_text())
         return found
-
-    def _list_buildable(self, name: str) -> list[str]:
-        needs = {each: ARCHITECTURES[each].needs for each in {name, *self._wanted}}
-        return [each for each, it in needs.items() if not it or importlib.util.find_spec(it)]
 
     def _inquire(self, who: str, name: str) -> Inquiry:
         trial = self.build(name)
@@ -129,6 +128,12 @@ class Trials:
                 command, cwd=ROOT, stdout=log, stderr=log, timeout=_LIMIT_S, check=False,
                 env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
             )  # fmt: skip
+
+
+def find_missing_package(name: str) -> str | None:
+    """The package that the architecture's processor needs and that is not installed."""
+    package = ARCHITECTURES[name].needs
+    return package if package and not importlib.util.find_spec(package) else None
 
 
 def _digest(folder: Path) -> str:
