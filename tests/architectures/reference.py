@@ -85,6 +85,7 @@ def _start(checkpoint: str) -> Any:
 
     return LLM(
         model=checkpoint,
+        dtype="float32",  # as this project's engine on a CPU; some classes choose bfloat16
         max_model_len=LENGTH,
         max_num_batched_tokens=LENGTH,
         max_num_seqs=4,

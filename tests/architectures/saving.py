@@ -16,9 +16,12 @@ _GAIN = 1.5
 """Standard deviation of a layer's outputs for inputs of 1: wide enough that the picture, and not
 the position alone, decides the next token."""
 
-_LIKELY_GAIN = 1.7
+_LIKELY_GAIN = 2.0
 """Factor on the output row of a likely token. Where it is the turn's end, about half of the answers
 end within 24 tokens, so that stops are tried with every architecture."""
+
+_TIED_GAIN = 0.2
+"""Factor on an embedding that is the output layer, too."""
 
 TemplatePlace = Literal["json", "jinja", "tokenizer", "named", "nowhere"]
 
@@ -59,7 +62,8 @@ def save_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     randomise(model, words[likely])
     model.eval().save_pretrained(folder)
-    _rename_vision_tower(folder / "model.safetensors")
+    if str(model.config.vision_config.model_type).startswith(("clip", "siglip")):
+        _rename_vision_tower(folder / "model.safetensors")
     save_template(folder, words, template)
     write_json(folder / "generation_config.json", dict(generation))
     for name, content in files.items():
@@ -83,25 +87,24 @@ def save_template(folder: Path, words: Words, template: Template) -> None:
         (folder / "chat_template.jinja").write_text(template.text)
 
 
-def randomise(model: torch.nn.Module, end: int, seed: int = 0) -> None:
+def randomise(model: torch.nn.Module, likely: int, seed: int = 0) -> None:
     """Draw all matrices anew; vectors (norms, biases) keep what transformers gave them."""
     dice = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
             if parameter.dim() > 1:
-                fan_in = parameter.numel() // parameter.shape[0]
-                parameter.normal_(std=_GAIN / fan_in**0.5, generator=dice)
-        raise_chance(model, end, _LIKELY_GAIN)
-
-
-def raise_chance(model: torch.nn.Module, token: int, factor: float) -> None:
-    """Make a token come up more often, by the length of its output row."""
-    with torch.no_grad():
-        model.get_output_embeddings().weight[token] *= factor
+                is_expert = parameter.dim() == 3 and "experts" in name
+                inputs = parameter.shape[1] if is_expert else parameter[0].numel()
+                parameter.normal_(std=_GAIN / inputs**0.5, generator=dice)
+        output = model.get_output_embeddings().weight
+        if output is model.get_input_embeddings().weight:
+            # Else the last token would always be its own successor, whatever the picture shows.
+            output *= _TIED_GAIN
+        output[likely] *= _LIKELY_GAIN
 
 
 _TOWER = re.compile(
-    r"^((?:model\.)?(?:vision_tower|vision_model)\.)"
+    r"^((?:model\.)?vision_tower\.)"
     r"(embeddings|encoder|pre_layrnorm|post_layernorm|head)\."
 )
 
@@ -110,12 +113,5 @@ def _rename_vision_tower(path: Path) -> None:
     """Give CLIP's and SigLIP's tensors the level `vision_model` back, which transformers 5 leaves
     out of the names and published checkpoints have."""
     tensors = load_file(path)
-    renamed = {_name_in_hub(name): tensor for name, tensor in tensors.items()}
+    renamed = {_TOWER.sub(r"\1vision_model.\2.", name): tensor for name, tensor in tensors.items()}
     save_file(renamed, path, metadata={"format": "pt"})
-
-
-def _name_in_hub(name: str) -> str:
-    # Idefics and others have a tower of their own, whose names hold no such level.
-    if name.startswith(("model.vision_model.", "vision_model.")):
-        return name
-    return _TOWER.sub(r"\1vision_model.\2.", name)
