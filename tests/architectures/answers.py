@@ -7,6 +7,7 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,26 +28,30 @@ GREEDY = SamplingConfig(max_tokens=MAX_TOKENS, stop_at_loops=False)
 
 @dataclass
 class Overheard:
-    """The last answer that vLLM gave to this process, before this project's code saw it."""
+    """What vLLM answered to one request, before this project's code saw it."""
 
     prompt_ids: list[int] | None = None
     answer_ids: list[int] | None = None
 
 
-def overhear_vllm() -> Overheard:
+_HEARD: ContextVar[Overheard] = ContextVar("_HEARD")
+"""Each request is a task with a context of its own."""
+
+
+def overhear_vllm() -> None:
     """Note what every vLLM engine of this process answers; the engines notice nothing."""
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    heard, generate = Overheard(), AsyncLLM.generate
+    generate = AsyncLLM.generate
 
     async def note(self: Any, *args: Any, **more: Any) -> AsyncIterator[Any]:
+        heard = _HEARD.get()
         async for output in generate(self, *args, **more):
             heard.prompt_ids = list(output.prompt_token_ids or ())
             heard.answer_ids = list(output.outputs[0].token_ids)
             yield output
 
     AsyncLLM.generate = note
-    return heard
 
 
 def answer_all(engine_name: str, inquiries: list[Inquiry]) -> None:
@@ -56,13 +61,14 @@ def answer_all(engine_name: str, inquiries: list[Inquiry]) -> None:
     the Generation and what was overheard. "error" holds the sentence of an engine that does not
     start.
     """
-    heard = overhear_vllm() if engine_name == "vllm" else Overheard()
+    if engine_name == "vllm":
+        overhear_vllm()
     for inquiry in inquiries:
         target = Path(inquiry.target)
         if target.exists():
             continue
         try:
-            found = asyncio.run(_answer(engine_name, inquiry, heard))
+            found = asyncio.run(_answer(engine_name, inquiry))
         except S4VError as error:
             found = {"error": f"{type(error).__name__}: {error}"}
         partial = target.with_suffix(".partial")
@@ -70,33 +76,33 @@ def answer_all(engine_name: str, inquiries: list[Inquiry]) -> None:
         partial.rename(target)
 
 
-async def _answer(engine_name: str, inquiry: Inquiry, heard: Overheard) -> dict[str, Any]:
+async def _answer(engine_name: str, inquiry: Inquiry) -> dict[str, Any]:
     facts = read_facts(inquiry.checkpoint)
-    settings = EngineSettings(max_num_seqs=4)
     spec = choose_engine(
         engine_name,  # type: ignore[arg-type]
         inquiry.checkpoint,
         facts.template,
-        settings,
+        EngineSettings(max_num_seqs=12),
     )
     engine = build_engine(spec)
     try:
-        pictures = {
-            path.stem: await _ask(engine, inquiry.question, (_open(path),), heard)
-            for path in sorted(Path(inquiry.pictures).glob("*.png"))
-        }
-        return {"pictures": pictures, "text": await _ask(engine, inquiry.question, (), heard)}
+        paths = sorted(Path(inquiry.pictures).glob("*.png"))
+        asked = (_ask(engine, inquiry.question, (_open(path),)) for path in paths)
+        answers = await asyncio.gather(*asked)
+        found = {path.stem: answer for path, answer in zip(paths, answers, strict=True)}
+        return {"pictures": found, "text": await _ask(engine, inquiry.question, ())}
     finally:
         engine.close()
 
 
-async def _ask(engine: Engine, question: str, images: tuple[Any, ...], heard: Overheard) -> Any:
-    heard.prompt_ids = heard.answer_ids = None
+async def _ask(engine: Engine, question: str, images: tuple[Any, ...]) -> dict[str, Any]:
+    heard = Overheard()
+    _HEARD.set(heard)
     try:
-        found = asdict(await engine.generate(Request("row", "row", images, question), GREEDY))
+        found = await engine.generate(Request("row", "row", images, question), GREEDY)
     except S4VError as error:
         return {"error": f"{type(error).__name__}: {error}"}
-    return found | asdict(heard)
+    return asdict(found) | asdict(heard)
 
 
 def _open(path: Path) -> Any:

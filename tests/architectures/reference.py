@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -70,11 +70,10 @@ def _answer(inquiry: Inquiry) -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001
         return {"error": f"{type(error).__name__}: {error}"}
     try:
-        found: dict[str, Any] = {
-            path.stem: _ask(llm, inquiry, _open(path))
-            for path in sorted(Path(inquiry.pictures).glob("*.png"))
-        }
-        return {"pictures": found, "text": _ask(llm, inquiry, None)}
+        paths = sorted(Path(inquiry.pictures).glob("*.png"))
+        answers = _ask(llm, inquiry, [_open(path) for path in paths])
+        found: dict[str, Any] = {path.stem: it for path, it in zip(paths, answers, strict=True)}
+        return {"pictures": found, "text": _ask(llm, inquiry, [None])[0]}
     finally:
         del llm
         cleanup_dist_env_and_memory()
@@ -88,7 +87,7 @@ def _start(checkpoint: str) -> Any:
         dtype="float32",  # as this project's engine on a CPU; some classes choose bfloat16
         max_model_len=LENGTH,
         max_num_batched_tokens=LENGTH,
-        max_num_seqs=4,
+        max_num_seqs=12,
         limit_mm_per_prompt={"image": 1},
         enforce_eager=True,
         enable_prefix_caching=False,
@@ -98,37 +97,51 @@ def _start(checkpoint: str) -> Any:
     )
 
 
-def _ask(llm: Any, inquiry: Inquiry, image: Image.Image | None) -> dict[str, Any]:
+def _ask(llm: Any, inquiry: Inquiry, images: Sequence[Image.Image | None]) -> list[dict[str, Any]]:
+    """One answer per image, or for None to the question alone."""
+    try:
+        outputs = _generate(llm, inquiry, images)
+    # Border to foreign code: what vLLM cannot answer is a finding, too.
+    except Exception as error:  # noqa: BLE001
+        if len(images) == 1:
+            return [{"error": f"{type(error).__name__}: {error}"}]
+        return [_ask(llm, inquiry, [image])[0] for image in images]
+    words = llm.get_tokenizer()
+    return [
+        {
+            "prompt_ids": list(output.prompt_token_ids),
+            "answer_ids": list(output.outputs[0].token_ids),
+            # Not vLLM's text: it leaves out an unfinished character at the end of a cut answer.
+            "text": words.decode(output.outputs[0].token_ids, skip_special_tokens=True).strip(),
+            "finish_reason": output.outputs[0].finish_reason,
+        }
+        for output in outputs
+    ]
+
+
+def _generate(llm: Any, inquiry: Inquiry, images: Sequence[Image.Image | None]) -> list[Any]:
     from vllm import SamplingParams
 
     sampling = SamplingParams(temperature=0, max_tokens=MAX_TOKENS)
-    ask: Callable[[], list[Any]]
     if inquiry.given_text:
-        prompt: dict[str, Any] = {"prompt": inquiry.given_text}
-        if image:
-            prompt["multi_modal_data"] = {"image": image}
-        ask = lambda: llm.generate(prompt, sampling, use_tqdm=False)  # noqa: E731
-    else:
-        text = {"type": "text", "text": inquiry.question}
-        content = [{"type": "image_pil", "image_pil": image}, text] if image else inquiry.question
-        message = {"role": "user", "content": content}
-        options = json.loads(inquiry.options) or None
-        ask = lambda: llm.chat(  # noqa: E731
-            [message], sampling, use_tqdm=False, chat_template_kwargs=options
-        )
-    try:
-        [output] = ask()
-    # Border to foreign code: what vLLM cannot answer is a finding, too.
-    except Exception as error:  # noqa: BLE001
-        return {"error": f"{type(error).__name__}: {error}"}
-    last = output.outputs[0]
-    return {
-        "prompt_ids": list(output.prompt_token_ids),
-        "answer_ids": list(last.token_ids),
-        # Not last.text: it leaves out an unfinished character at the end of a cut answer.
-        "text": llm.get_tokenizer().decode(last.token_ids, skip_special_tokens=True).strip(),
-        "finish_reason": last.finish_reason,
-    }
+        prompts = [
+            {"prompt": inquiry.given_text} | ({"multi_modal_data": {"image": it}} if it else {})
+            for it in images
+        ]
+        found: list[Any] = llm.generate(prompts, sampling, use_tqdm=False)
+        return found
+    text = {"type": "text", "text": inquiry.question}
+    contents = [
+        [{"type": "image_pil", "image_pil": image}, text] if image else inquiry.question
+        for image in images
+    ]
+    found = llm.chat(
+        [[{"role": "user", "content": content}] for content in contents],
+        sampling,
+        use_tqdm=False,
+        chat_template_kwargs=json.loads(inquiry.options) or None,
+    )
+    return found
 
 
 def _open(path: Path) -> Image.Image:
