@@ -111,12 +111,17 @@ def _ask(llm: Any, inquiry: Inquiry, images: Sequence[Image.Image | None]) -> li
         {
             "prompt_ids": list(output.prompt_token_ids),
             "answer_ids": list(output.outputs[0].token_ids),
-            # Not vLLM's text: it leaves out an unfinished character at the end of a cut answer.
-            "text": words.decode(output.outputs[0].token_ids, skip_special_tokens=True).strip(),
+            "text": _decode(words, output.outputs[0].token_ids),
             "finish_reason": output.outputs[0].finish_reason,
         }
         for output in outputs
     ]
+
+
+def _decode(words: Any, ids: Sequence[int]) -> str:
+    """The text of an answer, without a character that its last token leaves unfinished."""
+    text: str = words.decode(ids, skip_special_tokens=True)
+    return text.rstrip("\ufffd").strip()
 
 
 def _generate(llm: Any, inquiry: Inquiry, images: Sequence[Image.Image | None]) -> list[Any]:

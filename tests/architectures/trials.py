@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from tests.architectures.reference import QUESTION, Inquiry, save_inquiries
 ROOT = Path(__file__).resolve().parents[2]
 
 KEPT = "S4V_TRIALS"
-"""Variable that names a folder which keeps answers of bare vLLM from session to session."""
+"""Variable that names a folder which keeps answers from session to session. Those of the engines
+are asked for again when a line of this project has changed."""
 
 _LIMIT_S = 3000
 
@@ -112,9 +113,8 @@ class Trials:
 
     def _inquire(self, who: str, name: str) -> Inquiry:
         trial = self.build(name)
-        place = self._kept if who == "reference" else self._folder
-        inquiry = trial.inquire(place / f"{name}.{who}.{trial.digest}.json")
-        return inquiry
+        code = "" if who == "reference" else f".{_digest_code()}"
+        return trial.inquire(self._kept / f"{name}.{who}.{trial.digest}{code}.json")
 
     def _run(self, who: str, inquiries: list[Inquiry]) -> None:
         list_file = self._folder / f"{who}.inquiries.json"
@@ -137,7 +137,16 @@ def find_missing_package(name: str) -> str | None:
 
 
 def _digest(folder: Path) -> str:
+    return _digest_files(sorted(folder.iterdir()))
+
+
+@cache
+def _digest_code() -> str:
+    return _digest_files(sorted((ROOT / "s4v_core").rglob("*.py")))[:16]
+
+
+def _digest_files(paths: Sequence[Path]) -> str:
     whole = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
+    for path in paths:
         whole.update(path.name.encode() + path.read_bytes())
     return whole.hexdigest()
