@@ -15,15 +15,35 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from s4v_core.engines.choice import build_engine, choose_engine
+from s4v_core.captioning.checks import CheckedModel, check_model
+from s4v_core.captioning.job import CaptionJob
+from s4v_core.engines.choice import build_engine
 from s4v_core.engines.requests import Engine, Request
 from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.engines.settings import EngineSettings
 from s4v_core.errors import S4VError
-from s4v_core.model.checkpoint_facts import read_facts
-from tests.architectures.reference import MAX_TOKENS, Inquiry
+from tests.architectures.reference import MAX_TOKENS, QUESTION, Inquiry
 
 GREEDY = SamplingConfig(max_tokens=MAX_TOKENS, stop_at_loops=False)
+
+
+def check_checkpoint(checkpoint: str, engine_name: str) -> CheckedModel:
+    """What a pass finds out about a checkpoint when it is given the model's name and nothing else:
+    engine, pictures, lengths.
+
+    Raises:
+        ConfigError: The checkpoint cannot be used.
+    """
+    job = CaptionJob(
+        input=("images",),
+        output="captions",
+        model=checkpoint,
+        engine=engine_name,  # type: ignore[arg-type]
+        prompt=QUESTION,
+        sampling=GREEDY,
+        settings=EngineSettings(max_num_seqs=12),
+    )
+    return check_model(job)
 
 
 @dataclass
@@ -77,14 +97,7 @@ def answer_all(engine_name: str, inquiries: list[Inquiry]) -> None:
 
 
 async def _answer(engine_name: str, inquiry: Inquiry) -> dict[str, Any]:
-    facts = read_facts(inquiry.checkpoint)
-    spec = choose_engine(
-        engine_name,  # type: ignore[arg-type]
-        inquiry.checkpoint,
-        facts.template,
-        EngineSettings(max_num_seqs=12),
-    )
-    engine = build_engine(spec)
+    engine = build_engine(check_checkpoint(inquiry.checkpoint, engine_name).engine)
     try:
         paths = sorted(Path(inquiry.pictures).glob("*.png"))
         asked = (_ask(engine, inquiry.question, (_open(path),)) for path in paths)

@@ -156,13 +156,14 @@ def _open(path: Path) -> Image.Image:
 
 def _prepare(name: str, folder: Path) -> Inquiry:
     """Build one architecture of the catalogue and decode the twelve photographs for it."""
-    from s4v_core.model.checkpoint_facts import read_facts
+    from tests.architectures.answers import check_checkpoint
     from tests.architectures.catalogue import ARCHITECTURES
     from tests.architectures.photographs import list_photographs, save_pictures
 
     checkpoint, pictures = folder / name, folder / f"{name}.pictures"
     ARCHITECTURES[name].build(checkpoint)
-    save_pictures(list_photographs(), read_facts(str(checkpoint)).framing, pictures)
+    framing = check_checkpoint(str(checkpoint), "vllm").facts.framing
+    save_pictures(list_photographs(), framing, pictures)
     return Inquiry(str(checkpoint), str(pictures), str(folder / f"{name}.json"))
 
 

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from s4v_core.engines.choice import build_engine, choose_engine
-from s4v_core.engines.settings import EngineSettings
-from s4v_core.errors import S4VError
+from s4v_core.errors import ConfigError
 from s4v_core.model.checkpoint_facts import read_facts
+from tests.architectures.answers import check_checkpoint
 from tests.architectures.catalogue import ARCHITECTURES
 
 pytestmark = pytest.mark.timeout(600)
@@ -95,6 +94,5 @@ def test_a_missing_package_of_a_processor_is_named(checkpoints: dict[str, Path],
     assert needs is not None
     if importlib.util.find_spec(needs):
         pytest.skip(f"{needs} is installed")
-    model = str(checkpoints[name])
-    with pytest.raises(S4VError, match=needs):
-        build_engine(choose_engine("vllm", model, read_facts(model).template, EngineSettings()))
+    with pytest.raises(ConfigError, match=needs):
+        check_checkpoint(str(checkpoints[name]), "vllm")

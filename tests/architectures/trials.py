@@ -9,14 +9,15 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from s4v_core import chat
-from s4v_core.model.checkpoint_facts import CheckpointFacts, read_facts
+from s4v_core.model.checkpoint_facts import CheckpointFacts
+from tests.architectures.answers import check_checkpoint
 from tests.architectures.catalogue import ARCHITECTURES
 from tests.architectures.photographs import list_photographs, save_pictures
 from tests.architectures.reference import QUESTION, Inquiry, save_inquiries
@@ -35,17 +36,15 @@ class Trial:
     """One checkpoint, built, with the pictures that its framing gives.
 
     Attributes:
+        facts: What a pass knows about the checkpoint, with the framing of its pictures.
         digest: Changes with the checkpoint, the pictures and the question.
     """
 
     name: str
     checkpoint: Path
     pictures: Path
+    facts: CheckpointFacts
     digest: str
-
-    @cached_property
-    def facts(self) -> CheckpointFacts:
-        return read_facts(str(self.checkpoint))
 
     def inquire(self, target: Path) -> Inquiry:
         """The questions that both sides answer."""
@@ -81,10 +80,10 @@ class Trials:
         if name not in self._trials:
             checkpoint, pictures = self._folder / name, self._folder / f"{name}.pictures"
             ARCHITECTURES[name].build(checkpoint)
-            framing = read_facts(str(checkpoint)).framing
-            seen = save_pictures(list_photographs(), framing, pictures)
+            facts = check_checkpoint(str(checkpoint), "vllm").facts
+            seen = save_pictures(list_photographs(), facts.framing, pictures)
             digest = hashlib.sha256(f"{seen} {QUESTION} {_digest(checkpoint)}".encode())
-            self._trials[name] = Trial(name, checkpoint, pictures, digest.hexdigest()[:16])
+            self._trials[name] = Trial(name, checkpoint, pictures, facts, digest.hexdigest()[:16])
         return self._trials[name]
 
     def ask_bare(self, name: str) -> dict[str, Any]:
