@@ -59,8 +59,8 @@ def list_load(load: dict[str, Any]) -> dict[str, str]:
         shown["preemptions"] = f"{load['preemptions']:,}"
     if load["output_tokens_per_step"] is not None:
         shown["tokens a step"] = (
-            f"{load['prompt_tokens_per_step']:.4g} of prompts, "
-            f"{load['output_tokens_per_step']:.4g} generated"
+            f"{load['prompt_tokens_per_step']:,.1f} of prompts, "
+            f"{load['output_tokens_per_step']:,.1f} generated"
         )
         shown["time for prompts"] = f"{load['prefill_share']:.0%}"
     ms = load["ms_per_step"]

@@ -109,6 +109,7 @@ def test_an_engine_that_cannot_load_its_weights_ends_the_job_with_a_sentence(
     assert not list((tmp_path / "out" / "captions").glob("*.parquet"))
 
 
+@pytest.mark.slow
 def test_vllm_says_how_full_it_was_and_what_limited_it(tmp_path: Path) -> None:
     job = CAPTION["demo"].replace(
         input=(str(tmp_path / "scenes"),),
