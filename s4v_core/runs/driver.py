@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib import metadata
 from typing import Any
 
 from s4v_core import storage
 from s4v_core.engines.settings import EngineSpec
+from s4v_core.environment import find_version
 from s4v_core.errors import StorageError
 from s4v_core.flow.spec import Engines, FlowSpec, UnitDone
 from s4v_core.flow.task import Task
@@ -289,16 +289,9 @@ def _describe_run(run: Run, run_id: str) -> dict[str, Any]:
         "units": len(run.head.unit_rows),
         "renamed_ids": run.head.renamed,
         "inputs": run.head.inputs,
-        "versions": {name: _find_version(name) for name in packages}
+        "versions": {name: find_version(name) for name in packages}
         | {"python": platform.python_version()},
     }
-
-
-def _find_version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _shorten(rows: str) -> str:
