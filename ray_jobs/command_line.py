@@ -19,6 +19,9 @@ from s4v_core.terminal import printable
 
 J = TypeVar("J", bound=Config)
 
+OTHER_NAMES = {"--schema": "--json-schema"}
+"""Names that a flag is known by, too: a field of a Config cannot be called schema."""
+
 BAD_INPUT = 2
 INTERRUPTED = 130
 _READER_GONE = 141
@@ -62,7 +65,7 @@ def read_flags(
         with contextlib.redirect_stderr(box):
             return tyro.cli(
                 kind,
-                args=list(argv),
+                args=[_use_own_name(one) for one in argv],
                 default=default if default is not None else tyro.MISSING_NONPROP,
                 prog=program or sys.argv[0],
                 description=manual,
@@ -72,6 +75,11 @@ def read_flags(
         if not stop.code:
             raise
         raise ConfigError(_extract_sentence(box.getvalue())) from None
+
+
+def _use_own_name(argument: str) -> str:
+    name, is_set, value = argument.partition("=")
+    return f"{OTHER_NAMES.get(name, name)}{is_set}{value}"
 
 
 def _extract_sentence(box: str) -> str:
