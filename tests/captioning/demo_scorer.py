@@ -42,9 +42,9 @@ def build_scorer(folder: Path, kind: str = "clip", longest: int = _LONGEST) -> N
     _build_processor(kind, tokenizer).save_pretrained(folder)
 
 
-def train_scorer(folder: Path, scenes: int, epochs: int) -> float:
+def train_scorer(folder: Path, scenes: int, steps: int) -> float:
     """Train the small CLIP on drawn scenes with their exact captions, and write it; returns the
-    last loss. Two cores need about a minute for 4,000 scenes and ten epochs."""
+    last loss."""
     tokenizer = _build_tokenizer()
     torch.manual_seed(0)
     model = _build_model("clip", tokenizer, _LONGEST)
@@ -53,24 +53,22 @@ def train_scorer(folder: Path, scenes: int, epochs: int) -> float:
     images = processor.image_processor([image for _, image in drawn], return_tensors="pt")
     captions = [write_caption(scene) for scene, _ in drawn]
     texts = tokenizer(captions, padding=True, return_tensors="pt")
-    steps = epochs * (scenes // _BATCH)
     optimiser = torch.optim.AdamW(model.parameters(), lr=_RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=steps)
+    draw = torch.Generator().manual_seed(0)
     loss = torch.tensor(math.inf)
-    for _ in range(epochs):
-        for rows in torch.randperm(scenes).split(_BATCH):
-            if len(rows) < _BATCH:
-                continue
-            loss = model(
-                input_ids=texts["input_ids"][rows],
-                attention_mask=texts["attention_mask"][rows],
-                pixel_values=images["pixel_values"][rows],
-                return_loss=True,
-            ).loss
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
+    for _ in range(steps):
+        rows = torch.randperm(scenes, generator=draw)[:_BATCH]
+        loss = model(
+            input_ids=texts["input_ids"][rows],
+            attention_mask=texts["attention_mask"][rows],
+            pixel_values=images["pixel_values"][rows],
+            return_loss=True,
+        ).loss
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
     model.eval().save_pretrained(folder)
     processor.save_pretrained(folder)
     return float(loss)

@@ -33,7 +33,7 @@ def main(output: str) -> None:
     settings = engine.settings.replace(nodes_per_engine=2)
     engine = replace(engine, settings=settings, device="gpu")
     texts = [{"text_id": f"{n:03d}", "payload": "word " * (n % 7 + 1)} for n in range(60)]
-    outcome = run_rows(CountWords(), texts, output, engine, Engines(2), unit_size=20)
+    outcome = run_rows(CountWords(), texts, output, engine, engines=Engines(2), unit_size=20)
     _show(outcome.as_text())
     groups = [g for g in placement_group_table().values() if g["name"].startswith("s4v ")]
     for group in groups:
