@@ -15,7 +15,6 @@ from pydantic import Field, model_validator
 
 from s4v_core.captioning.contradictions import find_contradiction
 from s4v_core.config import Config
-from s4v_core.engines.thinking import UNFINISHED
 from s4v_core.errors import ConfigError
 
 _SCRIPTS = ("LATIN", "CYRILLIC", "GREEK", "ARABIC", "HEBREW", "DEVANAGARI", "THAI", "HANGUL", "CJK")
@@ -110,11 +109,9 @@ class Gate(Config):
         """The reason why a text is no caption, or None if it is one.
 
         Args:
-            finish_reason: Why the engine stopped: stop, length, repetition, thinking.
+            finish_reason: Why the engine stopped: stop, length, repetition.
             prompt: The question, to recognise it in the answer.
         """
-        if finish_reason == UNFINISHED:
-            return "unfinished_thinking"  # there is no text that a rule could judge
         if not self.enabled:
             return None
         skipped = self.skipped

@@ -73,8 +73,8 @@ class CaptionJob(Config):
     list of {"name": "tags", "prompt": "...", "sampling": {...}, "gate": {...}, "schema": {...}}.
     docs/fields.md describes it."""
     json_schema: str | None = None
-    """File with a JSON schema that captions must follow, also called --schema; engine vllm can write
-    nothing else."""
+    """File with a JSON schema that captions must follow (the flag --schema means the same); engine
+    vllm can write nothing else."""
     prefill: str = ""
     """Start of every answer, which the model continues. It is part of the caption."""
     prepend: str = ""

@@ -6,24 +6,14 @@ has status 200.
 """
 
 import json
-import re
 from typing import Any
 
 from s4v_core.engines.endpoint_problems import Problem, is_filter_word, read_problem, shorten
 from s4v_core.engines.requests import Generation
+from s4v_core.engines.thinking import UNFINISHED, UNFINISHED_WORDS, split_thinking
 
 CONTENT_FILTER, MODEL_REFUSAL = "engine_refused:content_filter", "engine_refused:model_refusal"
 """Reasons that concern the content of one request: the endpoint itself works."""
-
-THINKING_UNFINISHED = "thinking_unfinished"
-"""Reason of a request whose tokens ended while the model still thought."""
-
-_THINKING = re.compile(
-    r"^\s*(?:<(think|thinking|thought|reasoning)>.*?</\1>|\[THINK\].*?\[/THINK\])", re.DOTALL
-)
-_THINKING_BEGUN = re.compile(r"^\s*(?:<(?:think|thinking|thought|reasoning)>|\[THINK\])")
-_THINKING_END = re.compile(r"^.*</(?:think|thinking)>", re.DOTALL)
-"""An end alone: the template had begun the thinking inside the prompt."""
 
 _THINKING_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
 _THINKING_PARTS = ("thinking", "redacted_thinking", "reasoning", "reasoning_text", "thought")
@@ -86,10 +76,10 @@ def _read_choice(choice: dict[str, Any], usage: dict[str, Any]) -> Generation | 
         return _refuse(MODEL_REFUSAL, refusal or text or "refusal", finish, usage)
     thought = _count_thinking(usage)
     has_thought = has_parts or bool(thought) or any(map(message.get, _THINKING_FIELDS))
-    kept = cut_thinking(text)
-    if kept is None or (not kept.strip() and has_thought and finish == "length"):
-        words = "the longest answer (--sampling.max-tokens) ended while the model was thinking"
-        return _refuse(THINKING_UNFINISHED, words, finish, usage)
+    kept, thoughts = split_thinking(text)
+    is_cut = thoughts is not None or (has_thought and finish == "length")
+    if is_cut and not kept.strip():
+        return _refuse(UNFINISHED, UNFINISHED_WORDS, finish, usage)
     return Generation(
         kept,
         finish,
@@ -97,15 +87,6 @@ def _read_choice(choice: dict[str, Any], usage: dict[str, Any]) -> Generation | 
         _read_count(usage, "completion_tokens"),
         thinking_tokens=thought,
     )
-
-
-def cut_thinking(text: str) -> str | None:
-    """A text without the thinking at its beginning; None if the thinking does not end."""
-    while found := _THINKING.match(text):
-        text = text[found.end() :]
-    if _THINKING_BEGUN.match(text):
-        return None
-    return _THINKING_END.sub("", text)
 
 
 def _read_content(content: object) -> tuple[str, str, bool]:

@@ -17,6 +17,7 @@ from s4v_core.engines.thinking import (
     ANSWER_MARKS,
     MARKS,
     UNFINISHED,
+    UNFINISHED_WORDS,
     is_thinking_open,
     split_thinking,
 )
@@ -150,7 +151,13 @@ class PromptRenderer:
         if thought is None:
             return replace(found, text=self._put_behind_prefill(request.prefill, ids, text))
         if not answer:
-            return replace(found, finish_reason=UNFINISHED, thinking_tokens=len(ids))
+            return replace(
+                found,
+                text=None,
+                reason=UNFINISHED,
+                reason_detail=UNFINISHED_WORDS,
+                thinking_tokens=len(ids),
+            )
         count = len(ids) - len(self._encode(answer))
         return replace(found, text=answer, thinking_tokens=max(count, 0))
 

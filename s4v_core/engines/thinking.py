@@ -14,8 +14,10 @@ MARKS = (
 )
 """Where thoughts begin and end, as the models' own chat templates write it."""
 
-UNFINISHED = "thinking"
-"""Finish reason of an answer that never came: the model was still thinking when it had to stop."""
+UNFINISHED = "thinking_unfinished"
+"""Reason of a request whose tokens ended while the model still thought."""
+
+UNFINISHED_WORDS = "the longest answer (--sampling.max-tokens) ended while the model was thinking"
 
 _WRAPPINGS = (("<answer>", "</answer>"), ("<|begin_of_box|>", "<|end_of_box|>"))
 """Marks that some models put around the answer behind their thoughts (GLM-4.1V, GLM-4.5V)."""

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from s4v_core.engines.choice import RunningEngine
 from s4v_core.engines.requests import Generation, OnPiece, Request
 from s4v_core.engines.sampling import SamplingConfig
+from s4v_core.engines.thinking import UNFINISHED
 from s4v_core.errors import EngineError
 from s4v_core.flow.brake import Brake
 
@@ -167,7 +168,7 @@ def describe_refusal(answer: Generation) -> str | None:
     """The reason and words of a refusal, without numbers and names that differ between two requests
     with the same fault; None if the answer is no refusal that a setting can cause."""
     reason = answer.reason or ""
-    is_refusal = reason.startswith("engine_refused:") or reason == "thinking_unfinished"
+    is_refusal = reason.startswith("engine_refused:") or reason == UNFINISHED
     if answer.text is not None or not is_refusal or _OWN_FAULT.match(reason):
         return None
     return f"{reason} " + re.sub(r"\S*\d\S*", "#", answer.reason_detail or "")

@@ -97,8 +97,8 @@ def test_thinking_is_off_where_the_template_can_and_cut_where_it_cannot(
         assert found.thinking_tokens is not None
         assert 0 < found.thinking_tokens < len(ids)
         unfinished = renderer.read_answer(asked, ids[:3], "length", 9)
-        assert unfinished.finish_reason == ("thinking" if is_open else "length")
-        assert (unfinished.text == "") == is_open
+        assert unfinished.reason == ("thinking_unfinished" if is_open else None)
+        assert (unfinished.text is None) == is_open
         renderer.close()
 
 

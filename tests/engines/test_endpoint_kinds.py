@@ -10,7 +10,7 @@ import pytest
 
 from s4v_core.engines import endpoint as endpoint_module
 from s4v_core.engines.choice import choose_engine, start_engine
-from s4v_core.engines.endpoint_answers import cut_thinking, read_answer
+from s4v_core.engines.endpoint_answers import read_answer
 from s4v_core.engines.endpoint_parameters import EndpointParameters
 from s4v_core.engines.endpoint_problems import Problem, read_problem
 from s4v_core.engines.fake import fake_caption
@@ -257,13 +257,6 @@ def test_thinking_goes_through_the_whole_client(endpoint: WeatherEndpoint) -> No
     answer = _answer(endpoint, kinds.answer_with(message, **THOUGHT))
     assert answer.text == fake_caption(_build_request().images[0])
     assert (answer.output_tokens, answer.thinking_tokens) == (40, 30)
-
-
-def test_thinking_is_cut_at_the_beginning_only() -> None:
-    assert cut_thinking("A sign says <think> before you act.") == (
-        "A sign says <think> before you act."
-    )
-    assert cut_thinking("<think></think><think>b</think>c") == "c"
 
 
 SAFE = {"hate": {"filtered": False, "severity": "safe"}}

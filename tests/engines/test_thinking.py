@@ -22,6 +22,7 @@ from s4v_core.engines.thinking import AnswerPieces, is_thinking_open, split_thin
         ("Hm.</think><answer>A ball.</answer>", True, "A ball.", "Hm."),
         ("Hm.</think><|begin_of_box|>A ball.<|end_of_box|>", True, "A ball.", "Hm."),
         ("The sign says <thinker>.", False, "The sign says <thinker>.", None),
+        ("A sign says <think> first.", False, "A sign says <think> first.", None),
     ],
 )
 def test_an_answer_and_its_thought(
