@@ -61,6 +61,8 @@ def run_flow(
     context = DataContext.get_current()
     context.target_max_block_size = None  # one unit is one block; a limit would cut large ones
     context.execution_no_progress_timeout_s = _NO_PROGRESS_LIMIT_S
+    # A detector would call the function that places engines with each look, and place another one.
+    context.issue_detectors_config.detectors = []
     context.max_errored_blocks = -1  # a unit that fails is a missing file, and found as one
     dataset = ray.data.from_items(
         [{"unit": unit} for unit in unit_numbers], override_num_blocks=len(unit_numbers)
