@@ -44,7 +44,9 @@ def build_scorer(folder: Path, kind: str = "clip", longest: int = _LONGEST) -> N
 
 def train_scorer(folder: Path, scenes: int, steps: int) -> float:
     """Train the small CLIP on drawn scenes with their exact captions, and write it; returns the
-    last loss."""
+    last loss. A step takes a third of a second of one core."""
+    # Two threads wait for each other on a machine that has other work: a hundred times slower.
+    torch.set_num_threads(1)
     tokenizer = _build_tokenizer()
     torch.manual_seed(0)
     model = _build_model("clip", tokenizer, _LONGEST)
