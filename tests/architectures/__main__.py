@@ -49,7 +49,7 @@ def _describe(trials: Trials, name: str) -> str:
     trial = trials.build(name)
     bare = trials.ask_bare(name)
     if "error" in bare:
-        return _join(name, about, _find_template(trial), "", "", "", bare["error"][:120], "")
+        return _join(name, about, _find_template(trial), "", "", "", _shorten(bare["error"]), "")
     size = bare["pictures"][LARGE].get("prompt_ids")
     ours, other = trials.ask_engine(name, "vllm"), trials.ask_engine(name, "transformers")
     return _join(
@@ -66,13 +66,17 @@ def _describe(trials: Trials, name: str) -> str:
 
 def _compare(bare: dict[str, Any], ours: dict[str, Any], part: str) -> str:
     if "error" in ours:
-        return str(ours["error"]).replace("|", "/")[:160]
+        return _shorten(ours["error"])
     pairs = [(answer, ours["pictures"][name]) for name, answer in bare["pictures"].items()]
     same = sum(
         answer.get(part) is not None and answer[part] == it.get(part) for answer, it in pairs
     )
     reasons = {it["reason"] for _, it in pairs if it.get("reason")}
     return f"{same} of {len(pairs)}" + "".join(f", {reason}" for reason in sorted(reasons))
+
+
+def _shorten(error: str) -> str:
+    return " ".join(error.replace("|", "/").split())[:160]
 
 
 def _find_template(trial: Trial) -> str:

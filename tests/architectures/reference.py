@@ -82,11 +82,13 @@ def _answer(inquiry: Inquiry) -> dict[str, Any]:
 def _start(checkpoint: str) -> Any:
     from vllm import LLM
 
+    config = json.loads((Path(checkpoint) / "config.json").read_text())
+    length = min(LENGTH, config["text_config"]["max_position_embeddings"])
     return LLM(
         model=checkpoint,
         dtype="float32",  # as this project's engine on a CPU; some classes choose bfloat16
-        max_model_len=LENGTH,
-        max_num_batched_tokens=LENGTH,
+        max_model_len=length,
+        max_num_batched_tokens=length,
         max_num_seqs=12,
         limit_mm_per_prompt={"image": 1},
         enforce_eager=True,

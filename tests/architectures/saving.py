@@ -100,7 +100,8 @@ def randomise(model: torch.nn.Module, likely: int, seed: int = 0) -> None:
         if output is model.get_input_embeddings().weight:
             # Else the last token would always be its own successor, whatever the picture shows.
             output *= _TIED_GAIN
-        output[likely] *= _LIKELY_GAIN
+        else:
+            output[likely] *= _LIKELY_GAIN
 
 
 _TOWER = re.compile(
