@@ -55,7 +55,7 @@ class PromptRenderer:
         """
         self.tokenizer, self.image_id = tokenizer, image_id
         self._named = None if template == OWN_TEMPLATE else chat.find_template(template)
-        self._guard = GuardedTemplate(model)
+        self._guard = GuardedTemplate(model, tokenizer.special_tokens_map)
         self._render_messages = lru_cache(maxsize=1024)(self._render_guarded)
         self._format: ChatFormat | None = None
         if self._named is None:

@@ -13,7 +13,7 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import IO, Any
 
 from s4v_core.errors import ConfigError
@@ -25,10 +25,10 @@ _MAX_CHARACTERS = 1 << 20
 """Longest rendered prompt; the longest contexts of today's models hold less text."""
 
 _MEMORY_MIB = 1024
-"""Memory that rendering may take on top of what the loaded tokenizer has."""
+"""Memory that rendering may take on top of what the started child has."""
 
 _START_LIMIT_S = 180
-"""Seconds for the child to load the tokenizer on a busy machine."""
+"""Seconds for the child to start on a busy machine."""
 
 _SIZE = struct.Struct("<I")
 
@@ -37,8 +37,12 @@ class GuardedTemplate:
     """Renders conversations with the chat template of one checkpoint. Usable from several
     threads."""
 
-    def __init__(self, model: str) -> None:
-        self._model = model
+    def __init__(self, model: str, special_tokens: Mapping[str, Any]) -> None:
+        """Args:
+        model: The checkpoint, for messages.
+        special_tokens: Its tokenizer's special tokens by name, which templates may write.
+        """
+        self._model, self._special_tokens = model, dict(special_tokens)
         self._child: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
@@ -63,7 +67,7 @@ class GuardedTemplate:
             child = self._ensure_child()
             try:
                 asked = {"template": template, "messages": messages, "is_asked": is_asked}
-                _send(child.stdin, asked | {"switches": dict(switches or {})})
+                _send(child.stdin, asked | {"names": self._special_tokens | dict(switches or {})})
                 answer = _receive_in_time(child.stdout, DEADLINE_S)
             except (TimeoutError, EOFError, BrokenPipeError) as error:
                 self._kill()
@@ -86,7 +90,7 @@ class GuardedTemplate:
             self._kill()
             code = "from s4v_core.engines.template_guard import run_child; run_child()"
             self._child = subprocess.Popen(
-                [sys.executable, "-c", code, self._model],
+                [sys.executable, "-c", code],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -108,36 +112,39 @@ class GuardedTemplate:
 
 
 def run_child() -> None:
-    """The child's main loop: load the tokenizer, then render each conversation until the pipe
-    closes."""
-    from transformers import AutoTokenizer
+    """The child's main loop: render each conversation until the pipe closes."""
+    from transformers.utils.chat_template_utils import render_jinja_template
 
     source, sink = sys.stdin.buffer, sys.stdout.buffer
-    tokenizer = AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=False)
     _limit_memory()
     try:
         _send(sink, {"text": ""})  # ready
         while True:
-            _send(sink, _render(tokenizer, **_receive(source)))
+            _send(sink, _render(render_jinja_template, **_receive(source)))
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         return
 
 
 def _render(
-    tokenizer: Any,
+    render: Callable[..., tuple[list[str], Any]],
     template: str,
     messages: list[dict[str, Any]],
-    switches: dict[str, Any],
+    names: dict[str, Any],
     is_asked: bool,
 ) -> dict[str, str]:
+    """Render as `apply_chat_template` of a tokenizer does.
+
+    Args:
+        names: Variables of the template besides messages.
+    """
     try:
-        text = tokenizer.apply_chat_template(
-            messages,
+        texts, _ = render(
+            conversations=[messages],
             chat_template=template,
-            tokenize=False,
             add_generation_prompt=is_asked,
-            **switches,
+            **names,
         )
+        text = texts[0]
     # Border to foreign code: a template may raise anything.
     except Exception as error:  # noqa: BLE001
         return {"problem": f"fails: {type(error).__name__}: {str(error)[:300]}"}

@@ -14,7 +14,7 @@ ASK = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": 
 
 def test_a_guarded_template_renders_what_transformers_renders(checkpoint: Path) -> None:
     renderer, processor = load_renderer(str(checkpoint), "model")
-    template = GuardedTemplate(str(checkpoint))
+    template = GuardedTemplate(str(checkpoint), renderer.tokenizer.special_tokens_map)
     text = processor.chat_template or processor.tokenizer.chat_template
     wanted = processor.apply_chat_template(ASK, add_generation_prompt=True)
     assert template.render(text, ASK) == wanted
@@ -41,7 +41,7 @@ def test_a_template_that_takes_too_much_or_fails_is_one_sentence(
 ) -> None:
     if "more than" in sentence:
         monkeypatch.setattr(template_guard, "DEADLINE_S", 2.0)
-    template = GuardedTemplate(str(checkpoint))
+    template = GuardedTemplate(str(checkpoint), {"bos_token": "<s>"})
     with pytest.raises(ConfigError, match=f"template: the chat template of .* {sentence}"):
         template.render(text, ASK)
     if "more than" in sentence:  # its child was killed, and is replaced
