@@ -119,7 +119,8 @@ def test_the_advice_fits_the_limit(about: dict[str, Any], device: str, advice: s
 
 
 def _figures(bound_by: str, engine: dict[str, Any] | None) -> dict[str, Any]:
-    return RunFigures(9, 9, 9, 0, 0, 1.0, {"engine": 1.5}, bound_by, engine).as_dict()
+    stages = {"engine": 1.5}
+    return RunFigures(9, 9, 9, 0, 0, 1.0, stages, bound_by, "vllm", engine).as_dict()
 
 
 def test_the_verdict_says_what_limits_the_engine_and_only_the_engine() -> None:
