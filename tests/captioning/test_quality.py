@@ -182,7 +182,7 @@ def _swap(count: int, swapped: int) -> tuple[list[tuple[np.ndarray, str]], set[i
 
 @pytest.mark.slow
 def test_fifty_swapped_captions_among_five_hundred_have_the_lowest_scores(tmp_path: Path) -> None:
-    train_scorer(tmp_path / "clip", scenes=1500, steps=150)
+    train_scorer(tmp_path / "clip", scenes=1500, steps=180)
     pairs, moved = _swap(500, 50)
     scorer = PairScorer(_spec(tmp_path / "clip"))
     starts = range(0, len(pairs), 50)
