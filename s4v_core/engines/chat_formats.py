@@ -31,6 +31,7 @@ _UNTRAINED_CHAT = {"paligemma": _PLAIN, "blip-2": "Question: " + _PLAIN + " Answ
 them."""
 
 _MARKS_OF_TYPES = {
+    "llava": "<image>",  # whatever the processor's own token is: JoyCaption's is another
     "qwen2_vl": "<|vision_start|><|image_pad|><|vision_end|>",
     "qwen2_5_vl": "<|vision_start|><|image_pad|><|vision_end|>",
     "qwen3_vl": "<|vision_start|><|image_pad|><|vision_end|>",
@@ -38,8 +39,8 @@ _MARKS_OF_TYPES = {
     "glm4v": "<|begin_of_image|><|image|><|end_of_image|>",
     "glm4v_moe": "<|begin_of_image|><|image|><|end_of_image|>",
 }
-"""Text that represents an image, by model type, where it is more than the processor's image
-token."""
+"""Text that represents an image, by model type, where vLLM takes another one than the processor's
+image token."""
 
 _PROBE = "Question-for-the-template"
 
