@@ -113,7 +113,7 @@ async def _ask_all(
 
 @dataclass(frozen=True, slots=True)
 class _Asker:
-    """What the fields of one image have in common."""
+    """Asks the fields of one image; holds all that they have in common."""
 
     request: Request
     engine: Generator

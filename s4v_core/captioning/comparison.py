@@ -249,7 +249,7 @@ def _read_rows(output: str, unit: int) -> list[Row]:
 
 
 def _read_scorer(output: str, head: PlanHead) -> Any:
-    """What made a run's scores; those that were computed afterwards count first."""
+    """The scorer of a run's scores; scores that were computed afterwards count first."""
     return read_score_settings(output) or head.settings.get("quality")
 
 

@@ -62,12 +62,12 @@ _ABOUT_ALL = re.compile(
 """The rest of a clause that denies something of the whole picture."""
 
 _BEGINS = re.compile(rf"(?:^|[.;!?\n,]\s*|\b(?:and|but) )(?:in (?:the|this) {_WHOLE},? )?$")
-"""What may stand in front of a bare "no ...", so that it is a clause of its own."""
+"""Words and marks in front of a bare "no ..." that make it a clause of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contradiction:
-    """What a caption says of one object.
+    """The statements of a caption about one object.
 
     Attributes:
         denied: The words that deny it.

@@ -70,7 +70,7 @@ def list_texts(row: dict[str, Any]) -> dict[str, str]:
 
 
 def read_account(row: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What a row says of each of its fields; empty if it has none."""
+    """The account of each field of a row; empty if it has none."""
     found: dict[str, dict[str, Any]] = json.loads(row.get(FIELDS) or "{}")
     return found
 
@@ -97,7 +97,7 @@ def _describe(field: CaptionField, answer: FieldAnswer) -> dict[str, Any]:
 
 
 def _find_detail(ending: ImageEnding) -> str | None:
-    """What the engine said of the first field that it refused."""
+    """The engine's words about the first field that it refused."""
     if ending.status != "error":
         return None
     refused = [one.end.answer for one in ending.answers if one.end.status == "error"]

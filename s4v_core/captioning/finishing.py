@@ -1,4 +1,4 @@
-"""What is done to an answer that passed the gate, before it becomes the text of a row."""
+"""Finishes an answer that passed the gate: it becomes the text of a row."""
 
 from dataclasses import dataclass
 

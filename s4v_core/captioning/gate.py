@@ -125,7 +125,7 @@ class Gate(Config):
         return {name for name in names if name}
 
     def _find_faults(self, text: str, finish_reason: str | None, prompt: str) -> Iterator[str]:
-        """What every rule finds, in order; rules behind the one that counts are not asked."""
+        """The findings of all rules, in order; rules behind the one that counts are not asked."""
         if not text:
             yield "empty"
             return

@@ -44,7 +44,7 @@ class Judge(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is found about a caption beyond its text.
+    """The findings about a caption beyond its text.
 
     Attributes:
         reason: Why the text is no caption of the image; None if it is one.
@@ -61,7 +61,7 @@ class Review(Protocol):
     """Asked about a caption that the gate accepts, beside the engine that drew it."""
 
     async def review(self, request: Request, text: str) -> Verdict:
-        """What is found about the caption."""
+        """The findings about the caption."""
         ...
 
 

@@ -40,7 +40,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What one image is asked, as far as it is known before the first answer.
+    """The question about one image, as far as it is known before the first answer.
 
     Attributes:
         text: The prompt; a template if answers to earlier questions stand in it.

@@ -1,5 +1,5 @@
-"""What is asked about a caption after the gate's rules about its text: how well it fits its image,
-and what the user's plug-ins say."""
+"""The review of a caption that passed the gate's rules about text: how well it fits its image, and
+the verdicts of the user's plug-ins."""
 
 from dataclasses import dataclass
 

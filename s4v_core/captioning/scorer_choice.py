@@ -74,7 +74,7 @@ def read_scorer_facts(model: str) -> ScorerFacts:
 
 
 def identify_scorer(scorer: ScorerSpec | None, model: str | None) -> dict[str, Any] | None:
-    """What a score depends on, as it identifies a run; None without a scorer.
+    """The facts that a score depends on, which identify a run; None without a scorer.
 
     Args:
         model: The checkpoint as the user names it.

@@ -19,7 +19,7 @@ def place_score_settings(output: str) -> str:
 
 
 def read_score_settings(output: str) -> dict[str, Any] | None:
-    """What made the scores that were computed after a run; None if there are none."""
+    """The scorer of the scores that were computed after a run; None if there are none."""
     try:
         found: dict[str, Any] = json.loads(storage.read(place_score_settings(output)))
     except FileNotFoundError:

@@ -33,7 +33,7 @@ decode beside them."""
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What the preflight asks about a checkpoint.
+    """A checkpoint and the use that is to be made of it.
 
     Attributes:
         model: Folder or hub id that loaders can open.
@@ -62,7 +62,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """What a checkpoint makes of a picture and a prompt.
+    """The findings about a checkpoint, a picture and a prompt.
 
     Attributes:
         tail: End of the rendered prompt.

@@ -1,4 +1,4 @@
-"""What limits an engine, told from its load, and what to change so that it is faster."""
+"""Finds the limit of an engine in its load, and the change that makes it faster."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +24,7 @@ _ROOMY = 0.5
 
 @dataclass(frozen=True, slots=True)
 class EngineLimit:
-    """What limits an engine.
+    """The limit of an engine.
 
     Attributes:
         kind: kv_cache, prefill, step_tokens, decode, batch, requests or preparation.
@@ -36,7 +36,7 @@ class EngineLimit:
 
 
 def find_limit(load: EngineLoad | None) -> EngineLimit | None:
-    """What limits engines with this load; None if it is unknown or tells too little.
+    """The limit of engines with this load; None if it is unknown or tells too little.
 
     The state in which the engines spent most of their seconds decides:
 

@@ -142,7 +142,7 @@ def describe_figures(figures: dict[str, Any], words: Words) -> str:
 
 
 def find_limit_words(figures: dict[str, Any]) -> str | None:
-    """What limits the engines, for people, if they set the pace and tell it.
+    """The limit of the engines, for people, if they set the pace and tell it.
 
     Args:
         figures: What RunFigures.as_dict gives, of this version or an earlier one.
