@@ -1,6 +1,5 @@
 """`--fields FILE`: the fields of a pass, as a JSON list of objects."""
 
-import json
 import re
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
@@ -9,6 +8,7 @@ from s4v_core import storage
 from s4v_core.captioning.fields import CaptionField, build_field
 from s4v_core.captioning.finishing import Finish
 from s4v_core.captioning.gate import Gate
+from s4v_core.captioning.json_file import read_json_file
 from s4v_core.captioning.ladder import Ladder
 from s4v_core.captioning.prompts import Prompt
 from s4v_core.captioning.schema_file import check_schema, read_schema
@@ -61,12 +61,7 @@ def read_fields(
 
 
 def _read_entries(uri: str) -> list[Any]:
-    try:
-        found = json.loads(storage.read(uri).decode())
-    except (FileNotFoundError, UnicodeDecodeError):
-        raise ConfigError(f"fields: {uri} is no readable text file") from None
-    except ValueError as error:
-        raise ConfigError(f"fields: {uri} is no JSON: {error}") from None
+    found = read_json_file(uri, "fields")
     if not isinstance(found, list):
         raise ConfigError(f"fields: {uri}: found {type(found).__name__}, needed a list of fields")
     return found

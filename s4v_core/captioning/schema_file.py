@@ -1,12 +1,11 @@
 """`--json-schema FILE`: the JSON schema of an answer, checked before anything is written."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 import jsonschema
 
-from s4v_core import storage
+from s4v_core.captioning.json_file import read_json_file
 from s4v_core.errors import ConfigError
 
 
@@ -16,13 +15,7 @@ def read_schema(uri: str) -> dict[str, Any]:
     Raises:
         ConfigError: It cannot be read, or is no JSON schema that answers can be checked by.
     """
-    try:
-        found = json.loads(storage.read(uri).decode())
-    except (FileNotFoundError, UnicodeDecodeError):
-        raise ConfigError(f"schema: {uri} is no readable text file") from None
-    except ValueError as error:
-        raise ConfigError(f"schema: {uri} is no JSON: {error}") from None
-    return check_schema(found, f"schema: {uri}")
+    return check_schema(read_json_file(uri, "schema"), f"schema: {uri}")
 
 
 def check_schema(schema: Any, where: str) -> dict[str, Any]:

@@ -28,8 +28,8 @@ GREEDY = SamplingConfig(max_tokens=MAX_TOKENS, stop_at_loops=False)
 
 
 def check_checkpoint(checkpoint: str, engine_name: str) -> CheckedModel:
-    """What a pass finds out about a checkpoint when it is given the model's name and nothing else:
-    engine, pictures, lengths.
+    """The facts that a pass finds out about a checkpoint from the model's name alone: engine,
+    pictures, lengths.
 
     Raises:
         ConfigError: The checkpoint cannot be used.
@@ -48,7 +48,7 @@ def check_checkpoint(checkpoint: str, engine_name: str) -> CheckedModel:
 
 @dataclass
 class Overheard:
-    """What vLLM answered to one request, before this project's code saw it."""
+    """The answer of vLLM to one request, before this project's code saw it."""
 
     prompt_ids: list[int] | None = None
     answer_ids: list[int] | None = None

@@ -1,4 +1,4 @@
-"""What identifies a run: settings of the engine that change answers, also for older runs."""
+"""The identity of a run: settings of the engine that change answers, also for older runs."""
 
 import json
 from pathlib import Path

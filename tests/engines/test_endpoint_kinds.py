@@ -65,7 +65,7 @@ def _answer(endpoint: WeatherEndpoint, reply: Reply) -> Generation:
 
 
 def _read(reply: Reply) -> Generation:
-    """What an answer with status 200 is read as; without the cost of a connection."""
+    """Read an answer with status 200, without the cost of a connection."""
     made = reply({"model": "teacher"}, CAPTION)
     assert made
     assert made[0] == 200

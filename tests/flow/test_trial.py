@@ -248,7 +248,7 @@ def test_no_request_is_sent_after_the_verdict() -> None:
 
 
 class LocalBrake(FakeBrake):
-    """What a worker needs of a brake, in one process."""
+    """The part of a brake that a worker needs, in one process."""
 
     def __init__(self) -> None:
         super().__init__()

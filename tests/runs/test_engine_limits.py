@@ -1,4 +1,4 @@
-"""What limits an engine, by its load; and the figures and the advice that follow."""
+"""The limit of an engine, by its load; and the figures and the advice that follow."""
 
 import json
 import re
