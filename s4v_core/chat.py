@@ -3,9 +3,10 @@
 Imports no tokenizer; callers pass theirs.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from functools import lru_cache
 from typing import Any, Literal
 
 from s4v_core.errors import ConfigError
@@ -153,39 +154,53 @@ def encode(
 ) -> tuple[list[int], list[bool]]:
     """Turn pieces into token ids, BOS first, and a flag for each: whether it is learnt.
 
-    Words that spell a special token are encoded as words.
+    The ids are those of the whole text, cut at once, where images and ends are special tokens, as
+    every engine cuts a prompt. Words that spell a special token are encoded as words.
 
     Args:
         tokenizer: A fast tokenizer of transformers, because it reports the position of each token
             in the text.
         image_id: The one id that represents an image, however many tokens the model uses for it.
     """
-    has_bos = tokenizer.bos_token_id is not None
-    ids, learnt = ([tokenizer.bos_token_id], [False]) if has_bos else ([], [])
-    for kind, group in groupby(pieces, key=lambda piece: piece.kind):
-        for part in [list(group)] if kind == "text" else [[piece] for piece in group]:
-            part_ids, part_learnt = _encode_group(part, tokenizer, image_id)
-            ids += part_ids
-            learnt += part_learnt
-    return ids, learnt
-
-
-def _encode_group(
-    part: list[Piece], tokenizer: Any, image_id: int | None
-) -> tuple[list[int], list[bool]]:
-    if part[0].kind == "image":
-        assert image_id is not None, "the model has no image token"
-        return [image_id], [False]
-    if part[0].kind == "end":
-        return [tokenizer.eos_token_id], [part[0].learnt]
-    # All text between two special tokens is encoded at once, as the original does. So the tokens
-    # where two pieces meet are the same as in inference.
-    encoded = tokenizer(
-        "".join(piece.text for piece in part),
+    has_special = any(piece.kind != "text" for piece in pieces)
+    marked = _add_marks(tokenizer) if has_special else tokenizer
+    texts = [_MARKS.get(piece.kind, piece.text) for piece in pieces]
+    encoded = marked(
+        "".join(texts),
         add_special_tokens=False,
         return_offsets_mapping=True,
         split_special_tokens=True,
     )
-    flags = [piece.learnt for piece in part for _ in piece.text]
-    starts = [min(start, len(flags) - 1) for start, _ in encoded.offset_mapping]
-    return list(encoded.input_ids), [flags[start] for start in starts]
+    flags = [piece.learnt for piece, text in zip(pieces, texts, strict=True) for _ in text]
+    special = {}
+    if has_special:
+        at_image, at_end = marked.convert_tokens_to_ids([*_MARKS.values()])
+        special = {at_image: image_id, at_end: tokenizer.eos_token_id}
+    has_bos = tokenizer.bos_token_id is not None
+    ids, learnt = ([tokenizer.bos_token_id], [False]) if has_bos else ([], [])
+    for token, (start, _) in zip(encoded.input_ids, encoded.offset_mapping, strict=True):
+        assert special.get(token, token) is not None, "the model has no image token"
+        ids.append(special.get(token, token))
+        learnt.append(flags[min(start, len(flags) - 1)])
+    return ids, learnt
+
+
+_MARKS = {"image": "\ue000image\ue001", "end": "\ue000end\ue001"}
+"""Texts in the private area of Unicode that stand for images and ends while a text is encoded."""
+
+
+@lru_cache(maxsize=8)
+def _add_marks(tokenizer: Any) -> Any:
+    """A copy of the tokenizer whose vocabulary has the marks as ordinary added tokens.
+
+    The special tokens themselves cannot be written into the text, because words that spell them
+    are words. What a special token does to the spaces beside it, its mark does as well.
+    """
+    from tokenizers import AddedToken
+
+    marked = copy.deepcopy(tokenizer)
+    known = {str(token): token for token in tokenizer.added_tokens_decoder.values()}
+    for mark, name in ((_MARKS["image"], IMAGE), (_MARKS["end"], tokenizer.eos_token)):
+        strips = {side: getattr(known.get(name), side, False) for side in ("lstrip", "rstrip")}
+        marked.add_tokens([AddedToken(mark, normalized=False, **strips)])
+    return marked

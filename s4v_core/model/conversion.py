@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, CLIPVisionConfig, LlamaConfig, LlavaConfig
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
 from s4v_core import chat
 from s4v_core.errors import ConfigError, InputError
@@ -23,9 +23,9 @@ from s4v_core.model.names import (
     original_name_of_disk,
 )
 from s4v_core.model.processor import build_processor
+from s4v_core.model.tokenizer import add_image_and_pad, load_tokenizer
 from s4v_core.model.weight_files import WeightWriter, read_tensors
 
-_PAD = "<pad>"
 _NEW_ROW_VARIANCE = 1e-5
 """New rows are drawn from N(mean, 1e-5 x covariance) of the old ones, as transformers does."""
 
@@ -90,8 +90,8 @@ def to_disk_layout(source: Path, tower: Path | None, target: Path, on_tensor: _O
     tower = tower or source / _TOWER_FOLDER
     if not (tower / "config.json").exists():
         raise InputError(str(tower), "holds no vision tower (config.json); name it with --tower")
-    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    tokenizer.add_special_tokens({"additional_special_tokens": [chat.IMAGE], "pad_token": _PAD})
+    tokenizer = load_tokenizer(source)
+    add_image_and_pad(tokenizer)
     rows = count_vocabulary_rows(tokenizer)
     writer = WeightWriter(target)
     for folder in (source, tower):

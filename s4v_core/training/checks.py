@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, LlavaConfig
+from transformers import LlavaConfig
 
 from s4v_core import storage
 from s4v_core.checkpoints import fingerprint, locate_checkpoint
 from s4v_core.errors import ConfigError
+from s4v_core.model.tokenizer import load_tokenizer
 from s4v_core.runs.identity import identify_job, refuse_other_settings
 from s4v_core.training.data import order
 from s4v_core.training.data.collation import Collator
@@ -73,7 +74,7 @@ def check_stage(job: TrainStage) -> CheckedStage:
     model = _make_start_model(job) if job.model == NEW_DEMO else job.model
     folder, revision = locate_checkpoint(model)  # without the weights, which only the workers need
     config = _read_config(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    tokenizer = load_tokenizer(folder)
     resolved = {
         "model_revision": revision or fingerprint(folder),
         "order_version": order.VERSION,

@@ -14,11 +14,12 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint._fsspec_filesystem import FsspecReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from transformers import AutoTokenizer, LlavaConfig
+from transformers import LlavaConfig
 
 from s4v_core import storage
 from s4v_core.model.names import disk_name_of_memory
 from s4v_core.model.processor import build_processor
+from s4v_core.model.tokenizer import load_tokenizer
 from s4v_core.model.weight_files import WeightWriter
 from s4v_core.training.worker.checkpoints import Manifest, checkpoint_uri
 
@@ -69,7 +70,7 @@ def _write_settings(folder: Path, start: Path, pad: bool) -> None:
     config.architectures = ["LlavaForConditionalGeneration"]
     config.dtype = config.text_config.dtype = config.vision_config.dtype = torch.bfloat16
     config.save_pretrained(folder)
-    tokenizer = AutoTokenizer.from_pretrained(start, trust_remote_code=False)
+    tokenizer = load_tokenizer(start)
     vision = config.vision_config
     build_processor(tokenizer, vision.image_size, vision.patch_size, pad).save_pretrained(folder)
     for name in ("generation_config.json", "tokenizer.model", "original_config.json"):
