@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from s4v_core import storage
-from s4v_core.captioning.derived_files import write_derived
 from s4v_core.records.plan import PlanHead
 from s4v_core.runs.counts import RunCounts
+from s4v_core.runs.derived_files import write_derived
 
 CARD_NAMES = ("README.md", "DATA_CARD.md")
 """Name of the card, and its name where a user keeps a README.md."""

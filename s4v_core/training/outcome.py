@@ -19,6 +19,7 @@ class Outcome:
         audit: What the sample log proves.
         metrics: Metrics of all durable steps.
         model: URI of the exported model; None while steps are missing.
+        report: URI of the page for readers; None if its name is taken.
     """
 
     output: str
@@ -29,6 +30,7 @@ class Outcome:
     audit: SampleAudit
     metrics: list[StepMetrics]
     model: str | None
+    report: str | None = None
 
     @property
     def exit_code(self) -> int:
@@ -51,6 +53,8 @@ class Outcome:
             lines.append(f"model: {self.model}")
         else:
             lines.append("run the same command again to resume")
+        if self.report:
+            lines.append(f"report: {self.report}")
         return "\n".join(lines)
 
     def _describe_speed(self) -> list[str]:

@@ -4,16 +4,18 @@ Ray is started only if steps are missing.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from s4v_core import storage
 from s4v_core.checkpoints import locate_checkpoint
 from s4v_core.interrupts import drain_on_interrupt
 from s4v_core.training.card import write_card
 from s4v_core.training.checks import CheckedStage, check_stage
-from s4v_core.training.data.samples import SampleCounts
+from s4v_core.training.data.samples import SampleCounts, fetch_samples
 from s4v_core.training.export import MODEL, export_model
 from s4v_core.training.outcome import Outcome
 from s4v_core.training.preparation import make_demo_world, prepare_run
+from s4v_core.training.report import write_report
 from s4v_core.training.run_spec import RunSpec
 from s4v_core.training.stage import TrainStage
 from s4v_core.training.step_bar import StepBar
@@ -47,7 +49,7 @@ def run_stage(job: TrainStage) -> Outcome:
     target = storage.join(job.output, MODEL)
     if newest and is_finished and not storage.exists(storage.join(target, "config.json")):
         _export(checked, counts, newest)
-    return Outcome(
+    outcome = Outcome(
         output=job.output,
         done=done,
         steps=spec.steps,
@@ -57,6 +59,9 @@ def run_stage(job: TrainStage) -> Outcome:
         metrics=[m for m in read_metrics(job.output) if m.step <= done],
         model=target if is_finished else None,
     )
+    samples = fetch_samples(spec.samples, spec.samples_sha256)
+    report = write_report(job, outcome, samples, checked.tokenizer)
+    return replace(outcome, report=report)
 
 
 def _find_newest(output: str) -> Manifest | None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import sentencepiece
 
 _ROOT = Path(__file__).resolve().parents[2]
-WORDS = ("a cat", "Un chat  noir.", "\u732b\u304c", "\u00e9t\u00e9", "\U0001f408", "USER:", "12 345",
-         "ASSISTANT: yes", "\n", "  ", " tail ", "", "\tx", "Look\nat")  # fmt: skip
+WORDS = ("a cat", "Un chat  noir.", "\u732b\u304c", "\u00e9t\u00e9", "\U0001f408", "USER:",
+         "12 345", "ASSISTANT: yes", "\n", "  ", " tail ", "", "\tx", "Look\nat")  # fmt: skip
 
 
 @functools.cache

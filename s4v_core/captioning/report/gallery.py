@@ -1,24 +1,18 @@
 """Cards, each with a picture and its caption."""
 
-import base64
-import io
 from collections import defaultdict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from PIL import Image
-
 from s4v_core.captioning.field_rows import read_account
 from s4v_core.captioning.first_captions import describe_row
-from s4v_core.captioning.report.charts import escaped
 from s4v_core.captioning.report.survey import Pick, Survey, check_row, read_picks
 from s4v_core.errors import StorageError
-from s4v_core.images.guard import GuardedDecoder
-from s4v_core.images.policy import DecodeConfig, Decoded, Framing
 from s4v_core.inputs.image_bytes import read_images
+from s4v_core.pages.charts import escaped
+from s4v_core.pages.thumbnails import make_thumbnail, open_thumbnail_decoder
 
-_THUMBNAIL_PX = 224
 _READS = 16
 
 
@@ -35,9 +29,9 @@ def build_cards(output: str, survey: Survey, settings: Mapping[str, Any]) -> str
     found = list(read_picks(output, list(kinds), settings))
     with ThreadPoolExecutor(_READS) as pool:
         images = list(pool.map(_read_image, (planned for _, _, planned in found)))
-    decoder = GuardedDecoder(DecodeConfig(), Framing("fit", _THUMBNAIL_PX))
+    decoder = open_thumbnail_decoder()
     shown = {
-        pick: _build_card(row, kinds[pick], _make_thumbnail(decoder, image))
+        pick: _build_card(row, kinds[pick], make_thumbnail(decoder, image))
         for (pick, row, _), image in zip(found, images, strict=True)
     }
     decoder.close()
@@ -82,13 +76,3 @@ def _list_texts(row: dict[str, Any]) -> str:
         for name, one in account.items()
     }
     return "".join(f"<p><b>{escaped(k)}</b> {escaped(v)}</p>" for k, v in lines.items())
-
-
-def _make_thumbnail(decoder: GuardedDecoder, image: bytes | str) -> str:
-    decoded = decoder.decode(image) if isinstance(image, bytes) else None
-    if not isinstance(decoded, Decoded):
-        return ""
-    size = (decoded.pixel_width, decoded.pixel_height)
-    sink = io.BytesIO()
-    Image.frombytes("RGB", size, decoded.pixels).save(sink, "JPEG", quality=75)
-    return "data:image/jpeg;base64," + base64.b64encode(sink.getvalue()).decode()

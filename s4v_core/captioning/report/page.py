@@ -1,7 +1,5 @@
-"""The page itself: self-contained, loads nothing, and runs nothing but its own few lines."""
+"""The report of a caption run: what it holds, and in which order."""
 
-import base64
-import hashlib
 import json
 import time
 from collections import Counter
@@ -9,8 +7,6 @@ from collections.abc import Callable
 from importlib import resources
 from typing import Any
 
-from s4v_core.captioning.derived_files import write_derived
-from s4v_core.captioning.report.charts import escaped, stacked_bars
 from s4v_core.captioning.report.gallery import build_cards
 from s4v_core.captioning.report.survey import (
     BIN_QUALITY,
@@ -22,9 +18,12 @@ from s4v_core.captioning.report.survey import (
     survey_run,
 )
 from s4v_core.captioning.report.text_findings import build_checks
+from s4v_core.pages.charts import escaped, stacked_bars
+from s4v_core.pages.frame import build_page
 from s4v_core.records.contract import STATUSES
 from s4v_core.records.plan import PlanHead
 from s4v_core.runs.counts import RunCounts
+from s4v_core.runs.derived_files import write_derived
 from s4v_core.runs.engine_figures import list_load
 from s4v_core.runs.figures import find_limit_words
 
@@ -63,7 +62,8 @@ def write_report(
         _gallery(survey, build_cards(output, survey, head.settings)),
         _settings(head),
     ]
-    page = _page(head.settings["model"], notice, "".join(sections))
+    script = _read_asset("page.js")
+    page = build_page("Captions", head.settings["model"], "".join(sections), notice, script)
     return write_derived(output, (REPORT_NAME, _SPARE_NAME), page.encode(), _LEGACY_START)
 
 
@@ -220,19 +220,3 @@ def _format_time(tick: int) -> str:
 
 def _read_asset(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text("utf-8")
-
-
-def _page(model: str, notice: str, body: str) -> str:
-    warning = f'<p class="notice">{escaped(notice)}</p>' if notice else ""
-    style, script = _read_asset("page.css"), _read_asset("page.js")
-    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        # Captions are untrusted text: nothing of them may run or load.
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-        f"img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{allowed}'\">"
-        f"<title>Captions: {escaped(model)}</title><style>{style}</style></head><body>"
-        f"<h1>Captions</h1><p>{escaped(model)}</p>{warning}{body}<script>{script}</script>"
-        "</body></html>"
-    )

@@ -1,8 +1,8 @@
 """The table of what checks without labels found: contradictions and repeated texts."""
 
 from s4v_core.captioning.repetition import FrequentTexts
-from s4v_core.captioning.report.charts import escaped
 from s4v_core.captioning.report.survey import Survey
+from s4v_core.pages.charts import escaped
 
 _LEAST_IMAGES = 3
 """Images that share a text before it is shown: two may be alike."""

@@ -1,0 +1,108 @@
+"""Charts as SVG text: no script, no library, readable in any browser."""
+
+import html
+import math
+from collections.abc import Sequence
+
+WIDTH, HEIGHT = 640, 180
+_LEFT, _BOTTOM, _TOP = 44, 22, 10
+
+
+def stacked_bars(
+    title: str, series: Sequence[tuple[str, str, Sequence[float]]], labels: tuple[str, str]
+) -> str:
+    """Bars side by side, parts of one bar on top of each other.
+
+    Args:
+        series: Name, CSS class and one value per bar.
+        labels: Under the first and under the last bar.
+    """
+    bars = max((len(values) for _, _, values in series), default=0)
+    sums = [sum(values[at] for _, _, values in series) for at in range(bars)]
+    top = max(sums, default=0) or 1
+    step = (WIDTH - _LEFT) / max(bars, 1)
+    room = HEIGHT - _BOTTOM - _TOP
+    parts = []
+    for at in range(bars):
+        floor = float(HEIGHT - _BOTTOM)
+        for name, kind, values in series:
+            tall = values[at] / top * room
+            if tall <= 0:
+                continue
+            floor -= tall
+            parts.append(
+                f'<rect class="{kind}" x="{_LEFT + at * step:.1f}" y="{floor:.1f}" '
+                f'width="{max(step - 1, 0.6):.1f}" height="{tall:.1f}">'
+                f"<title>{escaped(name)}: {values[at]:g}</title></rect>"
+            )
+    return _framed(title, "".join(parts), ("0", f"{top:,.0f}"), labels)
+
+
+def curves(
+    title: str,
+    series: Sequence[tuple[str, str, Sequence[tuple[float, float]]]],
+    labels: tuple[str, str],
+) -> str:
+    """Lines over a common axis, which begins at the smallest value.
+
+    Args:
+        series: Name, CSS class and the (x, y) points of each line; y that is not finite is left
+            out.
+        labels: Under the first and under the last x.
+    """
+    lines = [
+        (name, kind, [(x, y) for x, y in points if math.isfinite(y)])
+        for name, kind, points in series
+    ]
+    places = [point for _, _, points in lines for point in points]
+    if not places:
+        return ""
+    left, right = min(x for x, _ in places), max(x for x, _ in places)
+    low, top = min(y for _, y in places), max(y for _, y in places)
+    wide, tall = (right - left) or 1.0, (top - low) or abs(top) or 1.0
+    room = HEIGHT - _BOTTOM - _TOP
+    drawn = []
+    for name, kind, points in lines:
+        spots = " ".join(
+            f"{_LEFT + (x - left) / wide * (WIDTH - _LEFT - 2):.1f},"
+            f"{HEIGHT - _BOTTOM - (y - low) / tall * room:.1f}"
+            for x, y in points
+        )
+        drawn.append(
+            f'<polyline class="{kind}" points="{spots}"><title>{escaped(name)}</title></polyline>'
+        )
+    named = [f'<i class="{kind}"></i>{escaped(name)}' for name, kind, _ in lines]
+    legend = f'<p class="legend">{"".join(named)}</p>' if len(named) > 1 else ""
+    ends = (_format_value(low), _format_value(top))
+    return _framed(title, "".join(drawn), ends, labels, legend)
+
+
+def _format_value(value: float) -> str:
+    """A number of an axis with three significant digits."""
+    if value == 0 or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) >= 0.01 else f"{value:.0e}"
+
+
+def _framed(
+    title: str, drawing: str, ends: tuple[str, str], labels: tuple[str, str], legend: str = ""
+) -> str:
+    """Args:
+    ends: Beside the lower and the upper end of the vertical axis.
+    """
+    low = HEIGHT - _BOTTOM
+    first, last = (escaped(label) for label in labels)
+    return (
+        f'<figure><figcaption>{escaped(title)}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" '
+        f'role="img" aria-label="{escaped(title)}">'
+        f'<line class="axis" x1="{_LEFT}" y1="{low}" x2="{WIDTH}" y2="{low}"/>'
+        f'<text x="{_LEFT - 6}" y="{_TOP + 8}" text-anchor="end">{ends[1]}</text>'
+        f'<text x="{_LEFT - 6}" y="{low}" text-anchor="end">{ends[0]}</text>{drawing}'
+        f'<text x="{_LEFT}" y="{HEIGHT - 6}">{first}</text>'
+        f'<text x="{WIDTH}" y="{HEIGHT - 6}" text-anchor="end">{last}</text></svg>{legend}</figure>'
+    )
+
+
+def escaped(value: object) -> str:
+    """A value as text of a page, whatever it spells."""
+    return html.escape(str(value))
