@@ -24,13 +24,13 @@ class Piece:
 
     Attributes:
         text: The text of this part.
-        kind: "image" and "end" are one token each; "text" is plain words, even if they spell a
-            special token.
+        kind: "image", "end" and "special" are one token each, and a special one is spelled by its
+            text; "text" is plain words, even if they spell a special token.
         learnt: Whether the loss is computed on its tokens.
     """
 
     text: str
-    kind: Literal["text", "image", "end"] = "text"
+    kind: Literal["text", "image", "end", "special"] = "text"
     learnt: bool = False
 
 
@@ -150,9 +150,9 @@ def find_template(name: str) -> Template:
 
 
 def encode(
-    pieces: Sequence[Piece], tokenizer: Any, image_id: int | None
+    pieces: Sequence[Piece], tokenizer: Any, image_id: int | None, has_bos: bool = True
 ) -> tuple[list[int], list[bool]]:
-    """Turn pieces into token ids, BOS first, and a flag for each: whether it is learnt.
+    """Turn pieces into token ids and a flag for each: whether it is learnt.
 
     The ids are those of the whole text, cut at once, where images and ends are special tokens, as
     every engine cuts a prompt. Words that spell a special token are encoded as words.
@@ -161,10 +161,11 @@ def encode(
         tokenizer: A fast tokenizer of transformers, because it reports the position of each token
             in the text.
         image_id: The one id that represents an image, however many tokens the model uses for it.
+        has_bos: Whether BOS comes first, if the tokenizer has one.
     """
     has_special = any(piece.kind != "text" for piece in pieces)
     marked = _add_marks(tokenizer) if has_special else tokenizer
-    texts = [_MARKS.get(piece.kind, piece.text) for piece in pieces]
+    texts = [piece.text if piece.kind == "text" else _mark(piece, tokenizer) for piece in pieces]
     encoded = marked(
         "".join(texts),
         add_special_tokens=False,
@@ -172,26 +173,40 @@ def encode(
         split_special_tokens=True,
     )
     flags = [piece.learnt for piece, text in zip(pieces, texts, strict=True) for _ in text]
-    special = {}
-    if has_special:
-        at_image, at_end = marked.convert_tokens_to_ids([*_MARKS.values()])
-        special = {at_image: image_id, at_end: tokenizer.eos_token_id}
-    has_bos = tokenizer.bos_token_id is not None
-    ids, learnt = ([tokenizer.bos_token_id], [False]) if has_bos else ([], [])
+    meant = {
+        marked.convert_tokens_to_ids(_mark(piece, tokenizer)): _find_id(piece, tokenizer, image_id)
+        for piece in pieces
+        if piece.kind != "text"
+    }
+    ids, learnt = [], []
+    if has_bos and tokenizer.bos_token_id is not None:
+        ids, learnt = [tokenizer.bos_token_id], [False]
     for token, (start, _) in zip(encoded.input_ids, encoded.offset_mapping, strict=True):
-        assert special.get(token, token) is not None, "the model has no image token"
-        ids.append(special.get(token, token))
+        ids.append(meant.get(token, token))
         learnt.append(flags[min(start, len(flags) - 1)])
     return ids, learnt
 
 
-_MARKS = {"image": "\ue000image\ue001", "end": "\ue000end\ue001"}
-"""Texts in the private area of Unicode that stand for images and ends while a text is encoded."""
+def _find_id(piece: Piece, tokenizer: Any, image_id: int | None) -> int:
+    if piece.kind == "image":
+        assert image_id is not None, "the model has no image token"
+        return image_id
+    text = tokenizer.eos_token if piece.kind == "end" else piece.text
+    found: int = tokenizer.convert_tokens_to_ids(text)
+    return found
+
+
+def _mark(piece: Piece, tokenizer: Any) -> str:
+    """The text, in the private area of Unicode, that stands for a special token while all is
+    encoded."""
+    text = tokenizer.eos_token if piece.kind == "end" else piece.text
+    return f"\ue000{text}\ue001"
 
 
 @lru_cache(maxsize=8)
 def _add_marks(tokenizer: Any) -> Any:
-    """A copy of the tokenizer whose vocabulary has the marks as ordinary added tokens.
+    """A copy of the tokenizer whose vocabulary has a mark for each special token, as an ordinary
+    added token.
 
     The special tokens themselves cannot be written into the text, because words that spell them
     are words. What a special token does to the spaces beside it, its mark does as well.
@@ -200,7 +215,15 @@ def _add_marks(tokenizer: Any) -> Any:
 
     marked = copy.deepcopy(tokenizer)
     known = {str(token): token for token in tokenizer.added_tokens_decoder.values()}
-    for mark, name in ((_MARKS["image"], IMAGE), (_MARKS["end"], tokenizer.eos_token)):
-        strips = {side: getattr(known.get(name), side, False) for side in ("lstrip", "rstrip")}
-        marked.add_tokens([AddedToken(mark, normalized=False, **strips)])
+    marked.add_tokens(
+        [
+            AddedToken(
+                f"\ue000{text}\ue001",
+                normalized=False,
+                lstrip=getattr(known.get(text), "lstrip", False),
+                rstrip=getattr(known.get(text), "rstrip", False),
+            )
+            for text in {IMAGE, *tokenizer.all_special_tokens, *known}
+        ]
+    )
     return marked
