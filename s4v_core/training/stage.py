@@ -16,6 +16,9 @@ FREE_TO_CHANGE = frozenset(
         "accelerator",
         "workers",
         "loader_workers",
+        "prepare_workers",
+        "max_missing_share",
+        "demo_scenes",
         "saving",
         "max_failures",
         "expected",
@@ -89,8 +92,8 @@ class TrainStage(Config):
     """One of the paper's three training stages; the progress bar and the model card
     show it."""
     data: tuple[str, ...]
-    """ShareGPT4V/LLaVA JSON, or the output folder of a caption run, on any fsspec URI. May be
-    repeated."""
+    """JSON of conversations (ShareGPT4V/LLaVA, or OpenAI messages), or the output folder of a
+    caption run, on any fsspec URI. May be repeated."""
     images: tuple[str, ...] = ()
     """Folder, tar shards or any other input that captioning takes, with the images that a JSON
     names. May be repeated."""
@@ -144,6 +147,9 @@ class TrainStage(Config):
     """Compute activations again in the backward pass instead of keeping them in memory."""
     loader_workers: int = Field(2, ge=0)
     """Number of processes per worker that read and decode images ahead."""
+    prepare_workers: int | None = Field(None, ge=0)
+    """Number of processes that turn conversations into tokens; 0 does it in this process. By
+    default one per core of this machine, at most 16, if the data are large."""
     max_missing_share: float = Field(0.01, ge=0, le=1)
     """Largest share of unusable samples with which a run still starts."""
     max_failures: int = Field(3, ge=0)
@@ -158,7 +164,8 @@ class TrainStage(Config):
     """Print this many samples as the model sees them, with learnt tokens in colour; train
     nothing."""
     demo_scenes: int = Field(0, ge=0)
-    """Draw this many scenes first and train on them; for the demo."""
+    """Draw this many scenes first and train on them; for the demo. A recipe's number is dropped if
+    the job names data or images of its own."""
 
     @property
     def rounds(self) -> int:
