@@ -6,6 +6,7 @@ from itertools import islice
 from s4v_core import chat
 from s4v_core.datasets.conversations import Unusable
 from s4v_core.datasets.joining import PlacedConversation, join_images
+from s4v_core.errors import InputError
 from s4v_core.terminal import printable
 from s4v_core.training.checks import check_stage
 from s4v_core.training.data.samples import encode_sample
@@ -30,7 +31,10 @@ def show_samples(job: TrainStage) -> Iterator[str]:
         checked.tokenizer,
     )
     samples = join_images(job.data, job.images, job.image_root, job.match_file_names)
-    for sample in islice(samples, job.show):
+    first = list(islice(samples, job.show))
+    if not first:
+        raise InputError(", ".join(job.data), "holds no records")
+    for sample in first:
         if isinstance(sample, Unusable):
             yield f"{printable(sample.sample_id)}: left out: {printable(_name_reason(sample))}\n"
             continue

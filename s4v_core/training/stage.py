@@ -75,7 +75,7 @@ class Saving(Config):
 
 
 class Expected(Config):
-    """The sizes that --plan calculates with, so that it does not need the data."""
+    """The sizes that --plan calculates with if the data are not there."""
 
     samples: int = Field(ge=1)
     """Expected number of samples in an epoch."""
@@ -159,7 +159,8 @@ class TrainStage(Config):
     expected: Expected
     """Sizes that --plan calculates with."""
     plan: bool = False
-    """Print what would learn, how much memory it needs and how long it takes; train nothing."""
+    """Print what would learn, how much memory it needs and how long it takes; train nothing. The
+    job's data are counted if they are there."""
     show: int = Field(0, ge=0)
     """Print this many samples as the model sees them, with learnt tokens in colour; train
     nothing."""

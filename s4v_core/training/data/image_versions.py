@@ -26,12 +26,9 @@ def count_changed_files(samples: str) -> tuple[int, int, str | None]:
     """
     with pa.memory_map(samples) as memory:
         images = pa.ipc.open_file(memory).read_all()["images"]
-        places = pc.list_flatten(images).combine_chunks()
-        if not len(places):
-            return 0, 0, None
-        uris, etags = places.field("uri"), places.field("etag")
-        first_of = {uri: at for at, uri in reversed(list(enumerate(uris.to_pylist())))}
-        known = sorted((uri, etags[at].as_py()) for uri, at in first_of.items())
+        places = pc.list_flatten(images)
+        uris, etags = (pc.struct_field(places, name).to_pylist() for name in ("uri", "etag"))
+    known = sorted(dict(zip(uris, etags, strict=True)).items())
     known = [(uri, etag) for uri, etag in known if etag and not storage.is_web(uri)]
     if len(known) > _MOST_FILES:
         chosen = np.random.default_rng(0).choice(len(known), _MOST_FILES, replace=False)

@@ -10,7 +10,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO
+from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
@@ -67,7 +67,7 @@ def write_samples(
         _write_skipped(output, skipped)
         counts = SampleCounts(count, dict(Counter(sample.reason for sample in skipped)))
         check(counts, skipped)
-        sha256 = _digest(file)
+        sha256 = _digest(cast(BinaryIO, file))
         storage.upload(file, storage.join(output, SAMPLES_NAME))
     return WrittenSamples(counts, sha256)
 
@@ -77,9 +77,9 @@ def discard_parts(output: str) -> None:
     storage.remove(storage.join(output, PARTS_FOLDER))
 
 
-def _digest(file: IO[bytes]) -> str:
+def _digest(file: BinaryIO) -> str:
     file.seek(0)
-    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
     file.seek(0)
     return digest
 

@@ -106,6 +106,7 @@ def encode_samples(
 
 def _build_batch(kept: Sequence[tuple[PlacedConversation, Encoded]]) -> pa.RecordBatch:
     starts = np.cumsum([0, *(len(encoded.ids) for _, encoded in kept)], dtype=np.int32)
+    offsets = pa.array(starts, pa.int32())
     ids = np.fromiter((i for _, e in kept for i in e.ids), np.int32, int(starts[-1]))
     learnt = np.fromiter((flag for _, e in kept for flag in e.learnt), np.bool_, int(starts[-1]))
     places = [
@@ -115,8 +116,8 @@ def _build_batch(kept: Sequence[tuple[PlacedConversation, Encoded]]) -> pa.Recor
     return pa.RecordBatch.from_arrays(
         [
             pa.array([sample.conversation.sample_id for sample, _ in kept], pa.string()),
-            pa.ListArray.from_arrays(starts, ids),
-            pa.ListArray.from_arrays(starts, learnt),
+            pa.ListArray.from_arrays(offsets, pa.array(ids)),
+            pa.ListArray.from_arrays(offsets, pa.array(learnt)),
             pa.array([encoded.length for _, encoded in kept], pa.int32()),
             pa.array(places, SAMPLES_SCHEMA.field("images").type),
         ],
