@@ -41,15 +41,25 @@ def parse(
     Raises:
         ConfigError: An unknown recipe, or values that are not allowed.
     """
-    named = bool(argv) and not argv[0].startswith("-")
-    name, flags = (argv[0], list(argv[1:])) if named else ("paper", list(argv))
-    if name not in recipes:
-        raise ConfigError(f"recipe: found {name!r}, allowed {', '.join(sorted(recipes))}")
+    name, flags = split_recipe(recipes, argv)
     default = recipes[name]
     program = f"{sys.argv[0]} [{'|'.join(sorted(recipes))}]"
     job = read_flags(type(default), flags, manual, default, program)
     job = _drop_defaults(job, default)
     return fill_in_root(job) if has_places(job) else job
+
+
+def split_recipe(recipes: Mapping[str, J], argv: Sequence[str]) -> tuple[str, list[str]]:
+    """The name of the recipe that arguments begin with, `paper` unless one is named, and the flags.
+
+    Raises:
+        ConfigError: An unknown recipe.
+    """
+    named = bool(argv) and not argv[0].startswith("-")
+    name, flags = (argv[0], list(argv[1:])) if named else ("paper", list(argv))
+    if name not in recipes:
+        raise ConfigError(f"recipe: found {name!r}, allowed {', '.join(sorted(recipes))}")
+    return name, flags
 
 
 def read_flags(

@@ -1,26 +1,31 @@
 """The body of the three training scripts: print the job, then plan, show samples, or train."""
 
 from collections.abc import Mapping
+from typing import Any
 
-from ray_jobs.command_line import BAD_INPUT, complain, parse, show
-from s4v_core.errors import StorageError
+from ray_jobs.command_line import BAD_INPUT, complain, parse, show, split_recipe
+from s4v_core import storage
+from s4v_core.environment import fill_in_root, has_root, needs_root
+from s4v_core.errors import ChangedInputError, StorageError
 from s4v_core.recipes import PAPER_MEMORY_GB, PUBLISHED_UTILISATION
 from s4v_core.training.stage import TrainStage
+
+CHANGED_INPUT = 3
+"""Exit code if data or images are no longer those that a run was begun with, as for captions."""
 
 
 def train_main(recipes: Mapping[str, TrainStage], argv: list[str], manual: str) -> int:
     """Run a training script; returns 0 once the trained model is exported."""
-    # A plan reads no data, so it needs no storage root.
-    job = parse(recipes, argv, manual, has_places=lambda job: not job.plan)
+    name, _ = split_recipe(recipes, argv)
+    recipe = recipes[name]
+    job = _drop_leftovers(parse(recipes, argv, manual, has_places=lambda job: False), recipe)
+    has_own_data, has_own_sizes = job.data != recipe.data, job.expected != recipe.expected
+    if not job.plan or has_root():  # a plan can be made without data
+        job = fill_in_root(job)
     show(job.model_dump_json(indent=2))
     if job.plan:
-        from s4v_core.training.estimate.forecast import (
-            Published,
-            forecast_stage,
-        )  # late, so that --help stays quick
-
-        published = Published(PAPER_MEMORY_GB, PUBLISHED_UTILISATION) if job.accelerator else None
-        show(forecast_stage(job, published).as_text())
+        is_there = not needs_root(job.data) and all(map(storage.exists, job.data))
+        show(_plan(job, not has_own_sizes and (has_own_data or is_there)))
         return 0
     if job.show:
         from s4v_core.training.show import show_samples
@@ -32,8 +37,40 @@ def train_main(recipes: Mapping[str, TrainStage], argv: list[str], manual: str) 
 
     try:
         outcome = run_stage(job)
+    except ChangedInputError as error:
+        complain(error)
+        return CHANGED_INPUT
     except StorageError as error:  # without a writable output nothing can be trained
         complain(error)
         return BAD_INPUT
     show(outcome.as_text())
     return outcome.exit_code
+
+
+def _drop_leftovers(job: TrainStage, recipe: TrainStage) -> TrainStage:
+    """The job without what its recipe says about data that the job replaces: a demo world would be
+    drawn into any folder with a typo, and a root would be missed that nothing needs."""
+    has_own_data, has_own_images = job.data != recipe.data, job.images != recipe.images
+    changes: dict[str, Any] = {}
+    if (has_own_data or has_own_images) and job.demo_scenes == recipe.demo_scenes:
+        changes["demo_scenes"] = 0
+        if has_own_data and not has_own_images:
+            changes["images"] = ()
+    is_recipes_root = job.image_root == recipe.image_root and needs_root(job.image_root)
+    if is_recipes_root and (has_own_images or (has_own_data and not has_root())):
+        changes["image_root"] = None
+    return job.replace(**changes) if changes else job
+
+
+def _plan(job: TrainStage, counts_data: bool) -> str:
+    from s4v_core.training.estimate.forecast import (
+        Published,
+        forecast_stage,
+    )  # late, so that --help stays quick
+
+    published = None
+    if job.accelerator:
+        # Table 6 is about the paper's pretraining alone.
+        memory = PAPER_MEMORY_GB if job.stage == "pretrain" else {}
+        published = Published(memory, PUBLISHED_UTILISATION)
+    return forecast_stage(job, published, counts_data).as_text()

@@ -21,6 +21,13 @@ def fill_in_root(job: _JobT) -> _JobT:
         ConfigError: A field needs the root and it is not set.
     """
     texts = {name: value for name, value in job if isinstance(value, (str, tuple))}
+    needing = [name for name, value in texts.items() if needs_root(value)]
+    if needing and not has_root():
+        flags = [f"--{name.replace('_', '-')}" for name in needing]
+        raise ConfigError(
+            f"{_ROOT} is not set; set it to the folder or bucket of your runs, or pass "
+            f"{' and '.join(flags)}, which need it"
+        )
     return job.replace(**{name: _replace_root(value) for name, value in texts.items()})
 
 
@@ -43,15 +50,19 @@ def find_version(package: str) -> str | None:
         return None
 
 
+def needs_root(value: object) -> bool:
+    """Whether a setting, or one of several values of it, lies below $S4V_ROOT."""
+    if isinstance(value, tuple):
+        return any(needs_root(one) for one in value)
+    return isinstance(value, str) and f"${_ROOT}" in value
+
+
+def has_root() -> bool:
+    """Whether $S4V_ROOT is set."""
+    return bool(os.environ.get(_ROOT))
+
+
 def _replace_root(value: str | tuple[object, ...]) -> object:
     if isinstance(value, tuple):
         return tuple(_replace_root(v) if isinstance(v, str) else v for v in value)
-    if f"${_ROOT}" not in value:
-        return value
-    root = os.environ.get(_ROOT)
-    if not root:
-        raise ConfigError(
-            f"{_ROOT} is not set; set it to the folder or bucket of your runs, or pass --input, "
-            "--output and --model"
-        )
-    return value.replace(f"${_ROOT}", root.rstrip("/"))
+    return value.replace(f"${_ROOT}", os.environ.get(_ROOT, "").rstrip("/"))

@@ -24,6 +24,10 @@ class InputError(S4VError):
         return f"{self.uri}: {self.problem}"
 
 
+class ChangedInputError(InputError):
+    """An input is no longer the one that a run was begun with."""
+
+
 class SchemaError(S4VError):
     """Rows do not have the columns of their contract."""
 

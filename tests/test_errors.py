@@ -12,6 +12,7 @@ from s4v_core.storage import NoCredentialsError, PlaceError, SourceChangedError,
 CASES = [
     errors.ConfigError("limit: found -5, allowed 1 or more"),
     errors.InputError("s3://bucket/x", "no such file or folder"),
+    errors.ChangedInputError("data.json", "changed since the samples of a run were prepared"),
     errors.SchemaError("plan.parquet", "a, b", "a, c"),
     errors.StorageError("s3://bucket/x", "no answer"),
     errors.EngineError("vllm", "died"),

@@ -17,7 +17,8 @@ TRAINING = """
     --stage --data --images --image-root --model --output --template --image-mode --batch-size
     --device-batch-size --epochs --max-steps --max-tokens --group-by-modality --seed --workers
     --accelerator --device --precision --activation-checkpointing --loader-workers
-    --match-file-names --max-missing-share --max-failures --plan --show --demo-scenes
+    --match-file-names --prepare-workers --max-missing-share --max-failures --plan --show
+    --demo-scenes
     --learning.vision-from --learning.vision-stem --learning.projector --learning.language
     --optimiser.learning-rate --optimiser.warmup-ratio --optimiser.beta1 --optimiser.beta2
     --optimiser.eps --optimiser.weight-decay --optimiser.clip

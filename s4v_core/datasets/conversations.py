@@ -1,127 +1,215 @@
-"""Reads conversations from ShareGPT4V / LLaVA JSON, one after the other. Reads no image."""
+"""Reads conversations from training JSON, one after the other. Reads no image.
 
+A record that cannot be used is a value with a reason; only a file that is no JSON is an error.
+"""
+
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from s4v_core import storage
-from s4v_core.chat import IMAGE
+from s4v_core.datasets.bad_fields import BadFieldError
+from s4v_core.datasets.image_fields import NamedImage, list_images
+from s4v_core.datasets.messages import Message, has_messages, read_messages
 from s4v_core.errors import InputError
 from s4v_core.inputs.json_records import read_records
+from s4v_core.inputs.json_stream import BadRecord
+from s4v_core.inputs.shard_index import clean_text
 
-_HUMAN, _ASSISTANT = "human", "gpt"
+_LOG = logging.getLogger(__name__)
 
-_Refuse = Callable[[str, Any, str], InputError]
-"""Builds the error for a field from its name, what was found and what was needed."""
+_COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+_JSON = (".json", ".jsonl", ".ndjson")
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A conversation about one image, or without an image.
+    """A conversation about images, or without any.
 
     Attributes:
         sample_id: The record's id, or its number in the file.
-        image: The image as the record names it; None for text only.
+        images: The images as the record names them, in the order of their marks.
         turns: (question, answer) pairs, without image marks.
-        image_turn: Index of the question that the image comes before; None without an image.
+        image_turns: For each image, the index of the question that it comes before.
+        system: The record's system text, which replaces the template's; None without one.
+        data: URI of the file or run.
+        record: Number of the record in its file, from 1; None in a caption run.
     """
 
     sample_id: str
-    image: str | None
+    images: tuple[NamedImage, ...]
     turns: tuple[tuple[str, str], ...]
-    image_turn: int | None
+    image_turns: tuple[int, ...] = ()
+    system: str | None = None
+    data: str = ""
+    record: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """A well-formed record that cannot be used for training.
+    """A record that cannot be used for training.
 
-    Reasons: turns_out_of_order, no_turns, image_mark_without_image, two_images.
+    Reasons: bad_record, bad_json, bad_text, inline_image, turns_out_of_order, no_turns,
+    image_mark_without_image, two_images (two marks for one image), images_and_marks_differ.
+
+    Attributes:
+        sample_id: The record's id, or its number in the file.
+        reason: Why it is left out.
+        field: Path of the field in the record; empty if it is the record as a whole.
+        found: What was found there.
+        data: URI of the file or run.
+        record: Number of the record in its file, from 1; None in a caption run.
     """
 
     sample_id: str
     reason: str
+    field: str = ""
+    found: str = ""
+    data: str = ""
+    record: int | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """The record's line in skipped.jsonl, without what is not known."""
+        known = {"data": self.data, "record": self.record, "sample_id": self.sample_id}
+        line = {**known, "reason": self.reason, "field": self.field, "found": self.found}
+        return {name: value for name, value in line.items() if value not in ("", None)}
 
 
-def read_conversations(uri: str) -> Iterator[Conversation | Unusable]:
+def is_json(uri: str) -> bool:
+    """Whether a name has the ending of a JSON file, also of a compressed one."""
+    name = uri.lower()
+    for ending in _COMPRESSIONS:
+        name = name.removesuffix(ending)
+    return name.endswith(_JSON)
+
+
+def read_conversations(
+    uri: str, on_bytes: Callable[[int], None] | None = None
+) -> Iterator[Conversation | Unusable]:
     """Yield every record of a JSON array, or of a `.jsonl` with one record per line, in order.
 
+    A file that is one object around a list of records is read like that list.
+
+    Args:
+        on_bytes: Called with the number of bytes that have been read, unpacked.
+
     Raises:
-        InputError: The file is missing or no JSON, or a record lacks a field, which is named.
+        InputError: The file is missing, no JSON, or cut.
     """
     if storage.stat(uri) is None:
         raise InputError(uri, "no such file")
-    for number, record in enumerate(read_records(uri), 1):
+    records = read_records(uri, keeps_bad=True, on_bytes=on_bytes)
+    for number, record in enumerate(_unwrap(uri, records), 1):
         yield _parse_record(uri, number, record)
 
 
+def _unwrap(uri: str, records: Iterator[Any]) -> Iterator[Any]:
+    """The records, also if the file is one object with a list of them."""
+    first = next(records, None)
+    if isinstance(first, dict) and not has_messages(first):
+        lists = {
+            field: value
+            for field, value in first.items()
+            if isinstance(value, list) and value and has_messages(value[0])
+        }
+        if len(lists) == 1:
+            [(field, inside)] = lists.items()
+            _LOG.info("%s is an object; its records are those of field %s", uri, field)
+            yield from inside
+            yield from records
+            return
+    if first is not None:
+        yield from chain([first], records)
+
+
 def _parse_record(uri: str, number: int, record: Any) -> Conversation | Unusable:
-    def refuse(field: str, found: Any, needed: str) -> InputError:
-        name = f" (id {record['id']})" if isinstance(record, dict) and "id" in record else ""
-        place = f"record {number}{name}" + (f", field {field}" if field else "")
-        return InputError(uri, f"{place}: found {_shorten(found)}, needed {needed}")
-
-    if not isinstance(record, dict):
-        raise refuse("", record, "an object")
-    messages = _check_messages(record.get("conversations"), refuse)
-    image = record.get("image")
-    if image is not None and not isinstance(image, str):
-        raise refuse("image", image, "one path")
-    return _build_conversation(str(record.get("id", number)), image, messages)
-
-
-def _check_messages(messages: Any, refuse: _Refuse) -> list[dict[str, str]]:
-    if not isinstance(messages, list):
-        raise refuse("conversations", messages, "a list of turns")
-    for at, message in enumerate(messages):
-        if not isinstance(message, dict):
-            raise refuse(f"conversations[{at}]", message, "an object with from and value")
-        for field in ("from", "value"):
-            if not isinstance(message.get(field), str):
-                raise refuse(f"conversations[{at}].{field}", message.get(field), "a text")
-        if message["from"] not in (_HUMAN, _ASSISTANT):
-            raise refuse(f"conversations[{at}].from", message["from"], f"{_HUMAN} or {_ASSISTANT}")
-    return messages
+    sample_id = str(number)
+    if isinstance(record, dict) and record.get("id") is not None:
+        sample_id = clean_text(str(record["id"]))
+    try:
+        if isinstance(record, BadRecord):
+            raise BadFieldError("", "a line that is no JSON", "an object", "bad_json")
+        if not isinstance(record, dict):
+            raise BadFieldError("", record, "an object")
+        return _build_conversation(uri, number, sample_id, record)
+    except BadFieldError as bad:
+        return Unusable(
+            sample_id, bad.reason, bad.field, clean_text(bad.found), data=uri, record=number
+        )
 
 
 def _build_conversation(
-    sample_id: str, image: str | None, messages: list[dict[str, str]]
-) -> Conversation | Unusable:
-    turns = _pair_messages(messages)
-    if turns is None:
-        return Unusable(sample_id, "turns_out_of_order")
-    if not turns:
-        return Unusable(sample_id, "no_turns")
-    marked = [number for number, (text, _) in enumerate(turns) for _ in range(text.count(IMAGE))]
-    if image is None and marked:
-        return Unusable(sample_id, "image_mark_without_image")
-    if len(marked) > 1:
-        return Unusable(sample_id, "two_images")
-    image_turn = None if image is None else (marked or [0])[0]
-    unmarked = tuple((_remove_mark(question), answer) for question, answer in turns)
-    return Conversation(sample_id, image, unmarked, image_turn)
+    uri: str, number: int, sample_id: str, record: dict[str, Any]
+) -> Conversation:
+    system, messages = _split_system(read_messages(record))
+    images, image_turns = _place_images(list_images(record), messages)
+    # As in the original, an answer at the start and a question at the end are left out.
+    skipped = 1 if messages and messages[0].role == "assistant" else 0
+    kept = messages[skipped:]
+    pairs = list(zip(kept[: len(kept) // 2 * 2 : 2], kept[1::2], strict=True))
+    for question, answer in pairs:
+        if (question.role, answer.role) != ("user", "assistant"):
+            found = f"{question.role} before {answer.role}"
+            raise BadFieldError(question.field, found, "user and assistant", "turns_out_of_order")
+    if not pairs:
+        found = f"{len(messages)} turns"
+        raise BadFieldError("", found, "a question with its answer", "no_turns")
+    placed = [
+        (image, (turn - skipped) // 2)
+        for image, turn in zip(images, image_turns, strict=True)
+        if turn - skipped < 2 * len(pairs)  # not of a question without an answer
+    ]
+    return Conversation(
+        sample_id,
+        tuple(image for image, _ in placed),
+        tuple((question.text, answer.text) for question, answer in pairs),
+        tuple(max(turn, 0) for _, turn in placed),
+        system,
+        data=uri,
+        record=number,
+    )
 
 
-def _pair_messages(messages: list[dict[str, str]]) -> list[tuple[str, str]] | None:
-    """Pair questions with their answers; None if the speakers do not alternate.
+def _split_system(messages: list[Message]) -> tuple[str | None, list[Message]]:
+    """Split off the system text, which is the first message if there is one."""
+    for message in messages[1:]:
+        if message.role == "system":
+            raise BadFieldError(message.field, "system", "a system text in front of all turns")
+    if messages and messages[0].role == "system":
+        return messages[0].text or None, messages[1:]
+    return None, messages
 
-    As in the original, an answer at the start and a question at the end are left out.
+
+def _place_images(
+    images: list[NamedImage], messages: list[Message]
+) -> tuple[list[NamedImage], list[int]]:
+    """All images of a conversation in order, each with the index of its message.
+
+    Marks are paired with the record's images in order. Without any mark, all images come before
+    the first question.
     """
-    if messages and messages[0]["from"] == _ASSISTANT:
-        messages = messages[1:]
-    questions, answers = messages[: len(messages) // 2 * 2 : 2], messages[1::2]
-    pairs = list(zip(questions, answers, strict=True))
-    if any((q["from"], a["from"]) != (_HUMAN, _ASSISTANT) for q, a in pairs):
-        return None
-    return [(question["value"], answer["value"]) for question, answer in pairs]
+    places = [(image, at) for at, message in enumerate(messages) for image in message.images]
+    marks = sum(image is None for image, _ in places)
+    if not places:
+        return images, [0] * len(images)
+    named = [image.name for image, _ in places if image is not None]
+    if images and not marks and named == [image.name for image in images]:
+        images = []  # the record lists again what its messages name
+    if marks != len(images):
+        field = images[0].field if images else messages[places[0][1]].field
+        raise BadFieldError(
+            field,
+            f"{marks} image marks",
+            f"as many as images, which are {len(images)}",
+            _name_mismatch(marks, len(images)),
+        )
+    following = iter(images)
+    return [image or next(following) for image, _ in places], [at for _, at in places]
 
 
-def _remove_mark(question: str) -> str:
-    """The question without its image mark, stripped as preprocess_multimodal does when it moves the
-    mark to the front."""
-    return question.replace(IMAGE, "").strip() if IMAGE in question else question
-
-
-def _shorten(found: Any) -> str:
-    text = "nothing" if found is None else repr(found)
-    return text if len(text) <= 60 else text[:57] + "..."
+def _name_mismatch(marks: int, images: int) -> str:
+    if not images:
+        return "image_mark_without_image"
+    return "two_images" if images == 1 and marks > 1 else "images_and_marks_differ"

@@ -1,6 +1,6 @@
 """ShareGPT4V / LLaVA JSON: reading its records, and the index of the images that they name."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from s4v_core import storage
@@ -16,22 +16,32 @@ _IMAGE_FIELDS = ("image", "images", *(n for n in NAME_COLUMNS if n not in ("imag
 """Fields that name the images of a record, in order of preference: LLaVA's own goes first."""
 
 
-def read_records(uri: str, damages: list[Damage] | None = None) -> Iterator[Any]:
+def read_records(
+    uri: str,
+    damages: list[Damage] | None = None,
+    keeps_bad: bool = False,
+    on_bytes: Callable[[int], None] | None = None,
+) -> Iterator[Any]:
     """Yield the records of a JSON array or of JSON Lines one by one: the released file has 1.5 GB.
 
     Args:
         damages: Gets the damage at which the records end too early; without it, a damage is an
             error, and so is a line that is no JSON, which is else a BadRecord.
+        keeps_bad: Whether such a line is a BadRecord without `damages`, too; then bytes that are
+            not UTF-8 are lone surrogates, which the caller finds in their record.
+        on_bytes: Called with the number of bytes that have been read, unpacked.
 
     Raises:
-        InputError: It is no JSON array.
+        InputError: It is no JSON array, or it is cut.
     """
     found: list[Damage] = [] if damages is None else damages
     with storage.open_to_read(uri) as file:
-        blocks = TextBlocks(file)
+        blocks = TextBlocks(file, "surrogateescape" if keeps_bad else "replace")
         try:
             for number, record in enumerate(read_values(blocks, found), 1):
-                if damages is None and isinstance(record, BadRecord):
+                if on_bytes:
+                    on_bytes(blocks.bytes_read)
+                if damages is None and not keeps_bad and isinstance(record, BadRecord):
                     raise InputError(uri, f"record {number} is no JSON")
                 yield record
         except NoJSONError as error:

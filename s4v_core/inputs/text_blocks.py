@@ -24,13 +24,17 @@ _MARKS = {
 class TextBlocks:
     """Iterates over the text of a file, with `\\n` as the only line end and without a BOM.
 
-    A gzip file is unpacked, whatever its name. Bytes that are no text become U+FFFD.
+    A gzip file is unpacked, whatever its name.
+
+    Args:
+        errors: Python's way of decoding bytes that are not UTF-8; by default they become U+FFFD.
 
     Attributes:
         bytes_read: Number of bytes that were read and, if compressed, unpacked.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, errors: str = "replace") -> None:
+        self._errors = errors
         head = file.read(_HEAD_BYTES)
         whole = _Rejoined(head, file)
         compression = name_compression(head)
@@ -42,7 +46,7 @@ class TextBlocks:
         encoding = next((name for mark, name in _MARKS.items() if block.startswith(mark)), "utf-8")
         # pandas and spreadsheets write a BOM, and PowerShell writes UTF-16.
         decoder = io.IncrementalNewlineDecoder(
-            codecs.getincrementaldecoder(encoding)("replace"), translate=True
+            codecs.getincrementaldecoder(encoding)(self._errors), translate=True
         )
         while block:
             yield decoder.decode(block)

@@ -1,6 +1,7 @@
 """Checks a job's model and output folder before anything is trained."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,10 @@ from s4v_core.training.stage import FREE_TO_CHANGE, NEW_DEMO, TrainStage
 RUN_NAME = "run.json"
 _START = "start"
 """Folder below the output of a run with the new model that it starts from."""
-_WRITTEN = ("samples.arrow", "skipped.jsonl", "metrics.jsonl", "model", "checkpoints", "seen")
+_TRAINED = ("metrics.jsonl", "model", "checkpoints", "seen")
+"""Names that a run writes into its folder once it trains."""
+
+_WRITTEN = ("samples.arrow", "skipped.jsonl", "preparing", *_TRAINED)
 """Names that a run writes into its folder after run.json."""
 
 _FIRST_ORDER_VERSION = 1
@@ -85,12 +89,21 @@ def check_stage(job: TrainStage) -> CheckedStage:
     return CheckedStage(job, model, config, tokenizer, settings)
 
 
+def has_begun(output: str) -> bool:
+    """Whether the run of an output folder has trained a step. Until then all of its settings may
+    change, because only the table of samples depends on them, which is made again."""
+    return any(storage.exists(storage.join(output, name)) for name in _TRAINED)
+
+
 def _make_start_model(job: TrainStage) -> str:
-    """Make a new model of the demo's shape, once per run; returns its folder."""
+    """Make a new model of the demo's shape, once per run; returns its folder. One of a start that
+    trained nothing may have another seed, so it is made again."""
     from s4v_core.demo.texts import PHRASES, build_corpus
     from s4v_core.model.builders import build_demo
 
     folder = Path(storage.join(job.output, _START))
+    if not has_begun(job.output):
+        shutil.rmtree(folder, ignore_errors=True)
     if not folder.exists():
         build_demo(folder, job.seed, build_corpus(), PHRASES)
     return str(folder)
@@ -119,7 +132,8 @@ def _refuse_other_run(output: str, settings: dict[str, Any]) -> None:
         found = json.loads(storage.read(uri))["settings"]
     except (ValueError, KeyError, TypeError):
         raise ConfigError(f"output: {uri} is of no training run; choose another --output") from None
-    refuse_other_settings(output, {"order_version": _FIRST_ORDER_VERSION} | found, settings)
+    if has_begun(output):
+        refuse_other_settings(output, {"order_version": _FIRST_ORDER_VERSION} | found, settings)
 
 
 def _refuse_foreign_files(output: str) -> None:

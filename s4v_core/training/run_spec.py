@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from s4v_core.training.data.collation import Collator
 from s4v_core.training.data.order import Order
@@ -44,7 +45,7 @@ def build_order(job: TrainStage, samples: str) -> Order:
     """Build the order of a run over the table of samples at the local path `samples`."""
     with pa.memory_map(samples) as file:
         table = pa.ipc.open_file(file).read_all()
-        has_image = table["uri"].is_valid().to_numpy(zero_copy_only=False)
+        has_image = pc.list_value_length(table["images"]).to_numpy() > 0
     return Order(
         has_image.astype(np.bool_),
         job.batch_size,

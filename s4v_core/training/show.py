@@ -5,7 +5,8 @@ from itertools import islice
 
 from s4v_core import chat
 from s4v_core.datasets.conversations import Unusable
-from s4v_core.datasets.joining import join_images
+from s4v_core.datasets.joining import PlacedConversation, join_images
+from s4v_core.errors import InputError
 from s4v_core.terminal import printable
 from s4v_core.training.checks import check_stage
 from s4v_core.training.data.samples import encode_sample
@@ -30,11 +31,14 @@ def show_samples(job: TrainStage) -> Iterator[str]:
         checked.tokenizer,
     )
     samples = join_images(job.data, job.images, job.image_root, job.match_file_names)
-    for sample in islice(samples, job.show):
+    first = list(islice(samples, job.show))
+    if not first:
+        raise InputError(", ".join(job.data), "holds no records")
+    for sample in first:
         if isinstance(sample, Unusable):
-            yield f"{printable(sample.sample_id)}: left out: {sample.reason}\n"
+            yield f"{printable(sample.sample_id)}: left out: {printable(_name_reason(sample))}\n"
             continue
-        conversation, place = sample.conversation, sample.place
+        conversation = sample.conversation
         encoded = encode_sample(conversation, template, encoder)
         if isinstance(encoded, str):
             yield f"{printable(conversation.sample_id)}: left out: {encoded}\n"
@@ -46,9 +50,18 @@ def show_samples(job: TrainStage) -> Iterator[str]:
         ]
         yield (
             f"{printable(conversation.sample_id)} "
-            f"(image: {printable(place['uri']) if place else 'none'}): "
+            f"(image: {_name_images(sample)}): "
             f"{encoded.length} tokens, {sum(encoded.learnt)} learnt\n{''.join(parts)}\n"
         )
+
+
+def _name_images(sample: PlacedConversation) -> str:
+    return ", ".join(printable(place["uri"]) for place in sample.places) or "none"
+
+
+def _name_reason(sample: Unusable) -> str:
+    parts = (sample.reason, sample.field, sample.found)
+    return ", ".join(part for part in parts if part)
 
 
 def _make_visible(text: str) -> str:

@@ -16,6 +16,9 @@ FREE_TO_CHANGE = frozenset(
         "accelerator",
         "workers",
         "loader_workers",
+        "prepare_workers",
+        "max_missing_share",
+        "demo_scenes",
         "saving",
         "max_failures",
         "expected",
@@ -72,7 +75,7 @@ class Saving(Config):
 
 
 class Expected(Config):
-    """The sizes that --plan calculates with, so that it does not need the data."""
+    """The sizes that --plan calculates with if the data are not there."""
 
     samples: int = Field(ge=1)
     """Expected number of samples in an epoch."""
@@ -89,8 +92,8 @@ class TrainStage(Config):
     """One of the paper's three training stages; the progress bar and the model card
     show it."""
     data: tuple[str, ...]
-    """ShareGPT4V/LLaVA JSON, or the output folder of a caption run, on any fsspec URI. May be
-    repeated."""
+    """JSON of conversations (ShareGPT4V/LLaVA, or OpenAI messages), or the output folder of a
+    caption run, on any fsspec URI. May be repeated."""
     images: tuple[str, ...] = ()
     """Folder, tar shards or any other input that captioning takes, with the images that a JSON
     names. May be repeated."""
@@ -144,6 +147,9 @@ class TrainStage(Config):
     """Compute activations again in the backward pass instead of keeping them in memory."""
     loader_workers: int = Field(2, ge=0)
     """Number of processes per worker that read and decode images ahead."""
+    prepare_workers: int | None = Field(None, ge=0)
+    """Number of processes that turn conversations into tokens; 0 does it in this process. By
+    default one per core of this machine, at most 16, if the data are large."""
     max_missing_share: float = Field(0.01, ge=0, le=1)
     """Largest share of unusable samples with which a run still starts."""
     max_failures: int = Field(3, ge=0)
@@ -153,12 +159,14 @@ class TrainStage(Config):
     expected: Expected
     """Sizes that --plan calculates with."""
     plan: bool = False
-    """Print what would learn, how much memory it needs and how long it takes; train nothing."""
+    """Print what would learn, how much memory it needs and how long it takes; train nothing. The
+    job's data are counted if they are there."""
     show: int = Field(0, ge=0)
     """Print this many samples as the model sees them, with learnt tokens in colour; train
     nothing."""
     demo_scenes: int = Field(0, ge=0)
-    """Draw this many scenes first and train on them; for the demo."""
+    """Draw this many scenes first and train on them; for the demo. A recipe's number is dropped if
+    the job names data or images of its own."""
 
     @property
     def rounds(self) -> int:

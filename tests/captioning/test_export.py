@@ -72,7 +72,9 @@ def test_a_json_has_unique_ids_and_names_images_by_their_files(run: str, tmp_pat
 def test_training_finds_the_images_of_an_exported_json(run: str, tmp_path: Path) -> None:
     export_run(run, f"{tmp_path}/c.json")
     found = list(join_images((f"{tmp_path}/c.json",), (f"{tmp_path}/in",), None))
-    places = {f.conversation.sample_id: f.place for f in found if isinstance(f, PlacedConversation)}
+    places = {
+        f.conversation.sample_id: f.places[0] for f in found if isinstance(f, PlacedConversation)
+    }
     assert {key: place["image_id"] for key, place in places.items() if place}.items() >= {
         "0/a": "0/a",
         "0/deep/er": "0/deep/er",

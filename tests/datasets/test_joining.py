@@ -30,7 +30,9 @@ def _join(data: str, *images: str, match_file_names: bool = False) -> list[str |
     """The image id of each conversation, None for text alone, or why it is unusable."""
     found = join_images((data,), images, None, match_file_names)
     return [
-        one.reason if isinstance(one, Unusable) else one.place and one.place["image_id"]
+        one.reason
+        if isinstance(one, Unusable)
+        else ", ".join(place["image_id"] for place in one.places) or None
         for one in found
     ]
 
@@ -96,11 +98,11 @@ def test_a_caption_run_gives_its_captions_with_the_places_of_its_plan(tmp_path: 
     good, bad = join_images((output,), (), None)
     assert isinstance(good, PlacedConversation)
     assert good.conversation.turns == (("Describe it.", "A cat."),)
-    assert good.place
-    assert (good.place["image_id"], good.place["container"]) == ("a", "tar")
-    assert bad == Unusable("b", "too_short")
+    [place] = good.places
+    assert (place["image_id"], place["container"]) == ("a", "tar")
+    assert bad == Unusable("b", "too_short", data=output)
 
 
 def test_a_folder_without_a_plan_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"neither a \.json nor the output of a caption run"):
+    with pytest.raises(InputError, match="neither the output of a caption run nor a JSON"):
         list(join_images((str(tmp_path),), (), None))

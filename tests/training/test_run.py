@@ -259,11 +259,16 @@ def test_missing_images_are_listed_and_too_many_refused(job: Job, tmp_path: Path
     records = [{"id": n, "image": f"{n}.jpg", "conversations": turns} for n in "ab"]
     (tmp_path / "data.json").write_text(json.dumps(records))
     data = (str(tmp_path / "data.json"),)
-    with pytest.raises(InputError, match=r"50.0% of the samples cannot be used \(not_found 1\)"):
+    sentence = r"50.0% of the samples cannot be used \(not_found 1; .*record 2, field image: b.jpg"
+    with pytest.raises(InputError, match=sentence):
         run_stage(job(data=data))
     lines = (Path(job().output) / "skipped.jsonl").read_text().splitlines()
-    assert json.loads(lines[0]) == {"sample_id": "b", "reason": "not_found"}
-    outcome = run_stage(job(data=data, max_missing_share=0.5, output=str(tmp_path / "other")))
+    assert json.loads(lines[0]) == {
+        **{"data": data[0], "record": 2, "sample_id": "b", "reason": "not_found"},
+        **{"field": "image", "found": "b.jpg"},
+    }
+    # The advice of the refusal is followed in the same folder.
+    outcome = run_stage(job(data=data, max_missing_share=0.5))
     assert (outcome.samples, outcome.skipped) == (1, {"not_found": 1})
 
 

@@ -16,14 +16,15 @@ from s4v_core.training.data.tokens import IGNORED
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One sample, with its image decoded.
+    """One sample, with its images decoded.
 
     Attributes:
         number: Row of the sample in the table of samples.
-        ids: Token ids; the image is one id.
+        ids: Token ids; an image is one id.
         learnt: Whether each id carries loss.
-        pixels: uint8 RGB of shape (S, S, 3), or None for text alone.
-        reason: Why the image could not be read, or None. Such a sample carries no loss.
+        pixels: uint8 RGB of shape (N, S, S, 3), N images in the order of their ids, or (S, S, 3)
+            for a single image; None for text alone.
+        reason: Why an image could not be read, or None. Such a sample carries no loss.
     """
 
     number: int
@@ -108,7 +109,7 @@ class Collator:
                 positions[row, span] = np.arange(lengths[index])
                 start += lengths[index]
                 if (pixels := samples[index].pixels) is not None:
-                    images.append(pixels)
+                    images += list(pixels.reshape(-1, *pixels.shape[-3:]))
             positions[row, start:] = np.arange(longest - start)
         empty = np.zeros((1, self.side_px, self.side_px, 3), np.uint8)
         return MicroBatch(
@@ -124,7 +125,7 @@ class Collator:
         )
 
     def _expand(self, sample: Sample) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The ids with the image as all its tokens, and their labels."""
+        """The ids with each image as all its tokens, and their labels."""
         repeats = np.where(sample.ids == self.image_id, self.image_tokens, 1)
         ids = np.repeat(sample.ids, repeats).astype(np.int64)
         learnt = np.repeat(sample.learnt, repeats)

@@ -64,22 +64,30 @@ class StepReader(torch.utils.data.Dataset[list[MicroBatch]]):
 
     def _read(self, numbers: Numbers) -> list[Sample]:
         rows = self._table.take(numbers).to_pylist()
-        images = [self._decode(data) for data in self._pool.map(_read_image, rows)]
+        # The images of a step are far apart in their files, so each is read on its own.
+        images = [image for row in rows for image in row["images"]]
+        read = iter(list(self._pool.map(_read_image, images)))
         return [
-            Sample(
-                number=int(number),
-                ids=np.array(row["ids"], np.int32),
-                learnt=np.array(row["learnt"], np.bool_),
-                pixels=self._blank if isinstance(image, str) else image,
-                reason=image if isinstance(image, str) else None,
-            )
-            for number, row, image in zip(numbers, rows, images, strict=True)
+            self._build_sample(int(number), row, [next(read) for _ in row["images"]])
+            for number, row in zip(numbers, rows, strict=True)
         ]
 
-    def _decode(self, data: bytes | str | None) -> NDArray[np.uint8] | str | None:
+    def _build_sample(self, number: int, row: dict[str, Any], images: list[bytes | str]) -> Sample:
+        decoded = [self._decode(image) for image in images]
+        reasons = [image for image in decoded if isinstance(image, str)]
+        pixels = [self._blank if isinstance(image, str) else image for image in decoded]
+        return Sample(
+            number=number,
+            ids=np.array(row["ids"], np.int32),
+            learnt=np.array(row["learnt"], np.bool_),
+            pixels=np.stack(pixels) if pixels else None,
+            reason=reasons[0] if reasons else None,
+        )
+
+    def _decode(self, data: bytes | str) -> NDArray[np.uint8] | str:
         """The pixels of an encoded image, or the reason why there are none; the reason of a failed
-        read and the None of text alone are passed through."""
-        if not isinstance(data, bytes):
+        read is passed through."""
+        if isinstance(data, str):
             return data
         decoded = self._decoder.decode(data)
         if isinstance(decoded, Refused):
@@ -111,12 +119,9 @@ class StepReader(torch.utils.data.Dataset[list[MicroBatch]]):
         return GuardedDecoder(DecodeConfig(reduced_jpeg=False), self.framing)
 
 
-def _read_image(row: dict[str, Any]) -> bytes | str | None:
-    """A sample's encoded image, the reason why it cannot be read, or None for text alone."""
-    if row["uri"] is None:
-        return None
-    # The images of a step are far apart in their files, so each is read on its own.
-    return read_images([row | {"problem": None}])[0]
+def _read_image(place: dict[str, Any]) -> bytes | str:
+    """An encoded image, or the reason why it cannot be read."""
+    return read_images([place | {"problem": None}])[0]
 
 
 def read_steps(reader: StepReader, steps: range, processes: int) -> Iterator[list[MicroBatch]]:

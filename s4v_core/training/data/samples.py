@@ -1,18 +1,12 @@
-"""The table of samples of a run: every conversation in tokens, with the place of its image.
+"""The table of samples of a run: every conversation in tokens, with the places of its images."""
 
-It is made once per run, before any GPU is requested. Samples that cannot be used are counted,
-listed and left out; the caller refuses a run with too many of them.
-"""
-
-import json
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from s4v_core import chat, storage
@@ -22,25 +16,26 @@ from s4v_core.inputs.shard_index import INDEX_SCHEMA
 from s4v_core.training.data.tokens import Encoded, Encoder
 
 SAMPLES_NAME = "samples.arrow"
-_SKIPPED_NAME = "skipped.jsonl"
-_BATCH_ROWS = 4096
+VERSION = 2
+"""Version of the table's columns. Version 1 had the place of a single image per sample."""
 
-_PLACE: list["pa.Field[Any]"] = [
-    # Null for text alone.
-    INDEX_SCHEMA.field(name).with_nullable(True)
-    for name in ("image_id", "uri", "container", "offset", "length", "row", "etag")
-]
+_PLACE_COLUMNS = ("image_id", "uri", "container", "offset", "length", "row", "etag")
 _FIELDS: list["pa.Field[Any]"] = [
     pa.field("sample_id", pa.string(), nullable=False),
-    # Token ids, BOS first; the image is one id.
+    # Token ids, BOS first; an image is one id.
     pa.field("ids", pa.list_(pa.int32()), nullable=False),
     # Whether each id carries loss.
     pa.field("learnt", pa.list_(pa.bool_()), nullable=False),
-    # Number of tokens with the image expanded.
+    # Number of tokens with the images expanded.
     pa.field("tokens", pa.int32(), nullable=False),
-    *_PLACE,
+    # Places of the images in the order of their ids; empty for text alone.
+    pa.field(
+        "images",
+        pa.list_(pa.struct([INDEX_SCHEMA.field(name) for name in _PLACE_COLUMNS])),
+        nullable=False,
+    ),
 ]
-_SCHEMA = pa.schema(_FIELDS)
+SAMPLES_SCHEMA = pa.schema(_FIELDS)
 """One row per sample; the number of a sample is its row."""
 
 
@@ -61,73 +56,70 @@ class SampleCounts:
         return sum(self.skipped.values()) / max(self.samples + sum(self.skipped.values()), 1)
 
 
-def encode_sample(
-    conversation: Conversation, template: chat.Template, encoder: Encoder
-) -> Encoded | str:
-    """Turn a conversation into tokens, or return the reason why nothing can be learnt from it."""
-    turns = conversation.turns
-    # Such a template has no place for a question: it needs an image and a single answer.
-    if not template.has_questions and (conversation.image is None or len(turns) != 1):
-        return f"not_{template.name}"
-    image_turns = () if conversation.image_turn is None else (conversation.image_turn,)
-    return encoder.encode(template.build_pieces(turns, image_turns))
-
-
-def write_samples(
-    output: str,
-    samples: Iterator[PlacedConversation | Unusable],
-    template: chat.Template,
-    encoder: Encoder,
-    on_samples: Callable[[int], None],
-) -> SampleCounts:
-    """Encode all samples and write the table below `output`; the table appears whole.
-
-    Args:
-        on_samples: Called with the number of samples after each part of them.
-
-    Raises:
-        StorageError: The store refuses writes.
-    """
-    count, skipped = 0, list[Unusable]()
-    with tempfile.TemporaryFile() as file:
-        with pa.ipc.new_file(file, _SCHEMA) as writer:
-            while part := list(islice(samples, _BATCH_ROWS)):
-                rows = [_encode_row(sample, template, encoder) for sample in part]
-                good = [row for row in rows if not isinstance(row, Unusable)]
-                skipped += [row for row in rows if isinstance(row, Unusable)]
-                writer.write_batch(pa.RecordBatch.from_pylist(good, schema=_SCHEMA))
-                count += len(good)
-                on_samples(len(part))
-        file.seek(0)
-        _write_skipped(output, skipped)
-        storage.upload(file, storage.join(output, SAMPLES_NAME))
-    return SampleCounts(count, dict(Counter(sample.reason for sample in skipped)))
-
-
 def fetch_samples(uri: str, sha256: str) -> str:
     """Local path of the table of samples, which is copied here once if it is in a store."""
     return str(storage.local_copy(uri, Path(tempfile.gettempdir()) / f"s4v-{sha256[:16]}"))
 
 
-def _write_skipped(output: str, skipped: Sequence[Unusable]) -> None:
-    records = ({"sample_id": sample.sample_id, "reason": sample.reason} for sample in skipped)
-    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    storage.replace(storage.join(output, _SKIPPED_NAME), lines.encode())
+def encode_sample(
+    conversation: Conversation, template: chat.Template, encoder: Encoder
+) -> Encoded | str:
+    """Turn a conversation into tokens, or return the reason why nothing can be learnt from it.
+
+    Reasons: `not_plain` (the template has no place for its turns or images), and those of
+    `Encoder.encode`.
+    """
+    turns, images = conversation.turns, len(conversation.images)
+    # Such a template has no place for a question: it needs one image and a single answer.
+    if not template.has_questions and (images != 1 or len(turns) != 1):
+        return f"not_{template.name}"
+    # It has no place for a system text either, and the original drops both.
+    system = conversation.system if template.has_questions else None
+    return encoder.encode(template.build_pieces(turns, conversation.image_turns, system))
 
 
-def _encode_row(
-    sample: PlacedConversation | Unusable, template: chat.Template, encoder: Encoder
-) -> dict[str, Any] | Unusable:
-    if isinstance(sample, Unusable):
-        return sample
-    conversation, place = sample.conversation, sample.place
-    encoded = encode_sample(conversation, template, encoder)
-    if isinstance(encoded, str):
-        return Unusable(conversation.sample_id, encoded)
-    row = dict.fromkeys(_SCHEMA.names) | {
-        "sample_id": conversation.sample_id,
-        "ids": encoded.ids,
-        "learnt": encoded.learnt,
-        "tokens": encoded.length,
-    }
-    return row | ({field.name: place[field.name] for field in _PLACE} if place else {})
+def encode_samples(
+    samples: Sequence[PlacedConversation | Unusable], template: chat.Template, encoder: Encoder
+) -> tuple[pa.RecordBatch, list[Unusable]]:
+    """The rows of all samples that can be used, in order, and the others with their reasons."""
+    skipped = list[Unusable]()
+    kept = list[tuple[PlacedConversation, Encoded]]()
+    for sample in samples:
+        if isinstance(sample, Unusable):
+            skipped.append(sample)
+            continue
+        conversation = sample.conversation
+        encoded = encode_sample(conversation, template, encoder)
+        if isinstance(encoded, str):
+            skipped.append(
+                Unusable(
+                    conversation.sample_id,
+                    encoded,
+                    data=conversation.data,
+                    record=conversation.record,
+                )
+            )
+        else:
+            kept.append((sample, encoded))
+    return _build_batch(kept), skipped
+
+
+def _build_batch(kept: Sequence[tuple[PlacedConversation, Encoded]]) -> pa.RecordBatch:
+    starts = np.cumsum([0, *(len(encoded.ids) for _, encoded in kept)], dtype=np.int32)
+    offsets = pa.array(starts, pa.int32())
+    ids = np.fromiter((i for _, e in kept for i in e.ids), np.int32, int(starts[-1]))
+    learnt = np.fromiter((flag for _, e in kept for flag in e.learnt), np.bool_, int(starts[-1]))
+    places = [
+        [{name: place[name] for name in _PLACE_COLUMNS} for place in sample.places]
+        for sample, _ in kept
+    ]
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array([sample.conversation.sample_id for sample, _ in kept], pa.string()),
+            pa.ListArray.from_arrays(offsets, pa.array(ids)),
+            pa.ListArray.from_arrays(offsets, pa.array(learnt)),
+            pa.array([encoded.length for _, encoded in kept], pa.int32()),
+            pa.array(places, SAMPLES_SCHEMA.field("images").type),
+        ],
+        schema=SAMPLES_SCHEMA,
+    )

@@ -3,12 +3,14 @@
 The model is built without weights.
 """
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import LlavaConfig, LlavaForConditionalGeneration
+from transformers import AutoTokenizer, LlavaConfig, LlavaForConditionalGeneration
 
 from s4v_core.demo.texts import PHRASES, build_corpus
 from s4v_core.model.builders import (
@@ -18,6 +20,9 @@ from s4v_core.model.builders import (
     build_tokenizer,
 )
 from s4v_core.model.learning import count_learning, set_learning
+from s4v_core.training.data.tokens import Encoder
+from s4v_core.training.estimate.data_counts import DataCounts, count_data
+from s4v_core.training.estimate.devices import find_memory_gb, judge_fit
 from s4v_core.training.estimate.flops import Shape, find_peak_flops
 from s4v_core.training.estimate.footprint import NOT_MODELLED, Load, Weights, estimate_memory
 from s4v_core.training.estimate.shapes import read_shape
@@ -73,6 +78,8 @@ class Forecast:
         warmup: Number of steps of the warm-up.
         flops_per_sample: Floating-point operations per sample of the expected length.
         hours: Hours that the run takes, by an assumed utilisation; empty if not known.
+        data: Counts of the job's data; None if the job's expected sizes are assumed.
+        fit: Whether the job fits the GPU.
     """
 
     job: TrainStage
@@ -83,11 +90,14 @@ class Forecast:
     warmup: int
     flops_per_sample: float
     hours: dict[str, float]
+    data: DataCounts | None
+    fit: str
 
     def as_text(self) -> str:
         job = self.job
         lines = [
             f"model: {self.assumed}, {self.parameters:,} parameters",
+            self.data.as_text() if self.data else "data: not read; the recipe's sizes are assumed",
             f"{self.steps} steps of {job.batch_size} samples ({job.expected.samples:,} samples, "
             f"{job.epochs} epochs), warm-up {self.warmup}; {max(job.workers, 1)} workers, "
             f"{job.device_batch_size} samples at once, {job.rounds} rounds a step",
@@ -96,10 +106,22 @@ class Forecast:
         lines += [f"time: {hours:.1f} h at {where}" for where, hours in self.hours.items()]
         if not self.hours:
             lines.append("time: not known for this device; measure a few steps with --max-steps")
+        lines.append(self.fit)
         return "\n".join([*lines, "", *self._format_table(), "", *_REMARKS])
 
+    @property
+    def own(self) -> Choice:
+        """The estimate for the job's own first vision block that learns."""
+        start = self.job.learning.vision_from
+        last = max(choice.vision_from for choice in self.choices)
+        return next(c for c in self.choices if c.vision_from == (last if start is None else start))
+
     def _format_table(self) -> list[str]:
-        head = [f"block {choice.vision_from}" for choice in self.choices]
+        own = self.own.vision_from
+        head = [
+            f"{'job: ' if choice.vision_from == own else ''}block {choice.vision_from}"
+            for choice in self.choices
+        ]
         groups = self.choices[0].learning
         table = [_format_line("learns from vision block", head)]
         table += [
@@ -129,28 +151,34 @@ class Forecast:
         return table
 
 
-def forecast_stage(job: TrainStage, published: Published | None = None) -> Forecast:
-    """Estimate a job. Neither its data nor its model needs to exist.
+def forecast_stage(
+    job: TrainStage, published: Published | None = None, counts_data: bool = False
+) -> Forecast:
+    """Estimate a job. Its model does not need to exist, nor its data if they are not counted.
 
     Args:
         published: Figures of the original run, if the job is like it.
+        counts_data: Whether the job's data are read, instead of assuming its expected sizes.
+
+    Raises:
+        InputError: The data are missing, or are no conversations.
     """
-    config, assumed = _choose_config(job)
+    config, assumed, tokenizer = _choose_model(job)
     shape = read_shape(config)
+    encoder = tokenizer and Encoder(
+        tokenizer, config.image_token_index, shape.image_tokens, job.max_tokens
+    )
+    data = count_data(job, encoder) if counts_data else None
+    job = job.replace(expected=data.expected) if data else job
+    images = data.images if data else 1.0
     with torch.device("meta"):
         model = LlavaForConditionalGeneration(config)
-    blocks = config.vision_config.num_hidden_layers
-    choices = [
-        _estimate_choice(job, model, shape, start, published)
-        for start in (blocks, blocks * 3 // 4, blocks // 2, blocks // 4, 0)
-    ]
+    starts = _choose_starts(job, config.vision_config.num_hidden_layers)
+    choices = [_estimate_choice(job, model, shape, start, images, published) for start in starts]
     steps_per_epoch = -(-job.expected.samples // job.batch_size)
     steps = min(steps_per_epoch * job.epochs, job.max_steps or steps_per_epoch * job.epochs)
-    learning, expected = job.learning, job.expected
-    flops = 3 * shape.count_language_flops(expected.tokens) + shape.count_image_flops(
-        learning.vision_from, learning.vision_stem, learning.projector
-    )
-    return Forecast(
+    flops = _count_flops(job, shape, images)
+    forecast = Forecast(
         job=job,
         assumed=assumed,
         parameters=sum(p.numel() for p in model.parameters()),
@@ -159,7 +187,38 @@ def forecast_stage(job: TrainStage, published: Published | None = None) -> Forec
         warmup=count_warmup_steps(steps, job.optimiser),
         flops_per_sample=flops,
         hours=_estimate_hours(job, flops * steps * job.batch_size, published),
+        data=data,
+        fit="",
     )
+    return replace(forecast, fit=judge_fit(forecast.own.longest / _GB, _find_memory(job)))
+
+
+def _choose_starts(job: TrainStage, blocks: int) -> list[int]:
+    """First vision blocks that the estimate is made for: the job's own and, if the tower learns,
+    others to choose from."""
+    start = job.learning.vision_from
+    if start is None:
+        return [blocks]
+    quarters = {blocks, blocks * 3 // 4, blocks // 2, blocks // 4, 0}
+    return sorted(quarters | {start}, reverse=True)
+
+
+def _count_flops(job: TrainStage, shape: Shape, images: float) -> float:
+    """Operations of a sample: a frozen language model still passes gradients on, and computes none
+    of its own."""
+    learning = job.learning
+    passes = 3 if learning.language else 2
+    image = shape.count_image_flops(learning.vision_from, learning.vision_stem, learning.projector)
+    return passes * shape.count_language_flops(job.expected.tokens) + images * image
+
+
+def _find_memory(job: TrainStage) -> float | None:
+    """GB of the job's GPU, or else of this machine's."""
+    if job.accelerator:
+        return find_memory_gb(job.accelerator)
+    if job.device == "cpu" or not torch.cuda.is_available():
+        return None
+    return float(torch.cuda.get_device_properties(0).total_memory / _GB)
 
 
 def _estimate_hours(job: TrainStage, flops: float, published: Published | None) -> dict[str, float]:
@@ -179,6 +238,7 @@ def _estimate_choice(
     model: LlavaForConditionalGeneration,
     shape: Shape,
     vision_from: int,
+    images: float,
     published: Published | None,
 ) -> Choice:
     learning = job.learning
@@ -194,7 +254,7 @@ def _estimate_choice(
         load = Load(
             samples=job.device_batch_size,
             tokens=tokens,
-            images=job.device_batch_size,
+            images=math.ceil(job.device_batch_size * images),
             learnt=job.expected.learnt,
             vision_from=vision_from,
             activation_checkpointing=job.activation_checkpointing,
@@ -216,18 +276,17 @@ def _list_large_units(model: LlavaForConditionalGeneration) -> list[torch.nn.Mod
     return [*inner.language_model.layers, inner.language_model.embed_tokens, model.lm_head]
 
 
-def _choose_config(job: TrainStage) -> tuple[LlavaConfig, str]:
-    """The config that the estimate is made for, and a description of it."""
+def _choose_model(job: TrainStage) -> tuple[LlavaConfig, str, Any]:
+    """The config that the estimate is made for, a description of it, and its tokenizer; None if
+    the model is not there."""
     if job.model == NEW_DEMO:
-        return build_demo_config(
-            build_tokenizer(build_corpus(), DEMO_VOCABULARY, PHRASES)
-        ), "the demo's shape"
+        tokenizer = build_tokenizer(build_corpus(), DEMO_VOCABULARY, PHRASES)
+        return build_demo_config(tokenizer), "the demo's shape", tokenizer
     if (Path(job.model) / "config.json").exists():
-        return LlavaConfig.from_pretrained(job.model), job.model
-    return (
-        build_sharegpt4v_7b_config(),
-        f"the shape of ShareGPT4V-7B ({job.model} is not there yet)",
-    )
+        config = LlavaConfig.from_pretrained(job.model)
+        return config, job.model, AutoTokenizer.from_pretrained(job.model, trust_remote_code=False)
+    assumed = f"the shape of ShareGPT4V-7B ({job.model} is not there yet)"
+    return build_sharegpt4v_7b_config(), assumed, None
 
 
 def _format_line(label: str, cells: list[str]) -> str:
