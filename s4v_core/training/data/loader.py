@@ -127,6 +127,7 @@ def read_steps(reader: StepReader, steps: range, processes: int) -> Iterator[lis
         sampler=steps,
         num_workers=processes,
         prefetch_factor=_PREFETCHED_STEPS if processes else None,
+        pin_memory=torch.cuda.is_available(),
         # A forked child of a process with running threads can hang at once.
         multiprocessing_context="spawn" if processes else None,
     )

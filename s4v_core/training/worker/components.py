@@ -10,6 +10,8 @@ from s4v_core.training.data.samples import fetch_samples
 from s4v_core.training.estimate.flops import find_peak_flops
 from s4v_core.training.run_spec import RunSpec
 from s4v_core.training.stage import Optimiser, TrainStage
+from s4v_core.training.worker.attention import choose_kernel
+from s4v_core.training.worker.fsdp_units import Switches
 from s4v_core.training.worker.loss_module import LossModule
 from s4v_core.training.worker.sharding import build_sharded_module
 from s4v_core.training.worker.world import World
@@ -24,10 +26,17 @@ def build_module(spec: RunSpec, world: World) -> LossModule:
     """
     job = spec.job
     dtype = torch.bfloat16 if _choose_precision(job, world) == "bf16" else torch.float32
+    switches = Switches(
+        kernel=choose_kernel(job.attention, world.device, dtype),
+        compile=job.compile,
+        prefetch=job.prefetch,
+        reshard_after_forward=job.reshard_after_forward,
+        activation_checkpointing=job.activation_checkpointing,
+    )
     with storage.patience(storage.UNIT_PATIENCE_S):
         folder, _ = locate_checkpoint(spec.model, (*SETTINGS, *WEIGHTS))
     return build_sharded_module(
-        folder, job.learning, world.mesh, dtype, job.activation_checkpointing
+        folder, job.learning, world.mesh, dtype, switches, job.lora, job.seed
     )
 
 
@@ -59,12 +68,19 @@ def _choose_precision(job: TrainStage, world: World) -> str:
 
 
 def build_optimiser(parameters: list[torch.nn.Parameter], settings: Optimiser) -> torch.optim.AdamW:
-    """Build the optimiser of a stage. The bare loop of the benchmark uses the same one."""
+    """Build the optimiser of a stage. The bare loop of the benchmark uses the same one.
+
+    Only matrices decay. A norm's scale and a bias are vectors; pulling them to zero regularises
+    nothing.
+    """
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(
-        parameters,
+        [group for group in groups if group["params"]],
         lr=settings.learning_rate,
         betas=(settings.beta1, settings.beta2),
         eps=settings.eps,
-        weight_decay=settings.weight_decay,
         fused=True,
     )

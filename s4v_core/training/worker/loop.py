@@ -153,7 +153,7 @@ class _Worker:
 
     def _count_flops(self, batch: MicroBatch) -> float:
         learning, shape = self._spec.job.learning, self._spec.shape
-        passes = 3 if learning.language else 2
+        passes = 3 if learning.language and not self._spec.job.lora.rank else 2
         text = sum(shape.count_language_flops(tokens) for tokens in batch.lengths)
         image = shape.count_image_flops(
             learning.vision_from, learning.vision_stem, learning.projector
@@ -163,14 +163,15 @@ class _Worker:
     def _run_backward(self, batches: list[MicroBatch], learnt: float) -> float:
         """Compute the gradients of the mean loss over all learnt tokens of the step; returns this
         worker's part of that loss."""
-        loss = 0.0
-        for batch in batches:
-            tensors = (batch.ids_RT, batch.positions_RT, batch.labels_RT, batch.pixels_NSS3)
-            part = self._module(*(t.to(self._world.device, non_blocking=True) for t in tensors))
-            part = part / learnt
+        losses = []
+        for number, batch in enumerate(batches, 1):
+            # Copies of the model (HSDP) exchange their gradients once per step.
+            self._module.set_requires_all_reduce(number == len(batches))
+            part = self._module(batch.to(self._world.device)) / learnt
             part.backward()
-            loss += float(part.detach())
-        return loss
+            losses.append(part.detach())
+        # Only here the device is waited for.
+        return float(torch.stack(losses).double().sum())
 
     def _clip_gradients(self) -> float:
         """Scale the gradients down to the largest allowed norm; returns the norm before."""
