@@ -15,11 +15,20 @@ from s4v_core.training.data import order
 from s4v_core.training.data.collation import Collator
 from s4v_core.training.data.tokens import Encoder
 from s4v_core.training.stage import FREE_TO_CHANGE, NEW_DEMO, TrainStage
+from s4v_core.training.worker.trackers import refuse_missing_trackers
 
 RUN_NAME = "run.json"
 _START = "start"
 """Folder below the output of a run with the new model that it starts from."""
-_WRITTEN = ("samples.arrow", "skipped.jsonl", "metrics.jsonl", "model", "checkpoints", "seen")
+_WRITTEN = (
+    "samples.arrow",
+    "skipped.jsonl",
+    "metrics.jsonl",
+    "model",
+    "checkpoints",
+    "seen",
+    "adapter",
+)
 """Names that a run writes into its folder after run.json."""
 
 _FIRST_ORDER_VERSION = 1
@@ -70,6 +79,7 @@ def check_stage(job: TrainStage) -> CheckedStage:
     Raises:
         ConfigError: The model has another architecture, or the output holds another run.
     """
+    refuse_missing_trackers(job.log_to)
     model = _make_start_model(job) if job.model == NEW_DEMO else job.model
     folder, revision = locate_checkpoint(model)  # without the weights, which only the workers need
     config = _read_config(folder)

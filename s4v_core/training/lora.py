@@ -45,7 +45,6 @@ class Lora(Config):
         unknown = [name for name in self.targets if name not in _TARGETS]
         if unknown or not self.targets:
             raise ConfigError(
-                f"lora.targets: found {', '.join(unknown) or 'none'}, "
-                f"allowed {', '.join(_TARGETS)}"
+                f"lora.targets: found {', '.join(unknown) or 'none'}, allowed {', '.join(_TARGETS)}"
             )
         return self

@@ -61,7 +61,11 @@ def _loss(module: LossModule, batch: MicroBatch) -> torch.Tensor:
 def _reference(plain: LlavaForConditionalGeneration, collator: Collator, sample: Sample) -> float:
     """transformers' own forward, one sample alone, labels shifted by hand."""
     batch = collator.collate([sample])
-    pixels = normalise_pixels(batch.pixels_NSS3, CLIP_NORMALISATION) if sample.pixels is not None else None
+    pixels = (
+        normalise_pixels(batch.pixels_NSS3, CLIP_NORMALISATION)
+        if sample.pixels is not None
+        else None
+    )
     logits = plain(input_ids=batch.ids_RT, pixel_values=pixels).logits[0, :-1]
     targets = batch.labels_RT[0, :-1]
     return float(F.cross_entropy(logits, targets, reduction="sum", ignore_index=-100))

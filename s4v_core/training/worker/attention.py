@@ -130,8 +130,8 @@ def _attend_in_segments(
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """An attention function of transformers: tensors of shape (1, heads, positions, width)."""
-    flat = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    return run_flash(*flat, segment_starts, longest_segment, scaling).unsqueeze(0), None
+    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    return run_flash(q, k, v, segment_starts, longest_segment, scaling).unsqueeze(0), None
 
 
 AttentionInterface.register(_FLASH, _attend_in_segments)

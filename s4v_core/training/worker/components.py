@@ -1,5 +1,7 @@
 """Builds the parts of a worker from the description of its run."""
 
+from dataclasses import replace
+
 import torch
 
 from s4v_core import storage
@@ -14,6 +16,8 @@ from s4v_core.training.worker.attention import choose_kernel
 from s4v_core.training.worker.fsdp_units import Switches
 from s4v_core.training.worker.loss_module import LossModule
 from s4v_core.training.worker.sharding import build_sharded_module
+from s4v_core.training.worker.trackers import Trackers
+from s4v_core.training.worker.validation import Validation
 from s4v_core.training.worker.world import World
 
 
@@ -51,6 +55,29 @@ def build_reader(spec: RunSpec, world: World) -> StepReader:
         workers=world.size,
         device_batch_size=spec.job.device_batch_size,
     )
+
+
+def build_validation(spec: RunSpec, world: World) -> Validation | None:
+    """Build what measures the held-out loss; None if no samples are held out."""
+    job = spec.job
+    if not job.validation_share:
+        return None
+    held_out = spec.order.build_held_out()
+    return Validation(
+        reader=replace(build_reader(spec, world), order=held_out),
+        parts=held_out.steps_per_epoch,
+        loader_workers=job.loader_workers,
+        every_steps=job.validate_every_steps,
+        last_step=spec.steps,
+    )
+
+
+def open_trackers(spec: RunSpec) -> Trackers | None:
+    """Open the services that a run's metrics go to; None if there are none."""
+    if not spec.job.log_to:
+        return None
+    settings = spec.job.model_dump(mode="json")
+    return Trackers(spec.job.log_to, spec.output, spec.digest, settings)
 
 
 def find_total_peak_flops(world: World) -> float | None:

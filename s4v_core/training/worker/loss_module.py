@@ -21,6 +21,7 @@ HEAD_CHUNK = 1024
 """Number of labelled positions whose logits are held at a time: 32,064 x 1,024 in fp32 are
 125 MiB."""
 
+
 class LossHead(nn.Linear):
     """The language model's head together with the loss, so that logits never leave it.
 
