@@ -148,7 +148,8 @@ def test_kernels_for_gpus_keep_samples_apart(
 ) -> None:
     spec = _prepare(lessons, checkpoint, tmp_path, device_batch_size=together)
     with open_local_world("cpu") as world:
-        assert any(batch.is_packed for batch in build_reader(spec, world)[0])
+        reader = build_reader(spec, world)
+        assert any(batch.is_packed for step in range(STEPS) for batch in reader[step])
     with _without_refusal(monkeypatch, kernel):
         _train(spec)
     _compare(spec.output, expected)

@@ -91,14 +91,14 @@ class Checkpoints:
         if not found:
             return None
         newest = found[-1]
-        state = self._read_state(module, optimiser)
+        state, groups = self._read_state(module, optimiser)
         uri = checkpoint_uri(self._output, newest.step)
         dcp.load(state, storage_reader=FsspecReader(uri), process_group=self._world.saving)
         set_state_dict(
             module.model,
             optimiser,
             model_state_dict=state["model"],
-            optim_state_dict=state["optim"],
+            optim_state_dict=state["optim"] | {"param_groups": groups},
             options=self._options,
         )
         return newest
@@ -115,7 +115,7 @@ class Checkpoints:
         uri = checkpoint_uri(self._output, manifest.step)
         try:
             future = dcp.async_save(
-                self._read_state(module, optimiser),
+                self._read_state(module, optimiser)[0],
                 storage_writer=FsspecWriter(uri, thread_count=_WRITERS),
                 process_group=self._world.saving,
                 async_stager=self._stager,
@@ -158,11 +158,14 @@ class Checkpoints:
             storage.replace(storage.join(uri, _MANIFEST), text.encode())
             self._prune()
 
-    def _read_state(self, module: LossModule, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-        """The state of the inner model and its optimiser, so that names carry no wrapper's
-        prefix."""
+    def _read_state(
+        self, module: LossModule, optimiser: torch.optim.Optimizer
+    ) -> tuple[dict[str, Any], Any]:
+        """The state of the inner model and its optimiser, so that names carry no wrapper's prefix;
+        and the optimiser's groups. They are in no checkpoint, because they follow from the job: how
+        parameters are grouped may change."""
         model, optim = get_state_dict(module.model, optimiser, options=self._options)
-        return {"model": model, "optim": optim}
+        return {"model": model, "optim": {"state": optim["state"]}}, optim["param_groups"]
 
     def _prune(self) -> None:
         """Remove all checkpoints but the newest ones."""
