@@ -17,11 +17,12 @@ from s4v_core.training.data import order
 from s4v_core.training.data.collation import Collator
 from s4v_core.training.data.tokens import Encoder
 from s4v_core.training.stage import FREE_TO_CHANGE, NEW_DEMO, TrainStage
+from s4v_core.training.worker.trackers import refuse_missing_trackers
 
 RUN_NAME = "run.json"
 _START = "start"
 """Folder below the output of a run with the new model that it starts from."""
-_TRAINED = ("metrics.jsonl", "model", "checkpoints", "seen")
+_TRAINED = ("metrics.jsonl", "model", "checkpoints", "seen", "adapter")
 """Names that a run writes into its folder once it trains."""
 
 _WRITTEN = ("samples.arrow", "skipped.jsonl", "preparing", *_TRAINED)
@@ -75,6 +76,7 @@ def check_stage(job: TrainStage) -> CheckedStage:
     Raises:
         ConfigError: The model has another architecture, or the output holds another run.
     """
+    refuse_missing_trackers(job.log_to)
     model = _make_start_model(job) if job.model == NEW_DEMO else job.model
     folder, revision = locate_checkpoint(model)  # without the weights, which only the workers need
     config = _read_config(folder)

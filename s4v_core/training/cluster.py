@@ -18,7 +18,7 @@ from s4v_core.interrupts import drain_on_interrupt
 from s4v_core.training.run_spec import RunSpec
 from s4v_core.training.worker.loop import train
 from s4v_core.training.worker.step_metrics import StepMetrics
-from s4v_core.training.worker.world import join_world
+from s4v_core.training.worker.world import EXCHANGE_LIMIT_S, join_world
 
 _POLL_S = 0.5
 """Seconds between two looks for new metrics."""
@@ -111,7 +111,9 @@ def _build_trainer(spec: RunSpec, session: Any) -> Any:
     return TorchTrainer(
         _train_worker,
         train_loop_config={"spec": spec, "session": session},
-        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if on_gpus else "gloo"),
+        torch_config=TorchConfig(
+            backend="cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout_s=EXCHANGE_LIMIT_S
+        ),
         scaling_config=ScalingConfig(
             num_workers=job.workers,
             use_gpu=on_gpus,
@@ -141,7 +143,7 @@ def _train_worker(config: dict[str, Any]) -> None:
     if failure is not None and _is_final(failure):
         return  # a restart would fail in the same way
     on_gpu = torch.cuda.is_available() and spec.job.device == "cuda"
-    world = join_world("cuda" if on_gpu else "cpu")
+    world = join_world("cuda" if on_gpu else "cpu", spec.job.replicas)
     try:
         train(spec, world, _RaySession(actor))
     except S4VError as error:

@@ -18,9 +18,12 @@ from transformers import LlavaConfig
 
 from s4v_core import storage
 from s4v_core.model.names import disk_name_of_memory
+from s4v_core.model.normalisation import read_normalisation
 from s4v_core.model.processor import build_processor
 from s4v_core.model.tokenizer import load_tokenizer
 from s4v_core.model.weight_files import WeightWriter
+from s4v_core.training.adapter_files import merge_adapters
+from s4v_core.training.lora import Lora
 from s4v_core.training.worker.checkpoints import Manifest, checkpoint_uri
 
 MODEL = "model"
@@ -32,7 +35,14 @@ _READ_BYTES = 512 << 20
 _PREFIX = "model."
 
 
-def export_model(output: str, manifest: Manifest, start: Path, pad: bool, card: str) -> str:
+def export_model(
+    output: str,
+    manifest: Manifest,
+    start: Path,
+    pad: bool,
+    card: str,
+    lora: Lora | None = None,
+) -> str:
     """Write the model of a checkpoint to `output`/model in bf16. On a disk it appears whole; in a
     store its config appears last.
 
@@ -40,6 +50,8 @@ def export_model(output: str, manifest: Manifest, start: Path, pad: bool, card: 
         start: Folder of the model that the run started from, for its config and tokenizer.
         pad: Whether the processor pads images (`image_mode`).
         card: Text of README.md.
+        lora: Settings of the adapters, if the checkpoint holds adapters for the start model in
+            place of a whole model.
 
     Returns:
         The URI of the model.
@@ -50,8 +62,9 @@ def export_model(output: str, manifest: Manifest, start: Path, pad: bool, card: 
     folder = parent / f"{MODEL}.partial"
     shutil.rmtree(folder, ignore_errors=True)
     writer = WeightWriter(folder)
-    for name, tensor in _read_tensors(checkpoint_uri(output, manifest.step)):
-        writer.add(disk_name_of_memory(name), tensor.to(torch.bfloat16))
+    tensors = _read_weights(checkpoint_uri(output, manifest.step), start, lora)
+    for name, tensor in tensors:
+        writer.add(name, tensor.to(torch.bfloat16))
     _write_settings(folder, start, pad)
     (folder / "README.md").write_text(card)
     writer.close()
@@ -64,6 +77,15 @@ def export_model(output: str, manifest: Manifest, start: Path, pad: bool, card: 
     return target
 
 
+def _read_weights(uri: str, start: Path, lora: Lora | None) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every weight of the whole model with its name on disk."""
+    if lora is not None and lora.rank:
+        yield from merge_adapters(start, dict(read_checkpoint(uri)), lora.scale)
+        return
+    for name, tensor in read_checkpoint(uri):
+        yield disk_name_of_memory(name), tensor
+
+
 def _write_settings(folder: Path, start: Path, pad: bool) -> None:
     """Write config, tokenizer and processor, made from those of the start model."""
     config = LlavaConfig.from_pretrained(start)
@@ -72,13 +94,17 @@ def _write_settings(folder: Path, start: Path, pad: bool) -> None:
     config.save_pretrained(folder)
     tokenizer = load_tokenizer(start)
     vision = config.vision_config
-    build_processor(tokenizer, vision.image_size, vision.patch_size, pad).save_pretrained(folder)
+    processor = build_processor(tokenizer, vision.image_size, vision.patch_size, pad)
+    normalisation = read_normalisation(start)
+    processor.image_processor.image_mean = list(normalisation.mean)
+    processor.image_processor.image_std = list(normalisation.std)
+    processor.save_pretrained(folder)
     for name in ("generation_config.json", "tokenizer.model", "original_config.json"):
         if (start / name).exists():
             shutil.copy(start / name, folder / name)
 
 
-def _read_tensors(uri: str) -> Iterator[tuple[str, torch.Tensor]]:
+def read_checkpoint(uri: str) -> Iterator[tuple[str, torch.Tensor]]:
     """Read every weight of a checkpoint, about _READ_BYTES at a time."""
     reader = FsspecReader(uri)
     found: dict[str, Any] = reader.read_metadata().state_dict_metadata

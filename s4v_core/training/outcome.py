@@ -61,16 +61,23 @@ class Outcome:
         if not self.metrics:
             return []
         last = self.metrics[-20:]
-        seconds = sum(m.step_s for m in self.metrics)
+        seconds = sum(m.step_s - m.validation_s for m in self.metrics)
         tokens = sum(m.tokens for m in self.metrics)
         waited_s = sum(m.data_wait_s for m in self.metrics)
         images = sum(m.images for m in self.metrics)
         padding = 1 - tokens / sum(m.tokens / (1 - m.padding_share) for m in self.metrics)
         known = [m.mfu for m in self.metrics if m.mfu is not None]
         utilisation = f", MFU {sum(known) / len(known):.1%}" if known else ""
+        held_out = [m.validation_loss for m in self.metrics if m.validation_loss is not None]
+        measured = (
+            [f"held-out loss: {held_out[0]:.4f} at first, {held_out[-1]:.4f} at the end"]
+            if held_out
+            else []
+        )
         return [
             f"loss: {self.metrics[0].loss:.4f} at first, "
             f"{sum(m.loss for m in last) / len(last):.4f} over the last {len(last)} steps",
+            *measured,
             f"speed: {images / seconds:.1f} images/s, {tokens / seconds:.0f} tokens/s in "
             f"{seconds:.0f} s{utilisation}; {padding:.1%} padding, "
             f"{waited_s / seconds:.1%} waiting for data",

@@ -131,8 +131,8 @@ def _show_samples(samples: str, tokenizer: Any) -> str:
 
 
 def _build_card(row: dict[str, Any], tokenizer: Any, decoder: GuardedDecoder) -> str:
-    picture = make_thumbnail(decoder, _read_image(row))
-    image = f'<img src="{picture}" alt="" loading="lazy">' if picture else ""
+    pictures = [make_thumbnail(decoder, _read_image(place)) for place in row["images"]]
+    image = "".join(f'<img src="{data}" alt="" loading="lazy">' for data in pictures if data)
     learnt = sum(row["learnt"])
     return (
         f'<article>{image}<div class="text"><p class="tokens">{_mark_learnt(row, tokenizer)}</p>'
@@ -141,11 +141,9 @@ def _build_card(row: dict[str, Any], tokenizer: Any, decoder: GuardedDecoder) ->
     )
 
 
-def _read_image(row: dict[str, Any]) -> object:
-    if row["uri"] is None:
-        return None
+def _read_image(place: dict[str, Any]) -> object:
     try:
-        return read_images([row | {"problem": None}])[0]
+        return read_images([place | {"problem": None}])[0]
     except StorageError:
         return None
 

@@ -7,19 +7,20 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from s4v_core import storage
-from s4v_core.checkpoints import locate_checkpoint
+from s4v_core.checkpoints import SETTINGS, WEIGHTS, locate_checkpoint
 from s4v_core.interrupts import drain_on_interrupt
+from s4v_core.training.adapter_files import ADAPTER, ADAPTER_CONFIG, write_adapter
 from s4v_core.training.card import write_card
 from s4v_core.training.checks import CheckedStage, check_stage
 from s4v_core.training.data.samples import SampleCounts, fetch_samples
-from s4v_core.training.export import MODEL, export_model
+from s4v_core.training.export import MODEL, export_model, read_checkpoint
 from s4v_core.training.outcome import Outcome
 from s4v_core.training.preparation import make_demo_world, prepare_run
 from s4v_core.training.report import write_report
 from s4v_core.training.run_spec import RunSpec
 from s4v_core.training.stage import TrainStage
 from s4v_core.training.step_bar import StepBar
-from s4v_core.training.worker.checkpoints import Manifest, list_checkpoints
+from s4v_core.training.worker.checkpoints import Manifest, checkpoint_uri, list_checkpoints
 from s4v_core.training.worker.loop import train
 from s4v_core.training.worker.sample_log import audit_samples
 from s4v_core.training.worker.session import LocalSession
@@ -46,8 +47,8 @@ def run_stage(job: TrainStage) -> Outcome:
         newest = _find_newest(job.output)
         done = newest.step if newest else 0
     is_finished = newest is not None and done == spec.steps
-    target = storage.join(job.output, MODEL)
-    if newest and is_finished and not storage.exists(storage.join(target, "config.json")):
+    target = _find_export(job)
+    if newest and is_finished and not storage.exists(target):
         _export(checked, counts, newest)
     outcome = Outcome(
         output=job.output,
@@ -55,9 +56,11 @@ def run_stage(job: TrainStage) -> Outcome:
         steps=spec.steps,
         samples=counts.samples,
         skipped=counts.skipped,
-        audit=audit_samples(job.output, counts.samples, spec.order.steps_per_epoch, done),
+        audit=audit_samples(
+            job.output, spec.order.samples_per_epoch, spec.order.steps_per_epoch, done
+        ),
         metrics=[m for m in read_metrics(job.output) if m.step <= done],
-        model=target if is_finished else None,
+        model=storage.parent(target) if is_finished else None,
     )
     samples = fetch_samples(spec.samples, spec.samples_sha256)
     report = write_report(job, outcome, samples, checked.tokenizer)
@@ -69,11 +72,25 @@ def _find_newest(output: str) -> Manifest | None:
     return found[-1] if found else None
 
 
+def _find_export(job: TrainStage) -> str:
+    """The file of the export that is written last."""
+    if job.lora.rank and not job.lora.merge:
+        return storage.join(job.output, ADAPTER, ADAPTER_CONFIG)
+    return storage.join(job.output, MODEL, "config.json")
+
+
 def _export(checked: CheckedStage, counts: SampleCounts, newest: Manifest) -> None:
     job = checked.job
-    folder, _ = locate_checkpoint(checked.model)
+    lora = job.lora
+    # An adapter's export adds to the start model's weights, which other exports do not need.
+    names = (*SETTINGS, *WEIGHTS) if lora.rank else SETTINGS
+    folder, _ = locate_checkpoint(checked.model, names)
     card = write_card(job, read_metrics(job.output), counts)
-    export_model(job.output, newest, folder, job.image_mode == "pad", card)
+    if lora.rank:
+        tensors = dict(read_checkpoint(checkpoint_uri(job.output, newest.step)))
+        write_adapter(job.output, tensors, lora, checked.model, card)
+    if not lora.rank or lora.merge:
+        export_model(job.output, newest, folder, job.image_mode == "pad", card, lora)
 
 
 def _train_missing_steps(spec: RunSpec, done: int) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from s4v_core.errors import ConfigError
 from s4v_core.training.data.collation import Collator
 from s4v_core.training.data.order import Order
 from s4v_core.training.estimate.flops import Shape
@@ -42,14 +43,25 @@ class RunSpec:
 
 
 def build_order(job: TrainStage, samples: str) -> Order:
-    """Build the order of a run over the table of samples at the local path `samples`."""
+    """Build the order of a run over the table of samples at the local path `samples`.
+
+    Raises:
+        ConfigError: All samples are held out.
+    """
     with pa.memory_map(samples) as file:
         table = pa.ipc.open_file(file).read_all()
         has_image = pc.list_value_length(table["images"]).to_numpy() > 0
-    return Order(
+    order = Order(
         has_image.astype(np.bool_),
         job.batch_size,
         job.seed,
         job.epochs,
         job.group_by_modality,
+        job.validation_share,
     )
+    if len(has_image) and order.samples_per_epoch < 1:
+        raise ConfigError(
+            f"validation_share: found {job.validation_share} of {len(has_image)} samples, which "
+            "leaves none to train on; give a smaller share"
+        )
+    return order

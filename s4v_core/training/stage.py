@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from s4v_core.config import Config
 from s4v_core.errors import ConfigError
+from s4v_core.training.lora import LANGUAGE_TARGETS, PROJECTOR_TARGETS, Lora
 
 NEW_DEMO = "new:demo"
 """Value of `model` that means a new model of the demo's shape with random weights."""
@@ -24,6 +25,13 @@ FREE_TO_CHANGE = frozenset(
         "expected",
         "plan",
         "show",
+        "attention",
+        "compile",
+        "prefetch",
+        "reshard_after_forward",
+        "replicas",
+        "validate_every_steps",
+        "log_to",
     )
 )
 """Settings that may change when a run is resumed, because they change none of its numbers."""
@@ -58,7 +66,8 @@ class Optimiser(Config):
     eps: float = Field(1e-8, gt=0)
     """Number that AdamW adds to the denominator, for numerical stability."""
     weight_decay: float = Field(0.0, ge=0)
-    """Decoupled weight decay per step, in units of the learning rate."""
+    """Decoupled weight decay per step, in units of the learning rate. It applies to matrices alone:
+    norms and biases never decay."""
     clip: float = Field(1.0, gt=0)
     """Largest allowed norm of the whole gradient; a larger gradient is scaled down to it."""
 
@@ -156,6 +165,29 @@ class TrainStage(Config):
     """How many times dead workers are replaced before the run gives up."""
     saving: Saving = Saving()
     """When checkpoints are written, and how many are kept."""
+    attention: Literal["auto", "sdpa", "flex", "flash"] = "auto"
+    """Attention kernel of the language model: sdpa with a dense mask where samples share a row,
+    flex_attention with a mask of blocks, or FlashAttention over all samples as one row; auto is
+    sdpa. The last two need a GPU."""
+    compile: bool = False
+    """Compile each block of the model with torch.compile; the first steps take minutes."""
+    prefetch: int = Field(0, ge=0)
+    """Blocks whose weights are gathered ahead of the one that is computed; 0 leaves it to FSDP."""
+    reshard_after_forward: bool = True
+    """Free a block's gathered weights after its forward pass. Without, they are gathered once per
+    micro-batch instead of twice, and every GPU needs room for the whole model."""
+    replicas: int = Field(1, ge=1)
+    """Number of groups of workers that each hold the whole model (HSDP): with one group per node,
+    weights never travel between nodes and only gradients do."""
+    lora: Lora = Lora()
+    """Adapters that learn in place of the weights."""
+    validation_share: float = Field(0.0, ge=0, lt=1)
+    """Share of the samples that is held out of training; their loss is measured."""
+    validate_every_steps: int = Field(100, ge=1)
+    """Steps between two measurements of the held-out loss; there is one after the last step."""
+    log_to: tuple[Literal["wandb", "mlflow"], ...] = ()
+    """Services that get every step's metrics, too: wandb or mlflow. Their own environment variables
+    say where they are."""
     expected: Expected
     """Sizes that --plan calculates with."""
     plan: bool = False
@@ -188,6 +220,35 @@ class TrainStage(Config):
             )
         if self.device == "cpu" and self.precision == "bf16":
             raise ConfigError("precision: found bf16 on cpu, allowed fp32 there")
+        if max(self.workers, 1) % self.replicas:
+            raise ConfigError(
+                f"replicas: found {self.replicas} for {max(self.workers, 1)} workers, allowed "
+                "numbers that divide the number of workers"
+            )
+        if self.device == "cpu" and self.attention in ("flex", "flash"):
+            raise ConfigError(
+                f"attention: found {self.attention} on cpu, allowed auto and sdpa there: the "
+                "kernel has no backward pass on CPUs"
+            )
+        self._check_lora()
         if self.plan and self.show:
             raise ConfigError("plan: found --plan and --show, allowed one of them")
         return self
+
+    def _check_lora(self) -> None:
+        """Refuse adapters beside weights that learn, and adapters on nothing."""
+        learning, targets = self.learning, set(self.lora.targets)
+        if not self.lora.rank:
+            return
+        if learning.vision_from is not None or learning.vision_stem:
+            raise ConfigError(
+                "lora.rank: found a vision tower that learns, allowed only adapters on language "
+                "and projector; leave out --learning.vision-from and --learning.vision-stem"
+            )
+        on_language = learning.language and targets & set(LANGUAGE_TARGETS)
+        on_projector = learning.projector and targets & set(PROJECTOR_TARGETS)
+        if not on_language and not on_projector:
+            raise ConfigError(
+                f"lora.targets: found {', '.join(self.lora.targets)}, which are all in parts that "
+                "do not learn; allowed those of --learning.language and --learning.projector"
+            )

@@ -28,6 +28,7 @@ from s4v_core.training.preparation import prepare_run
 from s4v_core.training.run_spec import RunSpec
 from s4v_core.training.schedule import compute_learning_rate
 from s4v_core.training.worker.components import build_optimiser
+from s4v_core.training.worker.fsdp_units import Switches
 from s4v_core.training.worker.loss_module import LossModule
 from s4v_core.training.worker.sharding import build_sharded_module
 from s4v_core.training.worker.world import World, open_local_world
@@ -100,9 +101,8 @@ def _build_reader(spec: RunSpec) -> StepReader:
 def _build_sharded(spec: RunSpec, world: World) -> LossModule:
     job = spec.job
     folder, _ = locate_checkpoint(spec.model)
-    return build_sharded_module(
-        folder, job.learning, world.mesh, torch.float32, job.activation_checkpointing
-    )
+    switches = Switches(activation_checkpointing=job.activation_checkpointing)
+    return build_sharded_module(folder, job.learning, world.mesh, torch.float32, switches)
 
 
 def _build_plain(spec: RunSpec) -> LossModule:
@@ -119,7 +119,7 @@ def _build_plain(spec: RunSpec) -> LossModule:
 def _run_backward(module: LossModule, rounds: list[MicroBatch]) -> float:
     learnt, loss = sum(batch.learnt for batch in rounds), 0.0
     for batch in rounds:
-        part = module(batch.ids_RT, batch.positions_RT, batch.labels_RT, batch.pixels_NSS3) / learnt
+        part = module(batch) / learnt
         part.backward()
         loss += float(part.detach())
     return loss

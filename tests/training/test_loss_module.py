@@ -9,10 +9,12 @@ import torch
 import torch.nn.functional as F
 from transformers import LlavaForConditionalGeneration
 
+from s4v_core.model.normalisation import CLIP_NORMALISATION
 from s4v_core.training.data.collation import Collator, MicroBatch, Sample
 from s4v_core.training.stage import Learning
 from s4v_core.training.worker import loss_module
-from s4v_core.training.worker.loss_module import LossModule, _normalise
+from s4v_core.training.worker.fsdp_units import Switches
+from s4v_core.training.worker.loss_module import LossModule, normalise_pixels
 from s4v_core.training.worker.sharding import build_sharded_module
 from s4v_core.training.worker.world import World, open_local_world
 
@@ -32,7 +34,8 @@ def plain(checkpoint: Path) -> LlavaForConditionalGeneration:
 
 def _built(checkpoint: Path, world: World, checkpointing: bool = True) -> LossModule:
     learning = Learning(vision_from=0)
-    return build_sharded_module(checkpoint, learning, world.mesh, torch.float32, checkpointing)
+    switches = Switches(activation_checkpointing=checkpointing)
+    return build_sharded_module(checkpoint, learning, world.mesh, torch.float32, switches)
 
 
 def _collator(plain: LlavaForConditionalGeneration) -> Collator:
@@ -51,16 +54,18 @@ def _sample(number: int, length: int, image_id: int | None) -> Sample:
 
 
 def _loss(module: LossModule, batch: MicroBatch) -> torch.Tensor:
-    loss: torch.Tensor = module(
-        batch.ids_RT, batch.positions_RT, batch.labels_RT, batch.pixels_NSS3
-    )
+    loss: torch.Tensor = module(batch)
     return loss
 
 
 def _reference(plain: LlavaForConditionalGeneration, collator: Collator, sample: Sample) -> float:
     """transformers' own forward, one sample alone, labels shifted by hand."""
     batch = collator.collate([sample])
-    pixels = _normalise(batch.pixels_NSS3) if sample.pixels is not None else None
+    pixels = (
+        normalise_pixels(batch.pixels_NSS3, CLIP_NORMALISATION)
+        if sample.pixels is not None
+        else None
+    )
     logits = plain(input_ids=batch.ids_RT, pixel_values=pixels).logits[0, :-1]
     targets = batch.labels_RT[0, :-1]
     return float(F.cross_entropy(logits, targets, reduction="sum", ignore_index=-100))

@@ -188,10 +188,13 @@ def test_what_learns_moves_and_nothing_else(
 
 
 def test_weights_gradients_and_moments_are_fp32_under_bf16(checkpoint: Path) -> None:
+    from s4v_core.training.worker.fsdp_units import Switches
     from s4v_core.training.worker.sharding import build_sharded_module
 
     with open_local_world("cpu") as world:
-        module = build_sharded_module(checkpoint, Learning(), world.mesh, torch.bfloat16, True)
+        module = build_sharded_module(
+            checkpoint, Learning(), world.mesh, torch.bfloat16, Switches()
+        )
         learning = [p for p in module.parameters() if p.requires_grad]
         before = [p.full_tensor().clone() for p in learning]
         optimiser = torch.optim.AdamW(learning, lr=2e-5, weight_decay=0.0)

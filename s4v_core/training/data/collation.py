@@ -3,8 +3,8 @@
 Shape suffixes: R rows, T tokens of the longest row, N images, S pixels of an image's side.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -38,6 +38,9 @@ class Sample:
 class MicroBatch:
     """The samples that a worker computes at once.
 
+    Everything that a GPU would have to be waited for is counted here: the places of images and of
+    labels, and whether samples share a row.
+
     Attributes:
         ids_RT: Token ids; an image is repeated as often as it has tokens.
         positions_RT: Positions, which start at 0 in every sample. Where they jump, a new sample
@@ -46,6 +49,12 @@ class MicroBatch:
         labels_RT: The id to predict at each position, -100 where nothing is learnt.
         pixels_NSS3: Images as uint8, in the order of their tokens; a single image of zeros if no
             sample has one.
+        image_places_P: Positions of the image tokens, counted over all rows one behind the other.
+        learnt_places_L: Positions with a label, counted in the same way.
+        segment_starts: Bounds of the samples and of the padding, counted in the same way: int32,
+            the first is 0 and the last is the number of all positions.
+        longest_segment: Largest distance between two of these bounds.
+        is_packed: Whether samples share a row.
         images: Number of real images.
         tokens: Number of positions that are not padding.
         lengths: Number of tokens of each sample, image expanded.
@@ -57,6 +66,11 @@ class MicroBatch:
     positions_RT: torch.Tensor
     labels_RT: torch.Tensor
     pixels_NSS3: torch.Tensor
+    image_places_P: torch.Tensor
+    learnt_places_L: torch.Tensor
+    segment_starts: torch.Tensor
+    longest_segment: int
+    is_packed: bool
     images: int
     tokens: int
     lengths: tuple[int, ...]
@@ -66,12 +80,25 @@ class MicroBatch:
     @property
     def learnt(self) -> int:
         """Number of positions that carry loss."""
-        return int((self.labels_RT != IGNORED).sum())
+        return self.learnt_places_L.numel()
 
     @property
     def places(self) -> int:
         """Number of all positions, padding included."""
         return self.ids_RT.numel()
+
+    def to(self, device: torch.device) -> "MicroBatch":
+        """The same micro-batch on a device."""
+        return self._map_tensors(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "MicroBatch":
+        """The same micro-batch in memory that a GPU copies from by itself."""
+        return self._map_tensors(torch.Tensor.pin_memory)
+
+    def _map_tensors(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "MicroBatch":
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        tensors = {n: change(v) for n, v in values.items() if isinstance(v, torch.Tensor)}
+        return replace(self, **tensors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +138,18 @@ class Collator:
                 if (pixels := samples[index].pixels) is not None:
                     images += list(pixels.reshape(-1, *pixels.shape[-3:]))
             positions[row, start:] = np.arange(longest - start)
+        bounds = _find_bounds(positions)
         empty = np.zeros((1, self.side_px, self.side_px, 3), np.uint8)
         return MicroBatch(
             ids_RT=torch.from_numpy(ids),
             positions_RT=torch.from_numpy(positions),
             labels_RT=torch.from_numpy(labels),
             pixels_NSS3=torch.from_numpy(np.stack(images) if images else empty),
+            image_places_P=torch.from_numpy(np.flatnonzero(ids == self.image_id)),
+            learnt_places_L=torch.from_numpy(np.flatnonzero(labels != IGNORED)),
+            segment_starts=torch.from_numpy(bounds),
+            longest_segment=int(np.diff(bounds).max()),
+            is_packed=any(len(members) > 1 for members in rows),
             images=len(images),
             tokens=sum(lengths),
             lengths=tuple(lengths),
@@ -136,3 +169,8 @@ class Collator:
         labels = np.full_like(ids, IGNORED)
         labels[:-1] = np.where(learnt[1:], ids[1:], IGNORED)
         return ids, labels
+
+
+def _find_bounds(positions: NDArray[np.int64]) -> NDArray[np.int32]:
+    """The places where a sample or padding begins, over all rows, and the number of places."""
+    return np.append(np.flatnonzero(positions == 0), positions.size).astype(np.int32)

@@ -18,7 +18,7 @@ from s4v_core.images.guard import GuardedDecoder
 from s4v_core.images.policy import DecodeConfig, Framing, Refused
 from s4v_core.inputs.image_bytes import read_images
 from s4v_core.training.data.collation import Collator, MicroBatch, Sample
-from s4v_core.training.data.order import Numbers, Order, split_over_workers
+from s4v_core.training.data.order import HeldOut, Numbers, Order, split_over_workers
 
 _READS = 16
 """Number of images that are read at a time, because each takes a round trip."""
@@ -41,7 +41,7 @@ class StepReader(torch.utils.data.Dataset[list[MicroBatch]]):
     """
 
     samples: str
-    order: Order
+    order: Order | HeldOut
     collator: Collator
     framing: Framing
     worker: int
@@ -132,6 +132,7 @@ def read_steps(reader: StepReader, steps: range, processes: int) -> Iterator[lis
         sampler=steps,
         num_workers=processes,
         prefetch_factor=_PREFETCHED_STEPS if processes else None,
+        pin_memory=torch.cuda.is_available(),
         # A forked child of a process with running threads can hang at once.
         multiprocessing_context="spawn" if processes else None,
     )

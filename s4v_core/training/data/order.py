@@ -16,6 +16,9 @@ VERSION = 1
 """Version of the order. A run's settings include it, so that a run is resumed only in the order it
 began with. Increase it whenever the same seed gives other steps."""
 
+_HELD_OUT = 1 << 32
+"""Number that stands in the place of an epoch's when the held-out samples are drawn."""
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -29,6 +32,8 @@ class Order:
         grouped: Whether each step has only samples with an image, or only samples without one
             (share4v_trainer.py `group_by_modality`). The samples that do not fill such a step are
             mixed in the last steps of the epoch.
+        held_out: Share of the samples that no step holds, because their loss is measured. They are
+            drawn from the seed, and are the same in every epoch.
     """
 
     has_image: NDArray[np.bool_]
@@ -36,10 +41,15 @@ class Order:
     seed: int
     epochs: int = 1
     grouped: bool = False
+    held_out: float = 0.0
+
+    @property
+    def samples_per_epoch(self) -> int:
+        return len(self.has_image) - self._count_held_out()
 
     @property
     def steps_per_epoch(self) -> int:
-        return -(-len(self.has_image) // self.batch_size)
+        return -(-self.samples_per_epoch // self.batch_size)
 
     @property
     def steps(self) -> int:
@@ -54,6 +64,8 @@ class Order:
         """The samples of each step of an epoch; together they are all samples, each once."""
         chance = np.random.default_rng([self.seed, epoch])
         whole = chance.permutation(len(self.has_image)).astype(np.int64)
+        if self.held_out:
+            whole = whole[~np.isin(whole, self.draw_held_out())]
         if not self.grouped:
             return _cut(whole, self.batch_size)
         with_image = self.has_image[whole]
@@ -64,6 +76,40 @@ class Order:
             rest.append(kind[even:])
         mixed = [full[at] for at in chance.permutation(len(full))]
         return mixed + _cut(np.concatenate(rest), self.batch_size)
+
+    def draw_held_out(self) -> Numbers:
+        """The samples that no step holds, in ascending order."""
+        chance = np.random.default_rng([self.seed, _HELD_OUT])
+        whole = chance.permutation(len(self.has_image)).astype(np.int64)
+        return np.sort(whole[: self._count_held_out()])
+
+    def build_held_out(self) -> "HeldOut":
+        """The held-out samples as steps of their own, of the same size."""
+        return HeldOut(self.draw_held_out(), self.batch_size)
+
+    def _count_held_out(self) -> int:
+        return max(round(len(self.has_image) * self.held_out), 1) if self.held_out else 0
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Held-out samples in steps, always in the same order.
+
+    Attributes:
+        numbers: The samples.
+        batch_size: Number of samples in a step.
+    """
+
+    numbers: Numbers
+    batch_size: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.numbers) // self.batch_size)
+
+    def draw_epoch(self, epoch: int) -> list[Numbers]:
+        """The samples of each step; every epoch is the same."""
+        return _cut(self.numbers, self.batch_size)
 
 
 def split_over_workers(

@@ -13,15 +13,23 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint._fsspec_filesystem import FsspecReader, FsspecWriter
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_state_dict,
+    set_state_dict,
+)
 
 from s4v_core import storage
 from s4v_core.errors import StorageError
 from s4v_core.training.worker.loss_module import LossModule
+from s4v_core.training.worker.staging import build_stager
 from s4v_core.training.worker.world import World
 
 _FOLDER = "checkpoints"
 _MANIFEST = "manifest.json"
+_WRITERS = 4
+"""Threads that write a worker's part, each a file of its own; a store gives one stream a fraction
+of its bandwidth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +70,16 @@ class Checkpoints:
     Args:
         output: URI of the run's folder.
         keep: Number of newest checkpoints that are kept.
+        learning_only: Whether checkpoints hold only the weights that learn. The others are then
+            those of the start model.
     """
 
-    def __init__(self, output: str, keep: int, world: World) -> None:
+    def __init__(self, output: str, keep: int, world: World, learning_only: bool = False) -> None:
         self._output, self._keep, self._world = output, keep, world
+        self._options = StateDictOptions(
+            ignore_frozen_params=learning_only, strict=not learning_only
+        )
+        self._stager = build_stager(world.device)
         self._pending: tuple[Manifest, Future[Any]] | None = None
 
     def restore_newest(
@@ -77,14 +91,15 @@ class Checkpoints:
         if not found:
             return None
         newest = found[-1]
-        state = _read_state(module, optimiser)
+        state, groups = self._read_state(module, optimiser)
         uri = checkpoint_uri(self._output, newest.step)
         dcp.load(state, storage_reader=FsspecReader(uri), process_group=self._world.saving)
         set_state_dict(
             module.model,
             optimiser,
             model_state_dict=state["model"],
-            optim_state_dict=state["optim"],
+            optim_state_dict=state["optim"] | {"param_groups": groups},
+            options=self._options,
         )
         return newest
 
@@ -100,9 +115,10 @@ class Checkpoints:
         uri = checkpoint_uri(self._output, manifest.step)
         try:
             future = dcp.async_save(
-                _read_state(module, optimiser),
-                storage_writer=FsspecWriter(uri),
+                self._read_state(module, optimiser)[0],
+                storage_writer=FsspecWriter(uri, thread_count=_WRITERS),
                 process_group=self._world.saving,
+                async_stager=self._stager,
             )
         # Border to foreign code: what a store raises depends on the store, and torch's error for
         # all workers is a BaseException.
@@ -142,6 +158,15 @@ class Checkpoints:
             storage.replace(storage.join(uri, _MANIFEST), text.encode())
             self._prune()
 
+    def _read_state(
+        self, module: LossModule, optimiser: torch.optim.Optimizer
+    ) -> tuple[dict[str, Any], Any]:
+        """The state of the inner model and its optimiser, so that names carry no wrapper's prefix;
+        and the optimiser's groups. They are in no checkpoint, because they follow from the job: how
+        parameters are grouped may change."""
+        model, optim = get_state_dict(module.model, optimiser, options=self._options)
+        return {"model": model, "optim": {"state": optim["state"]}}, optim["param_groups"]
+
     def _prune(self) -> None:
         """Remove all checkpoints but the newest ones."""
         for old in list_checkpoints(self._output)[: -self._keep]:
@@ -149,12 +174,6 @@ class Checkpoints:
             # The manifest first: a folder that is half removed is then no checkpoint any more.
             storage.remove(storage.join(uri, _MANIFEST))
             storage.remove(uri)
-
-
-def _read_state(module: LossModule, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-    """The state of the inner model and its optimiser, so that names carry no wrapper's prefix."""
-    model, optim = get_state_dict(module.model, optimiser)
-    return {"model": model, "optim": optim}
 
 
 def _describe_failure(error: BaseException) -> str:

@@ -21,12 +21,15 @@ from s4v_core.training.worker.components import (
     build_module,
     build_optimiser,
     build_reader,
+    build_validation,
     find_total_peak_flops,
+    open_trackers,
 )
 from s4v_core.training.worker.sample_log import SampleLog, discard_after
 from s4v_core.training.worker.session import Session
 from s4v_core.training.worker.step_metrics import MetricsLog, StepMetrics
 from s4v_core.training.worker.step_totals import StepTotals, count_step
+from s4v_core.training.worker.validation import HeldOutLoss
 from s4v_core.training.worker.world import World
 
 _PREEMPTION_CHECK_STEPS = 10
@@ -69,8 +72,11 @@ class _Worker:
         self._parameters = [p for p in self._module.parameters() if p.requires_grad]
         self._optimiser = build_optimiser(self._parameters, job.optimiser)
         self._peak_flops = find_total_peak_flops(world)
+        self._validation = build_validation(spec, world)
         self._saved_at = time.monotonic()
-        self._checkpoints = Checkpoints(spec.output, job.saving.keep, world)
+        self._checkpoints = Checkpoints(
+            spec.output, job.saving.keep, world, learning_only=job.lora.rank > 0
+        )
         start = self._checkpoints.restore_newest(self._module, self._optimiser)
         start = start or Manifest(step=0, digest=spec.digest, samples=0, tokens=0)
         self.done = self._saved = start.step
@@ -78,7 +84,7 @@ class _Worker:
         self._metrics_log: MetricsLog | None = None
         if world.is_leader:
             discard_after(spec.output, self.done)
-            self._metrics_log = MetricsLog(spec.output, self.done + 1)
+            self._metrics_log = MetricsLog(spec.output, self.done + 1, open_trackers(spec))
         world.wait_for_all()
         self._sample_log = SampleLog(spec.output, world.rank, self.done)
         self.should_stop = False
@@ -110,6 +116,9 @@ class _Worker:
         self._samples += int(totals.samples)
         self._tokens += int(totals.tokens)
         self.should_stop = totals.stop_requests > 0
+        held_out = HeldOutLoss(None, 0.0)
+        if self._validation and self._validation.is_due(self.done):
+            held_out = self._validation.measure(self._module, self._world)
         if self._metrics_log:
             self._log_step(
                 self._metrics_log,
@@ -118,6 +127,7 @@ class _Worker:
                 grad_norm=grad_norm,
                 learning_rate=learning_rate,
                 data_wait_s=summed["waited_s"],
+                held_out=held_out,
             )
         # After the log, so that a checkpoint also makes its last step's metrics durable.
         self._checkpoint_wait_s = self._save_if_due(totals)
@@ -153,7 +163,7 @@ class _Worker:
 
     def _count_flops(self, batch: MicroBatch) -> float:
         learning, shape = self._spec.job.learning, self._spec.shape
-        passes = 3 if learning.language else 2
+        passes = 3 if learning.language and not self._spec.job.lora.rank else 2
         text = sum(shape.count_language_flops(tokens) for tokens in batch.lengths)
         image = shape.count_image_flops(
             learning.vision_from, learning.vision_stem, learning.projector
@@ -163,14 +173,15 @@ class _Worker:
     def _run_backward(self, batches: list[MicroBatch], learnt: float) -> float:
         """Compute the gradients of the mean loss over all learnt tokens of the step; returns this
         worker's part of that loss."""
-        loss = 0.0
-        for batch in batches:
-            tensors = (batch.ids_RT, batch.positions_RT, batch.labels_RT, batch.pixels_NSS3)
-            part = self._module(*(t.to(self._world.device, non_blocking=True) for t in tensors))
-            part = part / learnt
+        losses = []
+        for number, batch in enumerate(batches, 1):
+            # Copies of the model (HSDP) exchange their gradients once per step.
+            self._module.set_requires_all_reduce(number == len(batches))
+            part = self._module(batch.to(self._world.device)) / learnt
             part.backward()
-            loss += float(part.detach())
-        return loss
+            losses.append(part.detach())
+        # Only here the device is waited for.
+        return float(torch.stack(losses).double().sum())
 
     def _clip_gradients(self) -> float:
         """Scale the gradients down to the largest allowed norm; returns the norm before."""
@@ -215,10 +226,12 @@ class _Worker:
         grad_norm: float,
         learning_rate: float,
         data_wait_s: float,
+        held_out: HeldOutLoss,
     ) -> None:
         now = time.monotonic()
         # The time to write and report this record is charged to the next step.
         step_s, self._logged_at = now - self._logged_at, now
+        training_s = step_s - held_out.seconds
         on_gpu = self._world.device.type == "cuda"
         metrics = StepMetrics(
             step=self.done,
@@ -235,10 +248,12 @@ class _Worker:
             step_s=step_s,
             data_wait_s=data_wait_s,
             checkpoint_wait_s=self._checkpoint_wait_s,
-            images_per_s=totals.images / step_s,
-            tokens_per_s=totals.tokens / step_s,
-            mfu=totals.flops / step_s / self._peak_flops if self._peak_flops else None,
+            images_per_s=totals.images / training_s,
+            tokens_per_s=totals.tokens / training_s,
+            mfu=totals.flops / training_s / self._peak_flops if self._peak_flops else None,
             memory_gib=torch.cuda.max_memory_allocated() / 2**30 if on_gpu else None,
+            validation_loss=held_out.loss,
+            validation_s=held_out.seconds,
         )
         log.add(metrics)
         self._session.report_step(metrics)

@@ -12,7 +12,6 @@ import torch
 from safetensors import safe_open
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from transformers import LlavaConfig, LlavaForConditionalGeneration
@@ -20,7 +19,11 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration
 from s4v_core.errors import ConfigError
 from s4v_core.model.learning import set_learning
 from s4v_core.model.names import disk_name_of_memory
+from s4v_core.model.normalisation import read_normalisation
+from s4v_core.training.lora import Lora
 from s4v_core.training.stage import Learning
+from s4v_core.training.worker.adapters import add_adapters, draw_adapter, is_adapter
+from s4v_core.training.worker.fsdp_units import Switches, shard
 from s4v_core.training.worker.loss_module import LossModule
 
 
@@ -29,12 +32,18 @@ def build_sharded_module(
     learning: Learning,
     mesh: DeviceMesh,
     compute_dtype: torch.dtype,
-    activation_checkpointing: bool,
+    switches: Switches,
+    lora: Lora | None = None,
+    seed: int = 0,
 ) -> LossModule:
     """Build the model of `folder`, ready to train on the devices of `mesh`.
 
     No worker ever holds the whole model: it is built without memory, then sharded, and then each
     worker reads its own slices from the files.
+
+    Args:
+        lora: Settings of the adapters that learn in place of the weights, if there are any.
+        seed: Seed from which the adapters are drawn.
 
     Raises:
         ConfigError: The weights in the folder do not fit its config.
@@ -50,34 +59,60 @@ def build_sharded_module(
         learning.projector,
         learning.language,
     )
-    if activation_checkpointing:
+    if lora is not None and lora.rank:
+        add_adapters(model, lora, learning)
+    if switches.activation_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    module = LossModule(model)
-    _shard(module, mesh, compute_dtype)
+    module = LossModule(model, read_normalisation(folder), switches.kernel)
+    if switches.compile:
+        _compile_blocks(module)
+    shard(module, mesh, compute_dtype, switches)
     module.to_empty(device=mesh.device_type)
     _restore_buffers(model)
-    _read_weights(model, folder)
+    _read_weights(model, folder, seed)
     return module
 
 
-def _shard(root: LossModule, mesh: DeviceMesh, compute_dtype: torch.dtype) -> None:
-    policy = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32)
+def _compile_blocks(root: LossModule) -> None:
+    """Compile block by block: all blocks of a kind share their code, and sharding stays outside."""
     inner = root.model.model
-    parts = [
-        *inner.vision_tower.encoder.layers,
-        *inner.language_model.layers,
-        inner.language_model.embed_tokens,
-        root.model.lm_head,
-        root,
-    ]
-    for part in parts:
-        fully_shard(part, mesh=mesh, mp_policy=policy)
-    for module in root.modules():
-        if isinstance(module, FSDPModule):
-            # The loss is a sum, which the loop divides once by the labelled tokens of all workers.
-            module.set_gradient_divide_factor(1.0)
-            # Otherwise gloo refuses the factor, which would become a PREMUL_SUM.
-            module.set_force_sum_reduction_for_comms(True)
+    for block in (*inner.vision_tower.encoder.layers, *inner.language_model.layers):
+        block.compile()
+
+
+def _read_weights(model: LlavaForConditionalGeneration, folder: Path, seed: int) -> None:
+    files: dict[str, Any] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        file = safe_open(path, "pt")
+        files |= dict.fromkeys(file.keys(), file)
+    for name, parameter in model.named_parameters():
+        if is_adapter(name):
+            _copy_slice(draw_adapter(name, tuple(parameter.shape), seed), parameter)
+            continue
+        disk = disk_name_of_memory(name)
+        if disk not in files:
+            raise ConfigError(f"model: {folder} holds no tensor {disk}")
+        _read_slice(files[disk].get_slice(disk), parameter, f"{folder}: {disk}")
+
+
+def _read_slice(stored: Any, parameter: nn.Parameter, place: str) -> None:
+    if tuple(stored.get_shape()) != tuple(parameter.shape):
+        raise ConfigError(
+            f"model: {place}: found shape {tuple(stored.get_shape())}, "
+            f"needed {tuple(parameter.shape)}"
+        )
+    _copy_slice(stored, parameter)
+
+
+@torch.no_grad()
+def _copy_slice(whole: Any, parameter: nn.Parameter) -> None:
+    """Copy this worker's rows of a whole tensor, which may still lie in its file."""
+    assert isinstance(parameter, DTensor), "every parameter is sharded"
+    shape, offset = compute_local_shape_and_global_offset(
+        parameter.shape, parameter.device_mesh, parameter.placements
+    )
+    if shape[0]:
+        parameter.to_local().copy_(whole[offset[0] : offset[0] + shape[0]])
 
 
 def _restore_buffers(model: LlavaForConditionalGeneration) -> None:
@@ -93,30 +128,3 @@ def _restore_buffers(model: LlavaForConditionalGeneration) -> None:
         restored.add(id(buffer))
     left = [name for name, buffer in model.named_buffers() if id(buffer) not in restored]
     assert not left, f"buffers without a value: {left}"
-
-
-def _read_weights(model: LlavaForConditionalGeneration, folder: Path) -> None:
-    files: dict[str, Any] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        file = safe_open(path, "pt")
-        files |= dict.fromkeys(file.keys(), file)
-    for name, parameter in model.named_parameters():
-        disk = disk_name_of_memory(name)
-        if disk not in files:
-            raise ConfigError(f"model: {folder} holds no tensor {disk}")
-        _read_slice(files[disk].get_slice(disk), parameter, f"{folder}: {disk}")
-
-
-@torch.no_grad()
-def _read_slice(stored: Any, parameter: nn.Parameter, place: str) -> None:
-    if tuple(stored.get_shape()) != tuple(parameter.shape):
-        raise ConfigError(
-            f"model: {place}: found shape {tuple(stored.get_shape())}, "
-            f"needed {tuple(parameter.shape)}"
-        )
-    assert isinstance(parameter, DTensor), "every parameter is sharded"
-    shape, offset = compute_local_shape_and_global_offset(
-        parameter.shape, parameter.device_mesh, parameter.placements
-    )
-    if shape[0]:
-        parameter.to_local().copy_(stored[offset[0] : offset[0] + shape[0]])

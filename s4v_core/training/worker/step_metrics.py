@@ -14,6 +14,7 @@ from pathlib import Path
 from tensorboardX import SummaryWriter
 
 from s4v_core import storage
+from s4v_core.training.worker.trackers import Trackers
 
 _METRICS_NAME = "metrics.jsonl"
 _TENSORBOARD = "tensorboard"
@@ -47,6 +48,9 @@ class StepMetrics:
         tokens_per_s: Tokens per second.
         mfu: Model FLOP utilisation; None if the device's peak is not known.
         memory_gib: Peak memory of the leading worker's device; None on CPUs.
+        validation_loss: Mean loss of the held-out samples after this step; None where it was not
+            measured.
+        validation_s: Seconds of `step_s` in which it was measured.
     """
 
     step: int
@@ -67,6 +71,8 @@ class StepMetrics:
     tokens_per_s: float
     mfu: float | None
     memory_gib: float | None
+    validation_loss: float | None = None
+    validation_s: float = 0.0
 
     @property
     def bound_by(self) -> str:
@@ -81,10 +87,12 @@ class MetricsLog:
 
     Args:
         first_step: The step to continue with; later steps are dropped from the files.
+        trackers: Services that get the metrics, too.
     """
 
-    def __init__(self, output: str, first_step: int) -> None:
+    def __init__(self, output: str, first_step: int, trackers: Trackers | None = None) -> None:
         self._output = output
+        self._trackers = trackers
         self._lines = [m for m in read_metrics(output) if m.step < first_step]
         self._flushed_at = time.monotonic()
         local = storage.is_local(output)
@@ -96,9 +104,12 @@ class MetricsLog:
     def add(self, metrics: StepMetrics) -> None:
         """Log a step; it is durable after the next flush."""
         self._lines.append(metrics)
-        for name, value in asdict(metrics).items():
-            if name not in ("step", "epoch") and value is not None:
+        values = {n: v for n, v in asdict(metrics).items() if n != "step" and v is not None}
+        for name, value in values.items():
+            if name != "epoch":
                 self._board.add_scalar(name, value, metrics.step)
+        if self._trackers:
+            self._trackers.log(metrics.step, values)
         if time.monotonic() - self._flushed_at > _FLUSH_S:
             self.flush()
 
@@ -116,6 +127,8 @@ class MetricsLog:
     def close(self) -> None:
         self.flush()
         self._board.close()
+        if self._trackers:
+            self._trackers.close()
         if not storage.is_local(self._output):
             shutil.rmtree(self._folder, ignore_errors=True)
 

@@ -3,10 +3,15 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+EXCHANGE_LIMIT_S = 1800
+"""Seconds that a worker waits for another in an exchange. It is above the patience with stores, so
+that a worker that waits for its images does not end the run; NCCL's own limit is ten minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +22,8 @@ class World:
         rank: Number of this worker, from 0.
         size: Number of workers.
         device: The device that this worker computes on.
-        mesh: All workers' devices, over which weights are sharded.
+        mesh: All workers' devices, over which weights are sharded. With copies of the model it has
+            two dimensions: the copies, and the workers that share one.
         control: Process group for small numbers; it runs over CPUs on every machine.
         saving: Process group for checkpoints, whose threads communicate while training continues.
     """
@@ -46,19 +52,32 @@ class World:
         dist.barrier(group=self.control)
 
 
-def join_world(device: str) -> World:
-    """Join the workers of the process group that exists already (Ray Train creates one)."""
+def join_world(device: str, replicas: int = 1) -> World:
+    """Join the workers of the process group that exists already (Ray Train creates one).
+
+    Args:
+        replicas: Number of groups of workers that each hold the whole model. Workers of a group
+            have neighbouring ranks, so that they are on one machine where that is possible.
+    """
     kind = torch.device(device)
-    mesh = init_device_mesh(kind.type, (dist.get_world_size(),))
-    groups = [dist.new_group(backend="gloo") for _ in range(2)]
-    return World(dist.get_rank(), dist.get_world_size(), kind, mesh, *groups)
+    size = dist.get_world_size()
+    limit = timedelta(seconds=EXCHANGE_LIMIT_S)
+    if replicas == 1:
+        mesh = init_device_mesh(kind.type, (size,))
+    else:
+        mesh = init_device_mesh(
+            kind.type, (replicas, size // replicas), mesh_dim_names=("replicas", "shards")
+        )
+    groups = [dist.new_group(backend="gloo", timeout=limit) for _ in range(2)]
+    return World(dist.get_rank(), size, kind, mesh, *groups)
 
 
 @contextmanager
 def open_local_world(device: str) -> Iterator[World]:
     """A world of one worker in this process, so that the same code runs without a cluster."""
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    limit = timedelta(seconds=EXCHANGE_LIMIT_S)
+    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=limit)
     try:
         yield join_world(device)
     finally:

@@ -1,0 +1,100 @@
+"""The parts of the model whose weights are gathered together (FSDP2), and when they are.
+
+What a part costs to gather is its size, and one message: so each block of the language model is a
+part of its own, and the small frozen blocks of the vision tower are one part together.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+
+from s4v_core.model.learning import count_used_blocks
+from s4v_core.training.worker.loss_module import LossModule
+
+
+@dataclass(frozen=True, slots=True)
+class Switches:
+    """Settings of speed and memory; none of them changes a number beyond its rounding.
+
+    Attributes:
+        kernel: Attention kernel of the language model: sdpa, flex or flash.
+        compile: Whether each block is compiled.
+        prefetch: Blocks whose weights are gathered ahead; 0 leaves it to FSDP.
+        reshard_after_forward: Whether a block's gathered weights are freed after its forward pass.
+        activation_checkpointing: Whether activations are computed again in the backward pass.
+    """
+
+    kernel: str = "sdpa"
+    compile: bool = False
+    prefetch: int = 0
+    reshard_after_forward: bool = True
+    activation_checkpointing: bool = True
+
+
+def shard(
+    root: LossModule, mesh: DeviceMesh, compute_dtype: torch.dtype, switches: Switches
+) -> None:
+    """Shard every parameter of the module over `mesh`; a mesh of two dimensions replicates over its
+    first one."""
+    policy = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32)
+    inner = root.model.model
+    frozen, tower = _split_tower(root)
+    if len(frozen) > 1:
+        fully_shard(frozen, mesh=mesh, mp_policy=policy)
+    parts = [*tower, inner.language_model.embed_tokens, *inner.language_model.layers]
+    for part in parts:
+        fully_shard(
+            part,
+            mesh=mesh,
+            mp_policy=policy,
+            reshard_after_forward=switches.reshard_after_forward,
+        )
+    # The backward pass begins with the head: what is freed would be gathered again at once.
+    fully_shard(root.model.lm_head, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+    fully_shard(root, mesh=mesh, mp_policy=policy)
+    for module in _list_units(root):
+        # The loss is a sum, which the loop divides once by the labelled tokens of all workers.
+        module.set_gradient_divide_factor(1.0)
+        # Otherwise gloo refuses the factor, which would become a PREMUL_SUM.
+        module.set_force_sum_reduction_for_comms(True)
+    if switches.prefetch:
+        _set_prefetch([*inner.language_model.layers, root.model.lm_head], switches.prefetch)
+
+
+def free_gathered(root: nn.Module) -> None:
+    """Free all gathered weights. After a pass without gradients some are still there, and the next
+    pass would compute with them, although the optimiser has changed the weights."""
+    for module in _list_units(root):
+        module.reshard()
+
+
+def _split_tower(root: LossModule) -> tuple[list[nn.Module], list[nn.Module]]:
+    """The vision blocks that are gathered together, and those that are gathered one by one.
+
+    Together are those before the first that learns: none of them is computed a second time. Blocks
+    after the features are never computed, so they must not be in a part that is.
+    """
+    tower = root.model.model.vision_tower
+    blocks = list(tower.encoder.layers)
+    learns = [any(p.requires_grad for p in block.parameters()) for block in blocks]
+    used = count_used_blocks(root.model)
+    first = next((number for number, does in enumerate(learns[:used]) if does), used)
+    if any(p.requires_grad for p in tower.embeddings.parameters()) or first < 2:
+        first = 0
+    return blocks[:first], blocks[first:]
+
+
+def _set_prefetch(units: list[nn.Module], ahead: int) -> None:
+    """Gather the next units while one is computed: forward in this order, backward in reverse."""
+    for number, unit in enumerate(units):
+        assert isinstance(unit, FSDPModule), "every unit is sharded"
+        unit.set_modules_to_forward_prefetch(units[number + 1 : number + 1 + ahead])
+        before = units[max(number - ahead, 0) : number]
+        unit.set_modules_to_backward_prefetch(before[::-1])
+
+
+def _list_units(root: nn.Module) -> list[FSDPModule]:
+    return [module for module in root.modules() if isinstance(module, FSDPModule)]
