@@ -46,6 +46,7 @@ class Template:
         answer_lead: Text before every answer.
         answer_end: Piece after every finished answer.
         has_questions: Whether the questions are part of the text.
+        has_bos: Whether BOS comes before the text.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Template:
     answer_lead: str
     answer_end: Piece
     has_questions: bool = True
+    has_bos: bool = True
 
     def build_pieces(
         self,

@@ -1,4 +1,4 @@
-"""Selects the parameters of LLaVA-1.5 that learn.
+"""Selects the parameters of a vision-language model that learn.
 
 Uses module objects and never names, because a name that matches nothing would silently freeze
 everything.
@@ -7,36 +7,24 @@ everything.
 from collections.abc import Iterator
 
 from torch import nn
-from transformers import LlavaForConditionalGeneration
+
+from s4v_core.model.parts import find_parts
 
 
-def count_used_blocks(model: LlavaForConditionalGeneration) -> int:
-    """Number of vision blocks up to the layer that gives the features: 23 of CLIP ViT-L's 24."""
-    layers = model.config.vision_config.num_hidden_layers
-    # hidden_states also holds the input of the first block: -2 is the output of block 22 of 0..23.
-    return int(model.config.vision_feature_layer) % (layers + 1)
-
-
-def _group_modules(model: LlavaForConditionalGeneration) -> dict[str, list[nn.Module]]:
-    """Modules by group; each parameter of the model is in exactly one group.
-
-    The group vision_unused holds the blocks after the features, and the norm after all blocks. They
-    never get a gradient, but the exported checkpoint needs them.
-    """
-    tower = model.model.vision_tower
-    blocks = list(tower.encoder.layers)
-    used = count_used_blocks(model)
+def _group_modules(model: nn.Module) -> dict[str, list[nn.Module]]:
+    """Modules by group; each parameter of the model is in exactly one group."""
+    parts = find_parts(model)
     return {
-        "vision_stem": [tower.embeddings, tower.pre_layrnorm],
-        "vision_blocks": blocks[:used],
-        "vision_unused": [*blocks[used:], tower.post_layernorm],
-        "projector": [model.model.multi_modal_projector],
-        "language": [model.model.language_model, model.lm_head],
+        "vision_stem": list(parts.stem),
+        "vision_blocks": list(parts.blocks),
+        "vision_unused": list(parts.unused),
+        "projector": [parts.projector],
+        "language": [parts.language, parts.head],
     }
 
 
 def set_learning(
-    model: LlavaForConditionalGeneration,
+    model: nn.Module,
     vision_from: int | None,
     vision_stem: bool,
     projector: bool,
@@ -63,7 +51,7 @@ def set_learning(
     assert grouped == sum(p.numel() for p in model.parameters()), "a parameter belongs to no group"
 
 
-def count_learning(model: LlavaForConditionalGeneration) -> dict[str, tuple[int, int]]:
+def count_learning(model: nn.Module) -> dict[str, tuple[int, int]]:
     """For each group, the number of parameters that learn and the number of all parameters."""
     return {
         name: (

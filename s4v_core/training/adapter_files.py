@@ -1,6 +1,6 @@
 """The files of a trained adapter, in PEFT's layout, and the sum of adapter and start model."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -76,16 +76,20 @@ def _match_layers(kinds: set[str]) -> str:
 
 
 def merge_adapters(
-    start: Path, adapters: Mapping[str, torch.Tensor], scale: float
+    start: Path,
+    adapters: Mapping[str, torch.Tensor],
+    scale: float,
+    name_on_disk: Callable[[str], str] = disk_name_of_memory,
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Every weight of the start model by its name on disk, with the adapters added in fp32.
 
     Args:
         adapters: The matrices by their names in the loaded model.
         scale: The number that the product of two matrices is multiplied by.
+        name_on_disk: Gives the name in the start model's files of a loaded model's parameter.
     """
     layers = {name.removesuffix(_DOWN) for name in adapters if name.endswith(_DOWN)}
-    adapted = {disk_name_of_memory(layer + ".weight"): layer for layer in layers}
+    adapted = {name_on_disk(layer + ".weight"): layer for layer in layers}
     for name, tensor in read_tensors(start):
         layer = adapted.pop(name, None)
         if layer is None:

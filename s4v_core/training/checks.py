@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import LlavaConfig
-
 from s4v_core import storage
 from s4v_core.checkpoints import fingerprint, locate_checkpoint
 from s4v_core.errors import ConfigError
@@ -15,7 +13,10 @@ from s4v_core.model.tokenizer import load_tokenizer
 from s4v_core.runs.identity import identify_job, refuse_other_settings
 from s4v_core.training.data import order
 from s4v_core.training.data.collation import Collator
+from s4v_core.training.data.samples import AnyTemplate
 from s4v_core.training.data.tokens import Encoder
+from s4v_core.training.families.choice import find_family
+from s4v_core.training.families.family import Family
 from s4v_core.training.stage import FREE_TO_CHANGE, NEW_DEMO, TrainStage
 from s4v_core.training.worker.trackers import refuse_missing_trackers
 
@@ -39,6 +40,8 @@ class CheckedStage:
     Attributes:
         job: The job.
         model: Folder, URI or hub id of the start model.
+        folder: Folder of this machine with the start model's files, without weights.
+        family: Family of the start model.
         config: Config of the start model.
         tokenizer: Tokenizer of the start model.
         settings: Everything that changes a number of the run.
@@ -46,28 +49,26 @@ class CheckedStage:
 
     job: TrainStage
     model: str
-    config: LlavaConfig
+    folder: Path
+    family: Family
+    config: Any
     tokenizer: Any
     settings: dict[str, Any]
 
     @property
     def encoder(self) -> Encoder:
+        collator = self.collator
         return Encoder(
-            self.tokenizer,
-            self.config.image_token_index,
-            self.collator.image_tokens,
-            self.job.max_tokens,
+            self.tokenizer, collator.image_id, collator.image_tokens, self.job.max_tokens
         )
 
     @property
     def collator(self) -> Collator:
-        vision = self.config.vision_config
-        return Collator(
-            self.config.image_token_index,
-            (vision.image_size // vision.patch_size) ** 2,
-            self.tokenizer.pad_token_id,
-            vision.image_size,
-        )
+        return self.family.build_collator(self.job, self.folder, self.config, self.tokenizer)
+
+    @property
+    def template(self) -> AnyTemplate:
+        return self.family.build_template(self.job, self.folder, self.tokenizer)
 
 
 def check_stage(job: TrainStage) -> CheckedStage:
@@ -79,7 +80,9 @@ def check_stage(job: TrainStage) -> CheckedStage:
     refuse_missing_trackers(job.log_to)
     model = _make_start_model(job) if job.model == NEW_DEMO else job.model
     folder, revision = locate_checkpoint(model)  # without the weights, which only the workers need
-    config = _read_config(folder)
+    family = find_family(folder)
+    family.check_job(job)
+    config = family.read_config(folder)
     tokenizer = load_tokenizer(folder)
     resolved = {
         "model_revision": revision or fingerprint(folder),
@@ -88,7 +91,7 @@ def check_stage(job: TrainStage) -> CheckedStage:
     settings = identify_job(job, FREE_TO_CHANGE, resolved)
     model = storage.absolute(model) if Path(model).is_dir() else model
     _refuse_other_run(job.output, settings)
-    return CheckedStage(job, model, config, tokenizer, settings)
+    return CheckedStage(job, model, folder, family, config, tokenizer, settings)
 
 
 def has_begun(output: str) -> bool:
@@ -109,20 +112,6 @@ def _make_start_model(job: TrainStage) -> str:
     if not folder.exists():
         build_demo(folder, job.seed, build_corpus(), PHRASES)
     return str(folder)
-
-
-def _read_config(folder: Path) -> LlavaConfig:
-    path = folder / "config.json"
-    found = json.loads(path.read_text()) if path.exists() else {}
-    if found.get("model_type") == "llava":
-        return LlavaConfig.from_pretrained(folder)
-    if "mm_vision_tower" in found:
-        raise ConfigError(
-            f"model: {folder} is in the original layout; convert it first: "
-            "python ray_jobs/convert.py SRC DST"
-        )
-    kind = found.get("model_type", "no checkpoint")
-    raise ConfigError(f"model: found {kind} in {folder}, allowed LLaVA-1.5 checkpoints (llava)")
 
 
 def _refuse_other_run(output: str, settings: dict[str, Any]) -> None:

@@ -14,16 +14,13 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint._fsspec_filesystem import FsspecReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from transformers import LlavaConfig
 
 from s4v_core import storage
-from s4v_core.model.names import disk_name_of_memory
-from s4v_core.model.normalisation import read_normalisation
-from s4v_core.model.processor import build_processor
-from s4v_core.model.tokenizer import load_tokenizer
 from s4v_core.model.weight_files import WeightWriter
 from s4v_core.training.adapter_files import merge_adapters
+from s4v_core.training.families.family import Family
 from s4v_core.training.lora import Lora
+from s4v_core.training.stage import TrainStage
 from s4v_core.training.worker.checkpoints import Manifest, checkpoint_uri
 
 MODEL = "model"
@@ -39,19 +36,18 @@ def export_model(
     output: str,
     manifest: Manifest,
     start: Path,
-    pad: bool,
+    family: Family,
+    job: TrainStage,
     card: str,
-    lora: Lora | None = None,
 ) -> str:
     """Write the model of a checkpoint to `output`/model in bf16. On a disk it appears whole; in a
     store its config appears last.
 
     Args:
         start: Folder of the model that the run started from, for its config and tokenizer.
-        pad: Whether the processor pads images (`image_mode`).
+        family: Family of the start model.
+        job: The stage; where it trains adapters, they are added to the start model.
         card: Text of README.md.
-        lora: Settings of the adapters, if the checkpoint holds adapters for the start model in
-            place of a whole model.
 
     Returns:
         The URI of the model.
@@ -62,10 +58,10 @@ def export_model(
     folder = parent / f"{MODEL}.partial"
     shutil.rmtree(folder, ignore_errors=True)
     writer = WeightWriter(folder)
-    tensors = _read_weights(checkpoint_uri(output, manifest.step), start, lora)
+    tensors = _read_weights(checkpoint_uri(output, manifest.step), start, family, job.lora)
     for name, tensor in tensors:
         writer.add(name, tensor.to(torch.bfloat16))
-    _write_settings(folder, start, pad)
+    family.write_settings(folder, start, job)
     (folder / "README.md").write_text(card)
     writer.close()
     if is_local:
@@ -77,31 +73,16 @@ def export_model(
     return target
 
 
-def _read_weights(uri: str, start: Path, lora: Lora | None) -> Iterator[tuple[str, torch.Tensor]]:
+def _read_weights(
+    uri: str, start: Path, family: Family, lora: Lora
+) -> Iterator[tuple[str, torch.Tensor]]:
     """Every weight of the whole model with its name on disk."""
-    if lora is not None and lora.rank:
-        yield from merge_adapters(start, dict(read_checkpoint(uri)), lora.scale)
+    if lora.rank:
+        adapters = dict(read_checkpoint(uri))
+        yield from merge_adapters(start, adapters, lora.scale, family.name_on_disk)
         return
     for name, tensor in read_checkpoint(uri):
-        yield disk_name_of_memory(name), tensor
-
-
-def _write_settings(folder: Path, start: Path, pad: bool) -> None:
-    """Write config, tokenizer and processor, made from those of the start model."""
-    config = LlavaConfig.from_pretrained(start)
-    config.architectures = ["LlavaForConditionalGeneration"]
-    config.dtype = config.text_config.dtype = config.vision_config.dtype = torch.bfloat16
-    config.save_pretrained(folder)
-    tokenizer = load_tokenizer(start)
-    vision = config.vision_config
-    processor = build_processor(tokenizer, vision.image_size, vision.patch_size, pad)
-    normalisation = read_normalisation(start)
-    processor.image_processor.image_mean = list(normalisation.mean)
-    processor.image_processor.image_std = list(normalisation.std)
-    processor.save_pretrained(folder)
-    for name in ("generation_config.json", "tokenizer.model", "original_config.json"):
-        if (start / name).exists():
-            shutil.copy(start / name, folder / name)
+        yield family.name_on_disk(name), tensor
 
 
 def read_checkpoint(uri: str) -> Iterator[tuple[str, torch.Tensor]]:

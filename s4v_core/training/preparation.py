@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from s4v_core import chat, storage
+from s4v_core import storage
 from s4v_core.datasets.conversations import Unusable
 from s4v_core.datasets.data_versions import find_changed, read_versions
 from s4v_core.datasets.joining import join_images
@@ -19,7 +19,6 @@ from s4v_core.training.data.image_versions import count_changed_files
 from s4v_core.training.data.sample_parts import PartEncoder
 from s4v_core.training.data.sample_writing import discard_parts, write_samples
 from s4v_core.training.data.samples import SAMPLES_NAME, VERSION, SampleCounts, fetch_samples
-from s4v_core.training.estimate.shapes import read_shape
 from s4v_core.training.preparation_bar import PreparationBar
 from s4v_core.training.run_spec import RunSpec, build_order
 from s4v_core.training.stage import TrainStage
@@ -60,7 +59,8 @@ def prepare_run(checked: CheckedStage) -> tuple[SampleCounts, RunSpec]:
         samples=samples_uri,
         samples_sha256=head["sha256"],
         collator=checked.collator,
-        shape=read_shape(checked.config),
+        framing=checked.family.build_framing(job, checked.config),
+        shape=checked.family.read_shape(checked.config),
         order=order,
         steps=min(order.steps, job.max_steps or order.steps),
     )
@@ -120,6 +120,7 @@ def _identify_samples(checked: CheckedStage) -> dict[str, Any]:
         "match_file_names": job.match_file_names,
         "template": job.template,
         "max_tokens": job.max_tokens,
+        "image_mode": job.image_mode,
         "image_tokens": checked.collator.image_tokens,
         "model_revision": checked.settings["model_revision"],
         "version": VERSION,
@@ -135,7 +136,7 @@ def _make_samples(checked: CheckedStage) -> dict[str, Any]:
     versions = read_versions(job.data)
     encoder = PartEncoder(
         output=job.output,
-        template=chat.find_template(job.template),
+        template=checked.template,
         encoder=checked.encoder,
         identity=json.dumps(made_from, sort_keys=True),
     )

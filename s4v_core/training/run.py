@@ -90,7 +90,7 @@ def _export(checked: CheckedStage, counts: SampleCounts, newest: Manifest) -> No
         tensors = dict(read_checkpoint(checkpoint_uri(job.output, newest.step)))
         write_adapter(job.output, tensors, lora, checked.model, card)
     if not lora.rank or lora.merge:
-        export_model(job.output, newest, folder, job.image_mode == "pad", card, lora)
+        export_model(job.output, newest, folder, checked.family, job, card)
 
 
 def _train_missing_steps(spec: RunSpec, done: int) -> None:

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from s4v_core.errors import ConfigError
+from s4v_core.images.policy import Framing
 from s4v_core.training.data.collation import Collator
 from s4v_core.training.data.order import Order
 from s4v_core.training.estimate.flops import Shape
@@ -25,7 +26,9 @@ class RunSpec:
         samples: URI of the table of samples.
         samples_sha256: Digest of that table.
         collator: Makes micro-batches for this model.
-        shape: The model's sizes, from which operations are counted.
+        framing: How an image becomes the picture that the collator takes.
+        shape: The model's sizes, from which operations are counted; None if they are not, because
+            images differ in size.
         order: Decides which samples make up which step.
         steps: Number of steps of the whole run.
     """
@@ -37,7 +40,8 @@ class RunSpec:
     samples: str
     samples_sha256: str
     collator: Collator
-    shape: Shape
+    framing: Framing
+    shape: Shape | None
     order: Order
     steps: int
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from itertools import islice
 
-from s4v_core import chat
 from s4v_core.datasets.conversations import Unusable
 from s4v_core.datasets.joining import PlacedConversation, join_images
 from s4v_core.errors import InputError
@@ -26,7 +25,7 @@ def show_samples(job: TrainStage) -> Iterator[str]:
         make_demo_world(job)
     checked = check_stage(job)
     template, encoder, tokenizer = (
-        chat.find_template(job.template),
+        checked.template,
         checked.encoder,
         checked.tokenizer,
     )

@@ -117,10 +117,14 @@ class TrainStage(Config):
     model."""
     output: str
     """Folder of the run. Running the same command again resumes it."""
-    template: Literal["vicuna_v1", "plain"]
-    """Chat template."""
-    image_mode: Literal["crop", "pad"]
-    """How an image is made square: crop keeps its centre, pad keeps all of it and adds a border."""
+    template: Literal["vicuna_v1", "plain", "model"]
+    """Chat template; model is the checkpoint's own, for Qwen2.5-VL."""
+    image_mode: Literal["crop", "pad", "native"]
+    """How an image is framed: crop keeps the centre of it as a square, pad keeps all of it and adds
+    a border; native keeps its shape, for Qwen2.5-VL."""
+    pixels_max: int = Field(1280 * 28 * 28, ge=4 * 28 * 28)
+    """With image_mode native, the most pixels that an image keeps; 1,280 tokens by default, as
+    Qwen2.5-VL's authors recommend. The exported processor has the same limit."""
     learning: Learning
     """Parts of the model that learn."""
     optimiser: Optimiser = Optimiser()

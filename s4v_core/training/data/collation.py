@@ -22,16 +22,25 @@ class Sample:
         number: Row of the sample in the table of samples.
         ids: Token ids; an image is one id.
         learnt: Whether each id carries loss.
-        pixels: uint8 RGB of shape (N, S, S, 3), N images in the order of their ids, or (S, S, 3)
-            for a single image; None for text alone.
+        pixels: uint8 RGB images in the order of their ids, each of shape (height, width, 3); None
+            for text alone. A single image may stand for itself.
         reason: Why an image could not be read, or None. Such a sample carries no loss.
+        image_tokens: Number of tokens of each image; None if all have the collator's number.
     """
 
     number: int
     ids: NDArray[np.int32]
     learnt: NDArray[np.bool_]
-    pixels: NDArray[np.uint8] | None
+    pixels: NDArray[np.uint8] | Sequence[NDArray[np.uint8]] | None
     reason: str | None = None
+    image_tokens: tuple[int, ...] | None = None
+
+    @property
+    def pictures(self) -> list[NDArray[np.uint8]]:
+        """The images, one by one."""
+        if isinstance(self.pixels, np.ndarray):
+            return list(self.pixels.reshape(-1, *self.pixels.shape[-3:]))
+        return list(self.pixels or ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +69,10 @@ class MicroBatch:
         lengths: Number of tokens of each sample, image expanded.
         numbers: Number of each sample.
         skipped: Number and reason of each sample whose image could not be read.
+        patches_PD: For models that take images as patches of D numbers: those of all images, in
+            the place of `pixels_NSS3`.
+        grids_N3: For these, how many patches each image has in time, height and width.
+        rope_3RT: For these, the positions in time, height and width that rotate the attention.
     """
 
     ids_RT: torch.Tensor
@@ -76,6 +89,9 @@ class MicroBatch:
     lengths: tuple[int, ...]
     numbers: tuple[int, ...]
     skipped: tuple[tuple[int, str], ...]
+    patches_PD: torch.Tensor | None = None
+    grids_N3: torch.Tensor | None = None
+    rope_3RT: torch.Tensor | None = None
 
     @property
     def learnt(self) -> int:
@@ -135,8 +151,7 @@ class Collator:
                 ids[row, span], labels[row, span] = expanded[index]
                 positions[row, span] = np.arange(lengths[index])
                 start += lengths[index]
-                if (pixels := samples[index].pixels) is not None:
-                    images += list(pixels.reshape(-1, *pixels.shape[-3:]))
+                images += samples[index].pictures
             positions[row, start:] = np.arange(longest - start)
         bounds = _find_bounds(positions)
         empty = np.zeros((1, self.side_px, self.side_px, 3), np.uint8)
@@ -159,7 +174,8 @@ class Collator:
 
     def _expand(self, sample: Sample) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The ids with each image as all its tokens, and their labels."""
-        repeats = np.where(sample.ids == self.image_id, self.image_tokens, 1)
+        repeats = np.ones(len(sample.ids), np.int64)
+        repeats[sample.ids == self.image_id] = sample.image_tokens or self.image_tokens
         ids = np.repeat(sample.ids, repeats).astype(np.int64)
         learnt = np.repeat(sample.learnt, repeats)
         if sample.reason:

@@ -24,6 +24,7 @@ _READS = 16
 """Number of images that are read at a time, because each takes a round trip."""
 
 _PREFETCHED_STEPS = 2
+_BLANK_PX = 56
 
 
 @dataclass
@@ -80,7 +81,7 @@ class StepReader(torch.utils.data.Dataset[list[MicroBatch]]):
             number=number,
             ids=np.array(row["ids"], np.int32),
             learnt=np.array(row["learnt"], np.bool_),
-            pixels=np.stack(pixels) if pixels else None,
+            pixels=tuple(pixels) or None,
             reason=reasons[0] if reasons else None,
         )
 
@@ -97,7 +98,9 @@ class StepReader(torch.utils.data.Dataset[list[MicroBatch]]):
 
     @property
     def _blank(self) -> NDArray[np.uint8]:
-        return np.zeros((self.framing.size_px, self.framing.size_px, 3), np.uint8)
+        # Where images have sizes of their own, a small one will do: its sample carries no loss.
+        side = self.framing.size_px if self.framing.mode != "area" else _BLANK_PX
+        return np.zeros((side, side, 3), np.uint8)
 
     # Made in the process that reads; none of these is pickled with the reader.
     @cached_property

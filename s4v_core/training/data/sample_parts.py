@@ -20,11 +20,11 @@ from itertools import chain, islice
 
 import pyarrow as pa
 
-from s4v_core import chat, storage
+from s4v_core import storage
 from s4v_core.datasets.conversations import Unusable
 from s4v_core.datasets.joining import PlacedConversation
 from s4v_core.errors import ConfigError
-from s4v_core.training.data.samples import SAMPLES_SCHEMA, encode_samples
+from s4v_core.training.data.samples import SAMPLES_SCHEMA, AnyTemplate, encode_samples
 from s4v_core.training.data.tokens import Encoder
 
 PARTS_FOLDER = "preparing"
@@ -66,7 +66,7 @@ class PartEncoder:
     """
 
     output: str
-    template: chat.Template
+    template: AnyTemplate
     encoder: Encoder
     identity: str
 

@@ -13,6 +13,7 @@ from s4v_core import chat, storage
 from s4v_core.datasets.conversations import Conversation, Unusable
 from s4v_core.datasets.joining import PlacedConversation
 from s4v_core.inputs.shard_index import INDEX_SCHEMA
+from s4v_core.training.data.own_template import OwnTemplate
 from s4v_core.training.data.tokens import Encoded, Encoder
 
 SAMPLES_NAME = "samples.arrow"
@@ -38,6 +39,8 @@ _FIELDS: list["pa.Field[Any]"] = [
 SAMPLES_SCHEMA = pa.schema(_FIELDS)
 """One row per sample; the number of a sample is its row."""
 
+AnyTemplate = chat.Template | OwnTemplate
+
 
 @dataclass(frozen=True, slots=True)
 class SampleCounts:
@@ -62,7 +65,7 @@ def fetch_samples(uri: str, sha256: str) -> str:
 
 
 def encode_sample(
-    conversation: Conversation, template: chat.Template, encoder: Encoder
+    conversation: Conversation, template: AnyTemplate, encoder: Encoder
 ) -> Encoded | str:
     """Turn a conversation into tokens, or return the reason why nothing can be learnt from it.
 
@@ -75,11 +78,12 @@ def encode_sample(
         return f"not_{template.name}"
     # It has no place for a system text either, and the original drops both.
     system = conversation.system if template.has_questions else None
-    return encoder.encode(template.build_pieces(turns, conversation.image_turns, system))
+    pieces = template.build_pieces(turns, conversation.image_turns, system)
+    return encoder.encode(pieces, template.has_bos)
 
 
 def encode_samples(
-    samples: Sequence[PlacedConversation | Unusable], template: chat.Template, encoder: Encoder
+    samples: Sequence[PlacedConversation | Unusable], template: AnyTemplate, encoder: Encoder
 ) -> tuple[pa.RecordBatch, list[Unusable]]:
     """The rows of all samples that can be used, in order, and the others with their reasons."""
     skipped = list[Unusable]()

@@ -45,12 +45,15 @@ class Encoder:
         self._image_id, self._image_tokens = image_id, image_tokens
         self._max_tokens = max_tokens
 
-    def encode(self, pieces: Sequence[Piece]) -> Encoded | str:
+    def encode(self, pieces: Sequence[Piece], has_bos: bool = True) -> Encoded | str:
         """Encode a conversation, or return the reason why nothing of it can be learnt.
+
+        Args:
+            has_bos: Whether BOS comes first, if the tokenizer has one.
 
         Reasons: `too_long` (the image does not fit), `nothing_learnt`.
         """
-        ids, learnt = chat.encode(pieces, self._tokenizer, self._image_id)
+        ids, learnt = chat.encode(pieces, self._tokenizer, self._image_id, has_bos)
         expansion = (self._image_tokens - 1) * ids.count(self._image_id)
         room = max(self._max_tokens - expansion, 0)
         if self._image_id in ids[room:]:

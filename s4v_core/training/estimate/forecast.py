@@ -13,6 +13,7 @@ import torch
 from transformers import AutoTokenizer, LlavaConfig, LlavaForConditionalGeneration
 
 from s4v_core.demo.texts import PHRASES, build_corpus
+from s4v_core.errors import ConfigError
 from s4v_core.model.builders import (
     DEMO_VOCABULARY,
     build_demo_config,
@@ -26,6 +27,7 @@ from s4v_core.training.estimate.devices import find_memory_gb, judge_fit
 from s4v_core.training.estimate.flops import Shape, find_peak_flops
 from s4v_core.training.estimate.footprint import NOT_MODELLED, Load, Weights, estimate_memory
 from s4v_core.training.estimate.shapes import read_shape
+from s4v_core.training.families.choice import find_family
 from s4v_core.training.schedule import count_warmup_steps
 from s4v_core.training.stage import NEW_DEMO, TrainStage
 
@@ -283,7 +285,14 @@ def _choose_model(job: TrainStage) -> tuple[LlavaConfig, str, Any]:
         tokenizer = build_tokenizer(build_corpus(), DEMO_VOCABULARY, PHRASES)
         return build_demo_config(tokenizer), "the demo's shape", tokenizer
     if (Path(job.model) / "config.json").exists():
-        config = LlavaConfig.from_pretrained(job.model)
+        family = find_family(Path(job.model))
+        family.check_job(job)
+        config = family.read_config(Path(job.model))
+        if not isinstance(config, LlavaConfig):
+            raise ConfigError(
+                f"plan: found {job.model}, whose images differ in size; estimates are made for "
+                "LLaVA-1.5 models"
+            )
         return config, job.model, AutoTokenizer.from_pretrained(job.model, trust_remote_code=False)
     assumed = f"the shape of ShareGPT4V-7B ({job.model} is not there yet)"
     return build_sharegpt4v_7b_config(), assumed, None

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import LlavaForConditionalGeneration
 
+from s4v_core.model.parts import find_parts
 from s4v_core.training.lora import LANGUAGE_TARGETS, PROJECTOR_TARGETS, Lora
 from s4v_core.training.stage import Learning
 
@@ -28,18 +28,18 @@ class LoraLinear(nn.Linear):
         return F.linear(x, self.weight, self.bias) + self.scale * added
 
 
-def add_adapters(model: LlavaForConditionalGeneration, lora: Lora, learning: Learning) -> None:
+def add_adapters(model: nn.Module, lora: Lora, learning: Learning) -> None:
     """Freeze the whole model, and add adapters that learn to the parts that were to learn.
 
     The model may lie on the meta device; its adapters then have no values yet.
     """
     model.requires_grad_(False)
-    inner = model.model
+    found = find_parts(model)
     parts: list[tuple[nn.Module, tuple[str, ...]]] = []
     if learning.language:
-        parts.append((inner.language_model, LANGUAGE_TARGETS))
+        parts.append((found.language, LANGUAGE_TARGETS))
     if learning.projector:
-        parts.append((inner.multi_modal_projector, PROJECTOR_TARGETS))
+        parts.append((found.projector, PROJECTOR_TARGETS))
     for part, names in parts:
         wanted = set(names) & set(lora.targets)
         for name, layer in part.named_modules():

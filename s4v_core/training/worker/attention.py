@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch.nn.attention.flex_attention import create_block_mask
-from transformers import AttentionInterface, LlavaForConditionalGeneration
+from transformers import AttentionInterface
 
 from s4v_core.errors import ConfigError
 from s4v_core.training.data.collation import MicroBatch
@@ -44,7 +44,7 @@ def choose_kernel(wanted: str, device: torch.device, dtype: torch.dtype) -> str:
     return wanted
 
 
-def set_kernel(model: LlavaForConditionalGeneration, kernel: str) -> None:
+def set_kernel(model: Any, kernel: str) -> None:
     """Make the language model use a kernel; the vision tower keeps sdpa without a mask."""
     model.model.language_model.config._attn_implementation = _IMPLEMENTATIONS[kernel]
 

@@ -6,7 +6,6 @@ import torch
 
 from s4v_core import storage
 from s4v_core.checkpoints import SETTINGS, WEIGHTS, locate_checkpoint
-from s4v_core.images.policy import Framing
 from s4v_core.training.data.loader import StepReader
 from s4v_core.training.data.samples import fetch_samples
 from s4v_core.training.estimate.flops import find_peak_flops
@@ -50,7 +49,7 @@ def build_reader(spec: RunSpec, world: World) -> StepReader:
         samples=fetch_samples(spec.samples, spec.samples_sha256),
         order=spec.order,
         collator=spec.collator,
-        framing=Framing(spec.job.image_mode, spec.collator.side_px),
+        framing=spec.framing,
         worker=world.rank,
         workers=world.size,
         device_batch_size=spec.job.device_batch_size,

@@ -11,7 +11,7 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
-from s4v_core.model.learning import count_used_blocks
+from s4v_core.model.parts import Parts, find_parts
 from s4v_core.training.worker.loss_module import LossModule
 
 
@@ -40,11 +40,11 @@ def shard(
     """Shard every parameter of the module over `mesh`; a mesh of two dimensions replicates over its
     first one."""
     policy = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32)
-    inner = root.model.model
-    frozen, tower = _split_tower(root)
+    model = find_parts(root.model)
+    frozen, tower = _split_tower(model)
     if len(frozen) > 1:
         fully_shard(frozen, mesh=mesh, mp_policy=policy)
-    parts = [*tower, inner.language_model.embed_tokens, *inner.language_model.layers]
+    parts = [*tower, model.language.embed_tokens, *model.language.layers]
     for part in parts:
         fully_shard(
             part,
@@ -53,7 +53,7 @@ def shard(
             reshard_after_forward=switches.reshard_after_forward,
         )
     # The backward pass begins with the head: what is freed would be gathered again at once.
-    fully_shard(root.model.lm_head, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+    fully_shard(model.head, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
     fully_shard(root, mesh=mesh, mp_policy=policy)
     for module in _list_units(root):
         # The loss is a sum, which the loop divides once by the labelled tokens of all workers.
@@ -61,7 +61,7 @@ def shard(
         # Otherwise gloo refuses the factor, which would become a PREMUL_SUM.
         module.set_force_sum_reduction_for_comms(True)
     if switches.prefetch:
-        _set_prefetch([*inner.language_model.layers, root.model.lm_head], switches.prefetch)
+        _set_prefetch([*model.language.layers, model.head], switches.prefetch)
 
 
 def free_gathered(root: nn.Module) -> None:
@@ -71,20 +71,22 @@ def free_gathered(root: nn.Module) -> None:
         module.reshard()
 
 
-def _split_tower(root: LossModule) -> tuple[list[nn.Module], list[nn.Module]]:
+def _split_tower(model: Parts) -> tuple[list[nn.Module], list[nn.Module]]:
     """The vision blocks that are gathered together, and those that are gathered one by one.
 
     Together are those before the first that learns: none of them is computed a second time. Blocks
     after the features are never computed, so they must not be in a part that is.
     """
-    tower = root.model.model.vision_tower
-    blocks = list(tower.encoder.layers)
-    learns = [any(p.requires_grad for p in block.parameters()) for block in blocks]
-    used = count_used_blocks(root.model)
-    first = next((number for number, does in enumerate(learns[:used]) if does), used)
-    if any(p.requires_grad for p in tower.embeddings.parameters()) or first < 2:
+    blocks = list(model.blocks)
+    first = next((number for number, one in enumerate(blocks) if _learns(one)), len(blocks))
+    if any(_learns(one) for one in model.stem) or first < 2:
         first = 0
-    return blocks[:first], blocks[first:]
+    after = [one for one in model.unused if isinstance(one, type(blocks[0]))]
+    return blocks[:first], [*blocks[first:], *after]
+
+
+def _learns(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
 
 
 def _set_prefetch(units: list[nn.Module], ahead: int) -> None:

@@ -163,12 +163,18 @@ class _Worker:
 
     def _count_flops(self, batch: MicroBatch) -> float:
         learning, shape = self._spec.job.learning, self._spec.shape
+        if shape is None:
+            return 0.0
         passes = 3 if learning.language and not self._spec.job.lora.rank else 2
         text = sum(shape.count_language_flops(tokens) for tokens in batch.lengths)
         image = shape.count_image_flops(
             learning.vision_from, learning.vision_stem, learning.projector
         )
         return passes * text + batch.images * image
+
+    def _compute_mfu(self, flops: float, seconds: float) -> float | None:
+        """Model FLOP utilisation; None if the operations or the devices' peak are not known."""
+        return flops / seconds / self._peak_flops if flops and self._peak_flops else None
 
     def _run_backward(self, batches: list[MicroBatch], learnt: float) -> float:
         """Compute the gradients of the mean loss over all learnt tokens of the step; returns this
@@ -250,7 +256,7 @@ class _Worker:
             checkpoint_wait_s=self._checkpoint_wait_s,
             images_per_s=totals.images / training_s,
             tokens_per_s=totals.tokens / training_s,
-            mfu=totals.flops / training_s / self._peak_flops if self._peak_flops else None,
+            mfu=self._compute_mfu(totals.flops, training_s),
             memory_gib=torch.cuda.max_memory_allocated() / 2**30 if on_gpu else None,
             validation_loss=held_out.loss,
             validation_s=held_out.seconds,

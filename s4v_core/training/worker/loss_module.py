@@ -12,8 +12,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import LlavaForConditionalGeneration
 
-from s4v_core.model.learning import count_used_blocks
 from s4v_core.model.normalisation import CLIP_NORMALISATION, Normalisation
+from s4v_core.model.parts import count_used_blocks
 from s4v_core.training.data.collation import MicroBatch
 from s4v_core.training.worker.attention import build_arguments, set_kernel, shape_rows
 
@@ -78,10 +78,10 @@ class LossModule(nn.Module):
     def forward(self, batch: MicroBatch) -> torch.Tensor:
         """The summed loss of a micro-batch, which lies on the model's device."""
         embedded = self.model.model.language_model.embed_tokens(batch.ids_RT)
-        features = self._compute_features(batch.pixels_NSS3).to(embedded.dtype)
+        features = self._find_features(batch).to(embedded.dtype)
         if batch.images:
             flat = embedded.flatten(0, 1)
-            flat = flat.index_copy(0, batch.image_places_P, features.flatten(0, 1))
+            flat = flat.index_copy(0, batch.image_places_P, features)
             embedded = flat.view_as(embedded)
         else:
             # The features are of the image of zeros. They stay in the graph, because workers with
@@ -105,19 +105,19 @@ class LossModule(nn.Module):
             )
         return language.norm(hidden)
 
-    def _compute_features(self, pixels_NSS3: torch.Tensor) -> torch.Tensor:
-        """Projected patches of all images, without the class token.
+    def _find_features(self, batch: MicroBatch) -> torch.Tensor:
+        """Projected patches of all images, one row per image token, without the class tokens.
 
         Stops at the block whose output is used; transformers runs all blocks and keeps every
         hidden state.
         """
         tower: Any = self.model.model.vision_tower
-        pixels = normalise_pixels(pixels_NSS3, self._normalisation)
+        pixels = normalise_pixels(batch.pixels_NSS3, self._normalisation)
         hidden = tower.pre_layrnorm(tower.embeddings(pixels))
         for block in tower.encoder.layers[: self._used_blocks]:
             hidden = block(hidden, attention_mask=None)
         features: torch.Tensor = self.model.model.multi_modal_projector(hidden[:, 1:])
-        return features
+        return features.flatten(0, 1)
 
 
 def normalise_pixels(pixels_NSS3: torch.Tensor, normalisation: Normalisation) -> torch.Tensor:

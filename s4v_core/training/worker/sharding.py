@@ -9,22 +9,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import safe_open
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-from transformers import LlavaConfig, LlavaForConditionalGeneration
+from transformers.models.clip.modeling_clip import CLIPVisionEmbeddings
 
 from s4v_core.errors import ConfigError
 from s4v_core.model.learning import set_learning
-from s4v_core.model.names import disk_name_of_memory
 from s4v_core.model.normalisation import read_normalisation
+from s4v_core.model.parts import find_parts
+from s4v_core.training.families.choice import find_family
+from s4v_core.training.families.family import Family
 from s4v_core.training.lora import Lora
 from s4v_core.training.stage import Learning
 from s4v_core.training.worker.adapters import add_adapters, draw_adapter, is_adapter
 from s4v_core.training.worker.fsdp_units import Switches, shard
 from s4v_core.training.worker.loss_module import LossModule
+from s4v_core.training.worker.qwen_module import QwenLossModule
 
 
 def build_sharded_module(
@@ -48,9 +52,10 @@ def build_sharded_module(
     Raises:
         ConfigError: The weights in the folder do not fit its config.
     """
-    config = LlavaConfig.from_pretrained(folder)
+    family = find_family(folder)
+    config = family.read_config(folder)
     with torch.device("meta"):
-        model = LlavaForConditionalGeneration(config)
+        model = getattr(transformers, family.class_name)(config)
     model.float().train()
     set_learning(
         model,
@@ -63,24 +68,30 @@ def build_sharded_module(
         add_adapters(model, lora, learning)
     if switches.activation_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    module = LossModule(model, read_normalisation(folder), switches.kernel)
+    module = _build_loss_module(model, folder, switches.kernel)
     if switches.compile:
         _compile_blocks(module)
     shard(module, mesh, compute_dtype, switches)
     module.to_empty(device=mesh.device_type)
     _restore_buffers(model)
-    _read_weights(model, folder, seed)
+    _read_weights(model, folder, family, seed)
     return module
+
+
+def _build_loss_module(model: Any, folder: Path, kernel: str) -> LossModule:
+    if hasattr(model.model, "visual"):
+        return QwenLossModule(model, kernel)
+    return LossModule(model, read_normalisation(folder), kernel)
 
 
 def _compile_blocks(root: LossModule) -> None:
     """Compile block by block: all blocks of a kind share their code, and sharding stays outside."""
-    inner = root.model.model
-    for block in (*inner.vision_tower.encoder.layers, *inner.language_model.layers):
+    parts = find_parts(root.model)
+    for block in (*parts.blocks, *parts.language.layers):
         block.compile()
 
 
-def _read_weights(model: LlavaForConditionalGeneration, folder: Path, seed: int) -> None:
+def _read_weights(model: nn.Module, folder: Path, family: Family, seed: int) -> None:
     files: dict[str, Any] = {}
     for path in sorted(folder.glob("*.safetensors")):
         file = safe_open(path, "pt")
@@ -89,7 +100,9 @@ def _read_weights(model: LlavaForConditionalGeneration, folder: Path, seed: int)
         if is_adapter(name):
             _copy_slice(draw_adapter(name, tuple(parameter.shape), seed), parameter)
             continue
-        disk = disk_name_of_memory(name)
+        disk = family.name_on_disk(name)
+        if disk not in files:
+            disk = name  # as transformers 5 saves some models
         if disk not in files:
             raise ConfigError(f"model: {folder} holds no tensor {disk}")
         _read_slice(files[disk].get_slice(disk), parameter, f"{folder}: {disk}")
@@ -115,16 +128,19 @@ def _copy_slice(whole: Any, parameter: nn.Parameter) -> None:
         parameter.to_local().copy_(whole[offset[0] : offset[0] + shape[0]])
 
 
-def _restore_buffers(model: LlavaForConditionalGeneration) -> None:
+def _restore_buffers(model: nn.Module) -> None:
     """Compute the buffers again: `to_empty` leaves garbage in them, and no checkpoint has them."""
-    tower, language = model.model.vision_tower, model.model.language_model
-    positions = tower.embeddings.position_ids
-    positions.copy_(torch.arange(positions.shape[-1]).expand_as(positions))
-    # Computed on the CPU, for another device may give slightly different values.
-    fresh = type(language.rotary_emb)(config=language.config)
-    restored = {id(positions)}
-    for name, buffer in language.rotary_emb.named_buffers():
-        buffer.copy_(fresh.get_buffer(name))
-        restored.add(id(buffer))
+    restored: set[int] = set()
+    for module in model.modules():
+        if isinstance(module, CLIPVisionEmbeddings):
+            positions: Any = module.position_ids
+            positions.copy_(torch.arange(positions.shape[-1]).expand_as(positions))
+            restored.add(id(positions))
+        if type(module).__name__.endswith("RotaryEmbedding"):
+            # Computed on the CPU, for another device may give slightly different values.
+            fresh = type(module)(config=module.config)
+            for name, buffer in module.named_buffers():
+                buffer.copy_(fresh.get_buffer(name))
+                restored.add(id(buffer))
     left = [name for name, buffer in model.named_buffers() if id(buffer) not in restored]
     assert not left, f"buffers without a value: {left}"
