@@ -8,8 +8,9 @@ from typing import Any
 from transformers import AutoTokenizer, LlavaConfig
 
 from s4v_core import storage
-from s4v_core.checkpoints import fingerprint, locate_checkpoint
+from s4v_core.checkpoints import ADAPTER, fingerprint, locate_checkpoint
 from s4v_core.errors import ConfigError
+from s4v_core.model.checkpoint_kinds import is_original_layout
 from s4v_core.runs.identity import identify_job, refuse_other_settings
 from s4v_core.training.data import order
 from s4v_core.training.data.collation import Collator
@@ -98,12 +99,17 @@ def _make_start_model(job: TrainStage) -> str:
 def _read_config(folder: Path) -> LlavaConfig:
     path = folder / "config.json"
     found = json.loads(path.read_text()) if path.exists() else {}
-    if found.get("model_type") == "llava":
-        return LlavaConfig.from_pretrained(folder)
-    if "mm_vision_tower" in found:
+    if is_original_layout(found):
         raise ConfigError(
             f"model: {folder} is in the original layout; convert it first: "
-            "python ray_jobs/convert.py SRC DST"
+            f"python ray_jobs/convert.py {folder} DST"
+        )
+    if found.get("model_type") == "llava":
+        return LlavaConfig.from_pretrained(folder)
+    if not found and (folder / ADAPTER[0]).exists():
+        raise ConfigError(
+            f"model: {folder} holds an adapter alone; merge it into its model first: "
+            f"python ray_jobs/convert.py {folder} DST --base MODEL"
         )
     kind = found.get("model_type", "no checkpoint")
     raise ConfigError(f"model: found {kind} in {folder}, allowed LLaVA-1.5 checkpoints (llava)")
