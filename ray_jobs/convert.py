@@ -73,7 +73,7 @@ def main(argv: list[str]) -> int:
         else:
             done = convert(job.folders[0], target, job.tower, advance, job.base, job.projector)
     for reason, count in done.left_out.items():
-        show(f"left out {count} tensors: {reason}")
+        show(f"tensors left out: {count} ({reason})")
     show(f"{target}: written in the {_LAYOUTS[done.layout]} layout")
     return 0
 

@@ -32,7 +32,7 @@ from s4v_core.model.sources import (
     gather_joined,
     gather_original,
 )
-from s4v_core.model.vocabulary import append_rows, count_rows, grow_table
+from s4v_core.model.vocabulary import append_rows, count_rows, grow_table, refuse_other_tokens
 from s4v_core.model.weight_files import WeightWriter
 
 __all__ = ["EMBEDDINGS", "append_rows", "convert", "join", "to_disk_layout", "to_original_layout"]
@@ -190,6 +190,7 @@ def _write_parts(parts: Parts, target: Path, on_tensor: _OnTensor) -> None:
     if (place / "tokenizer.model").exists():
         shutil.copy(place / "tokenizer.model", target / "tokenizer.model")
     check_written(target)
+    refuse_other_tokens(parts.tokenizer, target)
 
 
 def _write_tensors(tensors: Tensors, target: Path, on_tensor: _OnTensor) -> None:

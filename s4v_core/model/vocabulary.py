@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, LlamaConfig
 
 from s4v_core import chat
 from s4v_core.errors import InputError
@@ -33,7 +33,10 @@ def load_tokenizer(folder: Path, rows: int) -> Any:
             str(folder), f"holds no tokenizer ({' or '.join(_FILES)}); copy it there from its model"
         )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        # By LLaVA's own config.json, transformers would choose another class with other ids.
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, config=LlamaConfig(), trust_remote_code=False
+        )
     except Exception as error:  # noqa: BLE001 - tokenizers raises bare Exceptions
         reason = str(error).strip().partition("\n")[0]
         raise InputError(
@@ -61,6 +64,22 @@ def load_tokenizer(folder: Path, rows: int) -> Any:
 def count_rows(tokenizer: Any, rows: int) -> int:
     """Rows of the written matrices: all of the source's, a row for each token, a multiple of 64."""
     return round_up_rows(max(rows, max(tokenizer.get_vocab().values()) + 1))
+
+
+def refuse_other_tokens(tokenizer: Any, folder: Path) -> None:
+    """Refuse a written checkpoint whose tokenizer, loaded again, gives other ids than the source's.
+
+    Raises:
+        InputError: It does so for a conversation of two turns.
+    """
+    again = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    pieces = chat.VICUNA_V1.build_pieces([("Hi there!", "It's ok, 2 cats.\n"), ("Why?", None)])
+    text = "".join(piece.text for piece in pieces)
+    wanted, found = tokenizer(text)["input_ids"], again(text)["input_ids"]
+    if wanted != found:
+        raise InputError(
+            str(folder), f"its tokenizer gives {found} where the source's gives {wanted}"
+        )
 
 
 def grow_table(table: StoredTensor, rows: int) -> StoredTensor:
