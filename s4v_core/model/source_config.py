@@ -156,9 +156,6 @@ def build_text_config(folder: Path, config: Mapping[str, Any]) -> LlamaConfig:
             str(folder),
             f"config.json: rope_scaling: found {kind}, allowed {', '.join(ROPE_INIT_FUNCTIONS)}",
         )
-    factor = text.rope_parameters.get("factor")
-    if kind in ("linear", "dynamic", "yarn", "llama3") and not isinstance(factor, (int, float)):
-        raise InputError(str(folder), "config.json: rope_scaling: its factor is missing")
     return text
 
 
@@ -237,4 +234,5 @@ def _require(folder: Path, config: Mapping[str, Any], names: tuple[str, ...]) ->
 
 
 def _last_line(error: Exception) -> str:
-    return str(error).strip().rpartition("\n")[2].strip()
+    text = str(error.args[0]) if isinstance(error, KeyError) else str(error)
+    return text.strip().rpartition("\n")[2].strip()
