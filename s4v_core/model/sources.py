@@ -137,6 +137,9 @@ def gather_joined(language: Path, tower: Path, projector: Path | None) -> Parts:
     return Parts(config, vision, tokenizer, language, tensors, left_out)
 
 
+_ARTICLES = {"tower": "a tower", "adapter": "an adapter", "projector": "a projector"}
+
+
 def gather_adapted(adapter: Path, base: Path, tower: Path | None, projector: Path | None) -> Parts:
     """Gather an adapter's base and merge the adapter into it.
 
@@ -148,7 +151,10 @@ def gather_adapted(adapter: Path, base: Path, tower: Path | None, projector: Pat
         InputError: A part is missing, or the parts do not fit.
     """
     opened = adapter_merge.open_adapter(adapter)
-    if find_kind(base) == "original":
+    kind = find_kind(base)
+    if kind not in ("original", "language"):
+        raise InputError(str(base), f"is {_ARTICLES[kind]}, and no model to merge an adapter into")
+    if kind == "original":
         parts = gather_original(base, tower)
     elif tower is None:
         raise InputError(str(base), "is a language model alone; name its vision tower with --tower")
