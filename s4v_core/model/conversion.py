@@ -221,7 +221,7 @@ def _build_our_config(parts: Parts) -> LlavaConfig:
         image_id=tokenizer.convert_tokens_to_ids(chat.IMAGE),
         pad_id=tokenizer.pad_token_id,
         feature_layer=layer,
-        dtype=config.get("torch_dtype") or config.get("dtype") or stored,
+        dtype=str(config.get("torch_dtype") or config.get("dtype") or stored),
         keeps_class_token=config.get("mm_vision_select_feature") == CLASS_AND_PATCH,
     )
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -151,33 +151,37 @@ def gather_adapted(adapter: Path, base: Path, tower: Path | None, projector: Pat
         InputError: A part is missing, or the parts do not fit.
     """
     opened = adapter_merge.open_adapter(adapter)
+    parts = _gather_base(base, tower, projector)
+    has_projector = any(name.startswith(PROJECTOR) for name in opened.replaced)
+    if find_kind(base) == "language" and projector is None and not has_projector:
+        raise InputError(
+            str(adapter), "brings no projector, nor does its base; name one with --projector"
+        )
+    if (adapter / "config.json").exists():
+        own = read_config(adapter)
+        refuse_other_originals(adapter, own)
+        refuse_other_resolution(adapter, own, tower or base, parts.vision)
+        for name, value in own.items():
+            if name.startswith(("mm_", "image_")) and name != "mm_vision_tower":
+                parts.config[name] = value
+    tied = parts.config.get("tie_word_embeddings")
+    if tied and (changed := {*opened.factors, *opened.replaced} & {*EMBEDDINGS}):
+        raise InputError(str(adapter), f"changes {min(changed)}, which its base ties to another")
+    return replace(parts, tensors=adapter_merge.merge(opened, parts.tensors))
+
+
+def _gather_base(base: Path, tower: Path | None, projector: Path | None) -> Parts:
+    """Gather the model that an adapter is merged into."""
     kind = find_kind(base)
     if kind not in ("original", "language"):
         raise InputError(str(base), f"is {_ARTICLES[kind]}, and no model to merge an adapter into")
     if kind == "original":
-        parts = gather_original(base, tower)
-    elif tower is None:
+        if projector is not None:
+            raise InputError(str(base), "has a projector; leave out --projector")
+        return gather_original(base, tower)
+    if tower is None:
         raise InputError(str(base), "is a language model alone; name its vision tower with --tower")
-    else:
-        parts = gather_joined(base, tower, projector)
-        if projector is None and not any(name.startswith(PROJECTOR) for name in opened.replaced):
-            raise InputError(
-                str(adapter), "brings no projector, nor does its base; name one with --projector"
-            )
-        if (adapter / "config.json").exists():
-            own = read_config(adapter)
-            refuse_other_originals(adapter, own)
-            refuse_other_resolution(adapter, own, tower, parts.vision)
-            for name, value in own.items():
-                if name.startswith(("mm_", "image_")) and name != "mm_vision_tower":
-                    parts.config[name] = value
-    tied = parts.config.get("tie_word_embeddings")
-    if tied and (changed := {*opened.factors, *opened.replaced} & {*EMBEDDINGS}):
-        raise InputError(str(adapter), f"changes {min(changed)}, which its base ties to another")
-    merged = adapter_merge.merge(opened, parts.tensors)
-    return Parts(
-        parts.config, parts.vision, parts.tokenizer, parts.tokenizer_folder, merged, parts.left_out
-    )
+    return gather_joined(base, tower, projector)
 
 
 def _find_rows(source: Path, config: Mapping[str, Any], tensors: Tensors) -> int:
@@ -209,4 +213,5 @@ def _untie_head(source: Path, config: Mapping[str, Any], tensors: Tensors) -> Te
             str(source),
             "config.json ties lm_head to the embeddings, but the files hold another one",
         )
+
     return tensors | {head: tensors[table]}

@@ -54,6 +54,10 @@ def choose_tower(
             f"{len(inside)} tensors; to keep it, put {tower}/config.json alone into {own} and "
             "leave out --tower",
         )
+    if tower is not None and (own / "config.json").exists() and not tower.samefile(own):
+        left_out[f"the vision tower in {own}, as --tower names another"] += len(
+            open_originals(own, Counter())
+        )
     if inside:
         reason = f"the vision tower in the main files, {'other than' if differing else 'as'}"
         left_out[f"{reason} that in {folder}"] += len(inside)

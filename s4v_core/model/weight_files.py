@@ -192,6 +192,14 @@ def wrap_tensor(tensor: torch.Tensor) -> StoredTensor:
     return StoredTensor(tuple(tensor.shape), dtype, lambda: tensor)
 
 
+def _own_memory(tensor: torch.Tensor, others: Iterable[torch.Tensor]) -> torch.Tensor:
+    """The tensor, or a copy where it shares memory, which safetensors files cannot express."""
+    storage = tensor.untyped_storage()
+    shared = any(storage.data_ptr() == other.untyped_storage().data_ptr() for other in others)
+    is_part = storage.nbytes() != tensor.numel() * tensor.element_size()
+    return tensor.clone() if shared or is_part else tensor
+
+
 class WeightWriter:
     """Writes safetensors files of about `file_bytes` with an index; a small model is one file."""
 
@@ -208,7 +216,7 @@ class WeightWriter:
         size = tensor.numel() * tensor.element_size()
         if self._held and self._held_bytes + size > self._limit:
             self._flush()
-        self._held[name] = tensor.contiguous()
+        self._held[name] = _own_memory(tensor.contiguous(), self._held.values())
         self._held_bytes += size
         self._total += size
 

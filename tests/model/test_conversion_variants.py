@@ -118,6 +118,41 @@ def _tie_with_copy(weights: Weights) -> Weights:
     return weights | {HEAD: weights[TABLE]}
 
 
+def _tie_64_rows(weights: Weights) -> Weights:
+    """Rows that need none added, so that embeddings and head are written as they are read."""
+    return weights | {TABLE: torch.cat([weights[TABLE], torch.ones(67, 128)])}
+
+
+def test_a_tied_head_that_needs_no_rows_is_written_too(source: Path) -> None:
+    edit_tensors(source, lambda weights: _tie(_tie_64_rows(weights)))
+    edit_config(source, tie_word_embeddings=True, vocab_size=576)
+    target = source.with_name("ours")
+    assert run_script(source, target) is None
+    ours = load(target)
+    head, table = "language_model.lm_head.weight", "language_model.model.embed_tokens.weight"
+    assert torch.equal(ours[head], ours[table])
+
+
+def test_tensors_that_share_memory_in_a_pickle_are_written_apart(source: Path) -> None:
+    main = load(source)
+    q, k = (f"{ATTENTION}{part}_proj.weight" for part in "qk")
+    both = torch.cat([main[q], main[k]])
+    main |= {q: both[:128], k: both[128:]}
+    (source / "pytorch_model.bin").unlink()
+    torch.save(main, source / "pytorch_model.bin")
+    _convert_and_compare(source)
+
+
+def test_another_tower_than_that_of_the_folder_is_named(
+    source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = write_clip(source.with_name("clip"), source, change=0.3)
+    assert run_script(source, source.with_name("ours"), "--tower", clip) is None
+    assert "vision_tower, as --tower names another)" in capsys.readouterr().out
+    tower = {k: v for k, v in load(clip).items() if k.startswith("vision_model.")}
+    assert compare_with_reference(source.with_name("ours"), load(source), tower)[0] < 3e-5
+
+
 @pytest.mark.parametrize("change", [_tie, _tie_with_copy])
 def test_a_tied_head_becomes_a_head_of_its_own(
     source: Path, tmp_path: Path, change: Callable[[Weights], Weights]
