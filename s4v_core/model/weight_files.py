@@ -5,6 +5,7 @@ import pickle
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -158,38 +159,49 @@ def _refuse_pointer(path: Path) -> None:
 
 
 def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
-    file = safe_open(path, "pt")
+    found = {}
+    with safe_open(path, "pt") as file:
+        for name in file.keys():  # noqa: SIM118 - not a dict
+            part = file.get_slice(name)
+            dtype = _FLOATS.get(part.get_dtype())
+            read = partial(_read_safetensors, path, name)
+            found[name] = StoredTensor(tuple(part.get_shape()), dtype, read)
+    return found
 
-    def describe(name: str) -> StoredTensor:
-        part = file.get_slice(name)
-        dtype = _FLOATS.get(part.get_dtype())
-        return StoredTensor(tuple(part.get_shape()), dtype, lambda: file.get_tensor(name))
 
-    return {name: describe(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+def _read_safetensors(path: Path, name: str) -> torch.Tensor:
+    # A copy, and the file is opened for each tensor, so that no pages of it stay mapped.
+    with safe_open(path, "pt") as file:
+        return file.get_tensor(name).clone()
 
 
 def _open_pickle(path: Path) -> dict[str, StoredTensor]:
-    tensors = _load_pickle(path)
+    with path.open("rb") as file:
+        is_zip = file.read(2) == b"PK"
+    tensors = _load_pickle(path, is_zip)
     if not isinstance(tensors, dict):
         raise InputError(str(path), f"holds {type(tensors).__name__}, allowed a dict of tensors")
     for name, tensor in tensors.items():
         if not isinstance(tensor, torch.Tensor):
             kind = type(tensor).__name__
             raise InputError(str(path), f"{name}: found {kind}, allowed a dict of tensors alone")
-    return {name: wrap_tensor(tensor) for name, tensor in tensors.items()}
+    return {name: _describe(path, name, tensor, is_zip) for name, tensor in tensors.items()}
 
 
-def _load_pickle(path: Path) -> Any:
-    with path.open("rb") as file:
-        is_zip = file.read(2) == b"PK"
-    # Files from before PyTorch 1.6 cannot be mapped.
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-
-
-def wrap_tensor(tensor: torch.Tensor) -> StoredTensor:
-    """A tensor in memory, or mapped into it, with the interface of a stored one."""
+def _describe(path: Path, name: str, tensor: torch.Tensor, is_zip: bool) -> StoredTensor:
+    # As for safetensors; but a file from before PyTorch 1.6 cannot be read in parts.
+    read = partial(_read_pickle, path, name) if is_zip else tensor.clone
     dtype = tensor.dtype if tensor.dtype in _FLOATS.values() else None
-    return StoredTensor(tuple(tensor.shape), dtype, lambda: tensor)
+    return StoredTensor(tuple(tensor.shape), dtype, read)
+
+
+def _read_pickle(path: Path, name: str) -> torch.Tensor:
+    found: torch.Tensor = _load_pickle(path, is_zip=True)[name].clone()
+    return found
+
+
+def _load_pickle(path: Path, is_zip: bool) -> Any:
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
 
 
 def _own_memory(tensor: torch.Tensor, others: Iterable[torch.Tensor]) -> torch.Tensor:

@@ -11,6 +11,7 @@ from s4v_core import storage
 from s4v_core.checkpoints import ADAPTER, fingerprint, locate_checkpoint
 from s4v_core.errors import ConfigError
 from s4v_core.model.checkpoint_kinds import is_original_layout
+from s4v_core.model.trainable import refuse_untrainable
 from s4v_core.runs.identity import identify_job, refuse_other_settings
 from s4v_core.training.data import order
 from s4v_core.training.data.collation import Collator
@@ -75,6 +76,7 @@ def check_stage(job: TrainStage) -> CheckedStage:
     folder, revision = locate_checkpoint(model)  # without the weights, which only the workers need
     config = _read_config(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    refuse_untrainable(model, config, tokenizer)
     resolved = {
         "model_revision": revision or fingerprint(folder),
         "order_version": order.VERSION,

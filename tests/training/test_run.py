@@ -272,14 +272,8 @@ def test_a_model_of_another_kind_is_refused(job: Job, tmp_path: Path) -> None:
     (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ConfigError, match="found bert"):
         check_stage(job(model=str(tmp_path / "bert")))
-    for kind in ("llava", "share4v"):
-        about = {"model_type": kind, "mm_vision_tower": "x"}
-        (tmp_path / "bert" / "config.json").write_text(json.dumps(about))
-        with pytest.raises(ConfigError, match=r"original layout; .*convert\.py"):
-            check_stage(job(model=str(tmp_path / "bert")))
-    (tmp_path / "bert" / "config.json").unlink()
-    (tmp_path / "bert" / "adapter_config.json").write_text("{}")
-    with pytest.raises(ConfigError, match=r"an adapter alone; .*convert\.py .* --base"):
+    (tmp_path / "bert" / "config.json").write_text('{"mm_vision_tower": "x"}')
+    with pytest.raises(ConfigError, match=r"convert\.py"):
         check_stage(job(model=str(tmp_path / "bert")))
 
 
