@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.model.reference import Weights
 from tests.model.variants import (
@@ -187,6 +188,9 @@ def test_llavas_own_adapter_takes_vicuna_and_a_tower(original: Path, tmp_path: P
     adapter = write_adapter(tmp_path / "lora", _spell(factors, _as_original), beside)
     shutil.copy(original / "config.json", adapter)
     edit_config(adapter, architectures=["LlavaLlamaForCausalLM"], model_type="llava_llama")
+    safe = adapter / "adapter_model.safetensors"  # LLaVA's scripts save a pickled file
+    torch.save(load_file(safe), adapter / "adapter_model.bin")
+    safe.unlink()
     flags = ("--base", language, "--tower", clip)
     assert run_script(adapter, tmp_path / "merged", *flags) is None
     main, tower = _merge(load(original), factors, 2.0), load(original / "vision_tower")

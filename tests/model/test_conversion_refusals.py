@@ -364,3 +364,14 @@ def test_a_failure_after_writing_leaves_no_folder(
 
     monkeypatch.setattr(conversion, "_write_tensors", lose_one)
     _check_refused(source, "target.partial: lacks 1 of the model's 80 tensors")
+
+
+def test_an_interrupted_conversion_leaves_no_folder(source: Path, tmp_path: Path) -> None:
+    from s4v_core.model.conversion import convert
+
+    def interrupt(name: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(source, tmp_path / "target", None, interrupt)
+    assert not list(tmp_path.glob("target*"))
