@@ -36,6 +36,9 @@ def to_original_layout(source: Path, target: Path, on_tensor: Callable[[str], No
     rows = config.get("vocab_size") or tensors[EMBEDDINGS[0]].shape[0]
     if config.get("tie_word_embeddings"):
         config["tie_word_embeddings"] = False  # ours stores a head, which may have learnt
+    is_padding = _pads_images(source)
+    if is_padding != (config.get("image_aspect_ratio") == "pad"):
+        config["image_aspect_ratio"] = "pad" if is_padding else "square"  # training chose it anew
     folders = {False: target, True: target / TOWER_FOLDER}
     writers = {in_tower: WeightWriter(folder) for in_tower, folder in folders.items()}
     for name, tensor in tensors.items():
@@ -54,3 +57,10 @@ def to_original_layout(source: Path, target: Path, on_tensor: Callable[[str], No
     written = len(open_weights(target)) + len(open_weights(folders[True]))
     if written != len(tensors):
         raise InputError(str(target), f"holds {written} of {len(tensors)} tensors")
+
+
+def _pads_images(folder: Path) -> bool:
+    """Whether the processor of a checkpoint of ours pads images to a square."""
+    path = folder / "processor_config.json"
+    settings = json.loads(path.read_text()) if path.exists() else {}
+    return bool((settings.get("image_processor") or {}).get("do_pad"))

@@ -15,6 +15,12 @@ from s4v_core.errors import InputError
 PATCH, CLASS_AND_PATCH = "patch", "cls_patch"
 """LLaVA's names for features without and with the class token."""
 
+NO_FOLDER = (
+    "is no folder here; name the folder of a checkpoint (hf download REPO --local-dir FOLDER "
+    "fetches one)"
+)
+"""Problem of a path that is no folder."""
+
 _ARCHITECTURES = ("LlavaLlamaForCausalLM", "Share4VLlamaForCausalLM")
 _MODEL_TYPES = ("llava", "llava_llama", "share4v")
 _ASPECT_RATIOS = (None, "pad", "square", "crop")
@@ -57,7 +63,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         InputError: There is no such folder or file, or it is no JSON object.
     """
     if not folder.is_dir():
-        raise InputError(str(folder), "is no folder here; name the folder of a checkpoint")
+        raise InputError(str(folder), NO_FOLDER)
     path = folder / "config.json"
     if not path.exists():
         raise InputError(str(folder), "holds no config.json")

@@ -21,6 +21,7 @@ from s4v_core.model.named_tensors import (
 )
 from s4v_core.model.names import EMBEDDINGS, PROJECTOR, TOWER
 from s4v_core.model.source_config import (
+    NO_FOLDER,
     read_config,
     read_tower_config,
     refuse_other_languages,
@@ -62,7 +63,7 @@ def find_kind(folder: Path) -> Kind:
         InputError: There is no such folder, or it is none of these kinds.
     """
     if not folder.is_dir():
-        raise InputError(str(folder), "is no folder here; name the folder of a checkpoint")
+        raise InputError(str(folder), NO_FOLDER)
     is_whole = bool(list_weight_files(folder))
     if not is_whole and (folder / adapter_merge.CONFIG).exists():
         return "adapter"

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoProcessor, AutoTokenizer, LlavaConfig
 
+from s4v_core.model.processor import build_processor
 from tests.model.reference import Weights
 from tests.model.variants import (
     INSIDE,
@@ -289,3 +290,17 @@ def test_a_checkpoint_that_was_converted_back_converts_again(source: Path, tmp_p
     first, second = load(tmp_path / "ours"), load(tmp_path / "again")
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("before", ["pad", "square", None])
+def test_images_that_training_pads_otherwise_stay_so_on_the_way_back(
+    source: Path, tmp_path: Path, before: str | None
+) -> None:
+    edit_config(source, image_aspect_ratio=before)
+    ours = tmp_path / "ours"
+    assert run_script(source, ours) is None
+    tokenizer = AutoTokenizer.from_pretrained(ours)
+    build_processor(tokenizer, 56, 14, pad=before != "pad").save_pretrained(ours)
+    assert run_script(ours, tmp_path / "back") is None
+    config = json.loads((tmp_path / "back" / "config.json").read_text())
+    assert config["image_aspect_ratio"] == ("square" if before == "pad" else "pad")
