@@ -3,7 +3,8 @@
 Try it without a GPU, on drawn scenes, with nothing to download:
     python ray_jobs/pretrain.py demo
 
-Repeat the paper's run on a cluster, with data and models below $S4V_ROOT:
+Repeat the paper's run on a cluster, with data and models below $S4V_ROOT. ray_jobs/convert.py makes
+the start, models/vicuna-7b-clip-l-336, from Vicuna, CLIP and a projector (cluster/README.md):
     ray job submit -- python ray_jobs/pretrain.py
 
 Print what would learn, memory per GPU, steps and time, without weights or GPUs:

@@ -171,7 +171,8 @@ def refuse_other_kinds(model: str, names: Collection[str]) -> None:
     if ADAPTER[0] in names:
         raise ConfigError(
             f"model: {model} holds an adapter alone; name the model that it adapts, and give the "
-            "adapter with --settings.adapter"
+            "adapter with --settings.adapter, or merge both first: "
+            f"python ray_jobs/convert.py {model} DST --base MODEL"
         )
     if "model_index.json" in names:
         raise ConfigError(

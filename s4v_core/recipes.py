@@ -102,6 +102,7 @@ PRETRAIN: dict[str, TrainStage] = {
         stage="pretrain",
         data=("$S4V_ROOT/data/share-captioner_coco_lcs_sam_1246k_1107.json",),
         image_root="$S4V_ROOT/data",
+        # ray_jobs/convert.py --language VICUNA --tower CLIP --projector FILE makes it
         model="$S4V_ROOT/models/vicuna-7b-clip-l-336",
         output="$S4V_ROOT/train/pretrain",
         template="plain",

@@ -15,6 +15,10 @@ _MODULES = {
     "tests/captioning/test_report.py",  # Chromium
     "tests/captioning/test_hub_upload.py",  # processes of its own
     "tests/model/test_conversion.py",  # checkpoints, converted by a process of its own
+    "tests/model/test_conversion_variants.py",
+    "tests/model/test_conversion_refusals.py",
+    "tests/model/test_joined_parts.py",
+    "tests/model/test_adapter_merge.py",
     "tests/images/test_mutations.py",
     "tests/engines/test_supervision.py",  # processes that die, and limits of seconds
     "tests/engines/test_endpoint.py",

@@ -63,7 +63,7 @@ FLAGS = {
         --model --device --batch-size --prefix --workers --accelerator --retry-errors
         """,
     "export.py": "--to --partial --with-images --form --shard-size",
-    "convert.py": "--tower",
+    "convert.py": "--tower --language --projector --base",
     "train_captioner.py": TRAINING,
     "pretrain.py": TRAINING,
     "finetune.py": TRAINING,

@@ -115,7 +115,12 @@ def build_small_config(
 
 def count_vocabulary_rows(tokenizer: Any) -> int:
     """Rows of the embedding matrices: rounded up to a multiple of 64, which kernels prefer."""
-    return -(-len(tokenizer) // _ROWS_MULTIPLE) * _ROWS_MULTIPLE
+    return round_up_rows(len(tokenizer))
+
+
+def round_up_rows(rows: int) -> int:
+    """The next multiple of 64."""
+    return -(-rows // _ROWS_MULTIPLE) * _ROWS_MULTIPLE
 
 
 def build_llava_config(
@@ -125,15 +130,16 @@ def build_llava_config(
     pad_id: int,
     feature_layer: int = -2,
     dtype: str = "float32",
+    keeps_class_token: bool = False,
 ) -> LlavaConfig:
     """Join the two parts as LLaVA-1.5 does: features of the last block but one, no class token."""
     config = LlavaConfig(
         vision_config=vision,
         text_config=text,
         image_token_index=image_id,
-        image_seq_length=(vision.image_size // vision.patch_size) ** 2,
+        image_seq_length=(vision.image_size // vision.patch_size) ** 2 + keeps_class_token,
         vision_feature_layer=feature_layer,
-        vision_feature_select_strategy="default",
+        vision_feature_select_strategy="full" if keeps_class_token else "default",
         projector_hidden_act="gelu",
         multimodal_projector_bias=True,
         pad_token_id=pad_id,

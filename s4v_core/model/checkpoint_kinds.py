@@ -12,7 +12,7 @@ _VISION_WORDS = ("vision", "visual", "image", "img_", "vit_", "mm_")
 
 
 def refuse_unusable(model: str, config: Mapping[str, Any], image_processor: str | None) -> None:
-    """Refuse a checkpoint that takes no images, or whose architecture nothing here knows.
+    """Refuse a checkpoint in the original layout, one that takes no images, or an unknown one.
 
     Args:
         config: Contents of its config.json.
@@ -22,6 +22,11 @@ def refuse_unusable(model: str, config: Mapping[str, Any], image_processor: str 
         ConfigError: It is one of these; the sentence says which, and what to do.
     """
     kind = config.get("model_type")
+    if is_original_layout(config):
+        raise ConfigError(
+            f"model: {model} is in the original layout of LLaVA; convert it first: "
+            f"python ray_jobs/convert.py {model} DST"
+        )
     if image_processor is None and not _takes_images(config):
         raise ConfigError(f"model: {model} takes no images (model_type {kind})")
     known = list_model_types()
@@ -40,6 +45,13 @@ def refuse_unusable(model: str, config: Mapping[str, Any], image_processor: str 
         f"model: {model} has the architecture {kind}, which the installed transformers {version} "
         f"does not know{written}; install versions of transformers and vllm that do"
     )
+
+
+def is_original_layout(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json is that of a checkpoint in the layout of LLaVA's or share4v's code."""
+    return "mm_vision_tower" in config and config.get("architectures") != [
+        "LlavaForConditionalGeneration"
+    ]
 
 
 def _takes_images(config: Mapping[str, Any]) -> bool:

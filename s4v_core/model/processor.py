@@ -19,13 +19,16 @@ CHAT_TEMPLATE = (
 """The Vicuna v1 template with the image first. It writes BOS itself, as chat requests add none."""
 
 
-def build_processor(tokenizer: Any, image_px: int, patch_px: int, pad: bool) -> LlavaProcessor:
+def build_processor(
+    tokenizer: Any, image_px: int, patch_px: int, pad: bool, keeps_class_token: bool = False
+) -> LlavaProcessor:
     """Build the processor of a model that takes square images with sides of `image_px`.
 
     Args:
         patch_px: Side of a vision patch in pixels.
         pad: Pad images to a square (the paper's SFT and demo); otherwise crop the centre (its
             pretraining).
+        keeps_class_token: The language model sees the class token, too (LLaVA's `cls_patch`).
     """
     size = {"shortest_edge": image_px}
     crop = {"height": image_px, "width": image_px}
@@ -38,8 +41,8 @@ def build_processor(tokenizer: Any, image_px: int, patch_px: int, pad: bool) -> 
         image_processor=images,
         tokenizer=tokenizer,
         patch_size=patch_px,
-        vision_feature_select_strategy="default",
-        # The class token is counted here and dropped by the model.
+        vision_feature_select_strategy="full" if keeps_class_token else "default",
+        # The class token is counted here; with the strategy "default" the model drops it.
         num_additional_image_tokens=1,
         chat_template=CHAT_TEMPLATE,
     )

@@ -13,10 +13,10 @@ from s4v_core import chat
 _SPACE = "\u2581"
 """The sign that SentencePiece writes for a space."""
 
-_PAD = "<pad>"
+PAD = "<pad>"
 
 
-def load_tokenizer(folder: Path) -> Any:
+def load_tokenizer(folder: Path, config: Any = None) -> Any:
     """The tokenizer of a checkpoint folder; one of SentencePiece as LLaVA was trained with it.
 
     LLaVA encodes the text before and behind an image, and behind the end of an answer, on its own
@@ -24,8 +24,11 @@ def load_tokenizer(folder: Path) -> Any:
     space: the tokens behind an image are 29871 and 13, those of `USER:` behind `</s>` 3148, 1001
     and 29901. transformers 5 writes that space at the beginning of the whole text alone, unless
     the rule is part of the tokenizer's own file, where every other program reads it as well.
+
+    Args:
+        config: The config whose tokenizer class is taken; by default the folder's own.
     """
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, config=config, trust_remote_code=False)
     backend = tokenizer.backend_tokenizer
     if not _begins_with_space(backend):
         return tokenizer
@@ -46,7 +49,7 @@ def add_image_and_pad(tokenizer: Any) -> None:
     """Add `<image>` and `<pad>` to the vocabulary: with Llama's tokens they are 32000 and 32001."""
     # One call for both would add <pad> first.
     tokenizer.add_special_tokens({"additional_special_tokens": [chat.IMAGE]})
-    tokenizer.add_special_tokens({"pad_token": _PAD})
+    tokenizer.add_special_tokens({"pad_token": PAD})
 
 
 def _begins_with_space(backend: Tokenizer) -> bool:

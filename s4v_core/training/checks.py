@@ -84,6 +84,7 @@ def check_stage(job: TrainStage) -> CheckedStage:
     family.check_job(job)
     config = family.read_config(folder)
     tokenizer = load_tokenizer(folder)
+    family.check_start(model, config, tokenizer)
     resolved = {
         "model_revision": revision or fingerprint(folder),
         "order_version": order.VERSION,

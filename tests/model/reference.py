@@ -16,6 +16,8 @@ def reference_logits(
     ids: list[int | None],
     pixels: torch.Tensor,
     heads: tuple[int, int],
+    rope_factor: float = 1.0,
+    keeps_class_token: bool = False,
 ) -> torch.Tensor:
     """Logits of shape (tokens, vocabulary).
 
@@ -23,11 +25,14 @@ def reference_logits(
         ids: Token ids; None marks the place of the image.
         pixels: Normalised pixels of shape (1, 3, side, side).
         heads: Numbers of attention heads of the tower and of the language model.
+        rope_factor: Positions are divided by it (rotary embeddings of linear scaling).
+        keeps_class_token: The language model sees the class token in front of the patches.
     """
-    image = _project(main, _tower(tower, pixels, heads[0]))
+    features = _tower(tower, pixels, heads[0])
+    image = _project(main, features if keeps_class_token else features[1:])
     table = main["model.embed_tokens.weight"]
     rows = [image if token is None else table[token][None] for token in ids]
-    return _llama(main, torch.cat(rows), heads[1])
+    return _llama(main, torch.cat(rows), heads[1], rope_factor)
 
 
 def _tower(weights: Weights, pixels: torch.Tensor, heads: int) -> torch.Tensor:
@@ -44,7 +49,7 @@ def _tower(weights: Weights, pixels: torch.Tensor, heads: int) -> torch.Tensor:
         x = x + _linear(w, at + "self_attn.out_proj", _attention(q, k, v, heads))
         y = _linear(w, at + "mlp.fc1", _norm(w, at + "layer_norm2", x))
         x = x + _linear(w, at + "mlp.fc2", y * torch.sigmoid(1.702 * y))
-    return x[1:]
+    return x
 
 
 def _project(w: Weights, x: torch.Tensor) -> torch.Tensor:
@@ -52,13 +57,13 @@ def _project(w: Weights, x: torch.Tensor) -> torch.Tensor:
     return _linear(w, "model.mm_projector.2", 0.5 * x * (1 + torch.erf(x / 2**0.5)))
 
 
-def _llama(w: Weights, x: torch.Tensor, heads: int) -> torch.Tensor:
+def _llama(w: Weights, x: torch.Tensor, heads: int, rope_factor: float) -> torch.Tensor:
     layers = 1 + max(int(name.split(".")[2]) for name in w if name.startswith("model.layers."))
     for n in range(layers):
         at = f"model.layers.{n}."
         y = _rms(x) * w[at + "input_layernorm.weight"]
         q, k, v = (_linear(w, f"{at}self_attn.{part}_proj", y) for part in "qkv")
-        q, k = _rotate(q, heads), _rotate(k, heads)
+        q, k = _rotate(q, heads, rope_factor), _rotate(k, heads, rope_factor)
         x = x + _linear(w, at + "self_attn.o_proj", _attention(q, k, v, heads, causal=True))
         y = _rms(x) * w[at + "post_attention_layernorm.weight"]
         gate = _linear(w, at + "mlp.gate_proj", y)
@@ -81,10 +86,10 @@ def _attention(
     return torch.cat(out, dim=1)
 
 
-def _rotate(x: torch.Tensor, heads: int, theta: float = 10_000.0) -> torch.Tensor:
+def _rotate(x: torch.Tensor, heads: int, factor: float, theta: float = 10_000.0) -> torch.Tensor:
     tokens, width = x.shape[0], x.shape[1] // heads
     speeds = theta ** (-torch.arange(0, width, 2) / width)
-    angles = torch.arange(tokens)[:, None] * speeds
+    angles = torch.arange(tokens)[:, None] / factor * speeds
     first, second = x.view(tokens, heads, 2, width // 2).unbind(2)
     cos, sin = angles.cos()[:, None], angles.sin()[:, None]
     turned = torch.stack([first * cos - second * sin, second * cos + first * sin], 2)

@@ -30,7 +30,18 @@ def _write(folder: Path, files: dict[str, Any]) -> str:
 @pytest.mark.parametrize(
     ("files", "sentence"),
     [
-        ({"adapter_config.json": {}}, "holds an adapter alone; .* with --settings.adapter"),
+        (
+            {"adapter_config.json": {}},
+            r"holds an adapter alone; .* with --settings.adapter, or merge .*convert\.py .*--base",
+        ),
+        (
+            {"config.json": {"model_type": "llava", "mm_vision_tower": "openai/clip"}},
+            r"is in the original layout of LLaVA; convert it first: .*convert\.py ",
+        ),
+        (
+            {"config.json": {"model_type": "share4v", "mm_vision_tower": "x", "auto_map": {}}},
+            r"is in the original layout of LLaVA; convert it first: .*convert\.py ",
+        ),
         ({"model_index.json": {}}, "holds a pipeline of diffusers"),
         ({"model-Q4_K_M.gguf": 0}, "holds GGUF files; .*--engine openai"),
         ({"config.json": {"model_type": "llama"}}, r"takes no images \(model_type llama\)"),

@@ -3,6 +3,7 @@
 The model is built without weights.
 """
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -27,7 +28,6 @@ from s4v_core.training.estimate.devices import find_memory_gb, judge_fit
 from s4v_core.training.estimate.flops import Shape, find_peak_flops
 from s4v_core.training.estimate.footprint import NOT_MODELLED, Load, Weights, estimate_memory
 from s4v_core.training.estimate.shapes import read_shape
-from s4v_core.training.families.choice import find_family
 from s4v_core.training.schedule import count_warmup_steps
 from s4v_core.training.stage import NEW_DEMO, TrainStage
 
@@ -285,14 +285,12 @@ def _choose_model(job: TrainStage) -> tuple[LlavaConfig, str, Any]:
         tokenizer = build_tokenizer(build_corpus(), DEMO_VOCABULARY, PHRASES)
         return build_demo_config(tokenizer), "the demo's shape", tokenizer
     if (Path(job.model) / "config.json").exists():
-        family = find_family(Path(job.model))
-        family.check_job(job)
-        config = family.read_config(Path(job.model))
-        if not isinstance(config, LlavaConfig):
+        kind = json.loads((Path(job.model) / "config.json").read_text()).get("model_type")
+        if kind != "llava":
             raise ConfigError(
-                f"plan: found {job.model}, whose images differ in size; estimates are made for "
-                "LLaVA-1.5 models"
+                f"plan: found a model of type {kind} in {job.model}, allowed LLaVA-1.5 (llava)"
             )
+        config = LlavaConfig.from_pretrained(job.model)
         return config, job.model, AutoTokenizer.from_pretrained(job.model, trust_remote_code=False)
     assumed = f"the shape of ShareGPT4V-7B ({job.model} is not there yet)"
     return build_sharegpt4v_7b_config(), assumed, None

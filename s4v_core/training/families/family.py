@@ -27,6 +27,11 @@ class Family(Protocol):
     def read_config(self, folder: Path) -> Any:
         """The config of a checkpoint folder, as transformers has it."""
 
+    def check_start(self, model: str, config: Any, tokenizer: Any) -> None:
+        """Raises:
+        ConfigError: Training does not compute the start model as it is.
+        """
+
     def build_template(self, job: TrainStage, folder: Path, tokenizer: Any) -> AnyTemplate:
         """The template by which conversations become text."""
 

@@ -14,6 +14,7 @@ from s4v_core.model.names import disk_name_of_memory
 from s4v_core.model.normalisation import read_normalisation
 from s4v_core.model.processor import build_processor
 from s4v_core.model.tokenizer import load_tokenizer
+from s4v_core.model.trainable import refuse_untrainable
 from s4v_core.training.data.collation import Collator
 from s4v_core.training.data.samples import AnyTemplate
 from s4v_core.training.estimate.flops import Shape
@@ -38,6 +39,9 @@ class LlavaFamily:
 
     def read_config(self, folder: Path) -> LlavaConfig:
         return LlavaConfig.from_pretrained(folder)
+
+    def check_start(self, model: str, config: Any, tokenizer: Any) -> None:
+        refuse_untrainable(model, config, tokenizer)
 
     def build_template(self, job: TrainStage, folder: Path, tokenizer: Any) -> AnyTemplate:
         return chat.find_template(job.template)

@@ -47,13 +47,16 @@ class QwenFamily:
             )
 
     def read_config(self, folder: Path) -> Qwen2_5_VLConfig:
-        config = Qwen2_5_VLConfig.from_pretrained(folder)
+        return Qwen2_5_VLConfig.from_pretrained(folder)
+
+    def check_start(self, model: str, config: Any, tokenizer: Any) -> None:
         if config.tie_word_embeddings or config.text_config.tie_word_embeddings:
             raise ConfigError(
-                f"model: {folder} shares its embeddings with its head, as Qwen2.5-VL-3B does; "
-                "training needs them apart, as in the 7B and larger ones"
+                f"model: {model} shares its embeddings with its head, as Qwen2.5-VL-3B does; "
+                "allowed are models that have them apart, as the 7B and larger ones"
             )
-        return config
+        if tokenizer.pad_token_id is None:
+            raise ConfigError(f"model: {model}: found a tokenizer without pad_token, needed one")
 
     def build_template(self, job: TrainStage, folder: Path, tokenizer: Any) -> OwnTemplate:
         token = tokenizer.convert_ids_to_tokens(self.read_config(folder).image_token_id)
