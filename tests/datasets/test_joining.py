@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from s4v_core.datasets.conversations import Unusable
+from s4v_core.datasets.data_versions import find_changed, read_versions
 from s4v_core.datasets.joining import PlacedConversation, join_images
 from s4v_core.errors import InputError
 from s4v_core.inputs.indexing import INDEX_SCHEMA
@@ -55,6 +56,7 @@ def test_no_other_name_finds_an_image(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub/a.jpg").write_bytes(photo(1, (40, 30)))
     same = ("sub/a.jpg", "./sub/a.jpg", "sub\\a.jpg", "sub//a.jpg", f"{tmp_path}/sub/a.jpg")
+    same += (f"file://{tmp_path}/sub/a.jpg",)
     others = (
         *("a.jpg", "sub/a.png", "sub/a", "sub/A.jpg", "https://example.com/sub/a.jpg"),
         *("/elsewhere/sub/a.jpg", "file:///sub/a.jpg", "../sub/a.jpg", "x/sub/a.jpg", "", "sub"),
@@ -147,6 +149,20 @@ def _write_caption_run(output: str, captions: dict[str, str | None]) -> None:
     ]
     rows_table = table_of(rows, RESULT_SCHEMA, "test")
     caption_units(output).commit(0, head.digest, "run", rows_table)
+
+
+def test_captions_that_are_added_to_a_run_change_its_version(tmp_path: Path) -> None:
+    output = str(tmp_path / "run")
+    _write_caption_run(output, {"a": "A cat.", "b": None})
+    before = read_versions((output,))
+    assert find_changed((output,), before) == []
+    other = str(tmp_path / "other")
+    _write_caption_run(other, {"a": "A dog.", "b": None})
+    (tmp_path / "run/captions/unit-000001.parquet").write_bytes(
+        (tmp_path / "other/captions/unit-000000.parquet").read_bytes()
+    )
+    [sentence] = find_changed((output,), before)
+    assert sentence.startswith(f"{output} (")
 
 
 def test_a_caption_run_gives_its_captions_with_the_places_of_its_plan(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from s4v_core.datasets.conversations import Conversation, Unusable, read_conversations
 from s4v_core.datasets.joining import join_images
 from s4v_core.errors import InputError
+from s4v_core.inputs import json_stream, text_blocks
 
 RECORDS = [
     {"id": n, "conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": f"{n}é"}]}
@@ -104,6 +105,18 @@ def test_a_line_that_is_no_json_is_left_out(tmp_path: Path) -> None:
     assert [isinstance(one, Unusable) and one.reason for one in found] == [
         *(False, "bad_json", False, False)
     ]
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_an_object_that_is_too_large_is_refused_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, indent: int | None
+) -> None:
+    for module in (json_stream, text_blocks):
+        monkeypatch.setattr(module, "MAX_RECORD_CHARS", 1 << 20)
+    text = json.dumps({"data": RECORDS * 30_000}, indent=indent)
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(InputError, match="give its list alone"):
+        list(read_conversations(str(tmp_path / "a.json")))
 
 
 def test_an_object_of_something_else_is_a_bad_record(tmp_path: Path) -> None:

@@ -208,7 +208,7 @@ def test_only_what_needs_the_root_asks_for_it(
     monkeypatch.delenv("S4V_ROOT", raising=False)
     data = _write_data(tmp_path, 8)
     argv = ["--data", str(data), "--output", f"{tmp_path}/run", "--workers", "0"]
-    with pytest.raises(ConfigError, match="S4V_ROOT is not set; .* pass --model, which need"):
+    with pytest.raises(ConfigError, match=r"S4V_ROOT is not set; .* pass --model, which need"):
         train_main(FINETUNE, argv, "")
     with pytest.raises(ConfigError, match="no such folder"):  # all places are given
         train_main(FINETUNE, [*argv, "--model", f"{tmp_path}/none"], "")
