@@ -4,10 +4,14 @@ not change afterwards."""
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import pytest
 
@@ -15,6 +19,7 @@ from s4v_core import chat
 from s4v_core.datasets.conversations import Unusable
 from s4v_core.datasets.joining import PlacedConversation, join_images
 from s4v_core.errors import ChangedInputError, ConfigError, InputError
+from s4v_core.training import preparation
 from s4v_core.training.checks import check_stage
 from s4v_core.training.data import sample_parts
 from s4v_core.training.data.sample_parts import Part, PartEncoder, encode_parts
@@ -304,3 +309,60 @@ def test_a_run_learns_from_several_images_of_a_sample(job: Job, data: Path) -> N
     assert (step.samples, step.images, step.skipped) == (4, 7, 1)
     assert outcome.audit.skipped == {"truncated": 1}
     assert outcome.exit_code == 0
+
+
+_PREPARE = """
+import sys
+from s4v_core.training.checks import check_stage
+from s4v_core.training.data import sample_parts
+from s4v_core.training.preparation import prepare_run
+from s4v_core.training.stage import TrainStage
+
+if __name__ == "__main__":
+    sample_parts._PART_SAMPLES = 64
+    prepare_run(check_stage(TrainStage.model_validate_json(sys.argv[1])))
+"""
+
+
+@pytest.mark.slow
+def test_a_preparation_that_is_killed_leaves_no_process_and_goes_on(
+    job: Job, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sample_parts, "_PART_SAMPLES", 64)
+    data.write_text(json.dumps([_record(number) for number in range(20_000)]))
+    script = tmp_path / "prepare.py"
+    script.write_text(_PREPARE)
+    parallel = job(prepare_workers=2)
+    command = [sys.executable, str(script), parallel.model_dump_json()]
+    started = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.getcwd()})
+    folder = Path(parallel.output) / "preparing"
+    _wait_until(lambda: folder.exists() and len(list(folder.glob("*.arrow"))) > 20)
+    children = psutil.Process(started.pid).children(recursive=True)
+    assert len(children) >= 2
+    started.kill()
+    started.wait()
+    _wait_until(lambda: not any(_is_alive(child) for child in children))
+    made = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.arrow")}
+    kept: dict[str, int] = {}
+    monkeypatch.setattr(
+        preparation,
+        "discard_parts",
+        lambda output: kept.update({p.name: p.stat().st_mtime_ns for p in folder.iterdir()}),
+    )
+    counts, _ = prepare_run(check_stage(job(prepare_workers=0)))
+    assert counts.samples == 20_000
+    assert len(kept) > len(made) > 20
+    assert {name: kept[name] for name in made} == made
+    prepare_run(check_stage(job(prepare_workers=0, output=str(tmp_path / "whole"))))
+    assert _read_table(parallel.output).equals(_read_table(str(tmp_path / "whole")))
+
+
+def _wait_until(is_true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 120
+    while not is_true():
+        assert time.monotonic() < end, "waited for two minutes"
+        time.sleep(0.05)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
