@@ -13,7 +13,7 @@ Running the same command again resumes from the newest checkpoint. The first Ctr
 checkpoint and stops; a second one stops at once. The trained model is exported to OUTPUT/model,
 where transformers and vLLM can load it.
 Exit codes: 0 if the model is exported, 1 if steps are missing, 2 if the input is bad or the store
-refuses writes.
+refuses writes, 3 if the data or images were changed after the run began.
 """
 
 import sys

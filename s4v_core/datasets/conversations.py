@@ -17,6 +17,7 @@ from s4v_core.errors import InputError
 from s4v_core.inputs.json_records import read_records
 from s4v_core.inputs.json_stream import BadRecord
 from s4v_core.inputs.shard_index import clean_text
+from s4v_core.inputs.text_blocks import TextBlocks
 
 _LOG = logging.getLogger(__name__)
 
@@ -107,7 +108,13 @@ def read_conversations(
 
 def _unwrap(uri: str, records: Iterator[Any]) -> Iterator[Any]:
     """The records, also if the file is one object with a list of them."""
-    first = next(records, None)
+    try:
+        first = next(records, None)
+    except InputError as error:
+        if not _starts_as_object(uri):
+            raise
+        advice = "an object around records is read up to 64 MiB; give its list alone (jq .data)"
+        raise InputError(uri, f"{error.problem}; {advice}") from None
     if isinstance(first, dict) and not has_messages(first):
         lists = {
             field: value
@@ -122,6 +129,11 @@ def _unwrap(uri: str, records: Iterator[Any]) -> Iterator[Any]:
             return
     if first is not None:
         yield from chain([first], records)
+
+
+def _starts_as_object(uri: str) -> bool:
+    with storage.open_to_read(uri) as file:
+        return next(iter(TextBlocks(file)), "").lstrip().startswith("{")
 
 
 def _parse_record(uri: str, number: int, record: Any) -> Conversation | Unusable:
@@ -191,22 +203,26 @@ def _place_images(
     the first question.
     """
     places = [(image, at) for at, message in enumerate(messages) for image in message.images]
-    marks = sum(image is None for image, _ in places)
+    marks = [(image, at) for image, at in places if not isinstance(image, NamedImage)]
     if not places:
         return images, [0] * len(images)
-    named = [image.name for image, _ in places if image is not None]
+    named = [image.name for image, _ in places if isinstance(image, NamedImage)]
     if images and not marks and named == [image.name for image in images]:
         images = []  # the record lists again what its messages name
-    if marks != len(images):
-        field = images[0].field if images else messages[places[0][1]].field
+    if len(marks) != len(images):
         raise BadFieldError(
-            field,
-            f"{marks} image marks",
+            images[0].field if images else messages[places[0][1]].field,
+            f"{len(marks)} image marks",
             f"as many as images, which are {len(images)}",
-            _name_mismatch(marks, len(images)),
+            _name_mismatch(len(marks), len(images)),
         )
+    for number, (index, at) in enumerate(marks):
+        if index not in (None, number):
+            found = f"index {index} of mark {number}"
+            raise BadFieldError(messages[at].field, found, "images in the order of their marks")
     following = iter(images)
-    return [image or next(following) for image, _ in places], [at for _, at in places]
+    pictures = [i if isinstance(i, NamedImage) else next(following) for i, _ in places]
+    return pictures, [at for _, at in places]
 
 
 def _name_mismatch(marks: int, images: int) -> str:

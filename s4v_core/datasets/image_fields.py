@@ -9,10 +9,10 @@ from s4v_core.inputs.image_names import is_inline_image
 _IMAGE_FIELDS = ("image", "images", "image_path", "image_paths", "image_file", "image_url", "img")
 """Fields of a record that name its images: a name, a list of names, or objects with one."""
 
-_NAME_KEYS = ("path", "image", "url", "image_url", "file_name", "filename", "image_path")
+NAME_KEYS = ("path", "image", "url", "image_url", "file_name", "filename", "image_path")
 """Keys of an object that describes an image, in order of preference."""
 
-_DATA_KEYS = ("bytes", "base64", "data", "b64_json")
+DATA_KEYS = ("bytes", "base64", "data", "b64_json")
 """Keys of an object that holds an image itself."""
 
 
@@ -65,10 +65,10 @@ def read_image(field: str, value: Any) -> NamedImage:
         BadFieldError: It is no name, or the image itself, which is not kept with the record.
     """
     if isinstance(value, dict):
-        for key in _NAME_KEYS:
+        for key in NAME_KEYS:
             if value.get(key) is not None:
                 return read_image(f"{field}.{key}", value[key])
-        for key in _DATA_KEYS:
+        for key in DATA_KEYS:
             if value.get(key) is not None:
                 _refuse_inline(f"{field}.{key}")
     name = check_text(field, value, "a path or URL, or an object with one")

@@ -5,6 +5,7 @@ import posixpath
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import unquote
 
 from s4v_core import storage
 from s4v_core.inputs.file_kinds import split_name
@@ -15,6 +16,7 @@ from s4v_core.inputs.shards import Shard
 
 _LOG = logging.getLogger(__name__)
 _INDEX_THREADS = 16
+_FILE_URL = "file://"
 
 Place = dict[str, Any]
 """Where an image is stored: a row with the place columns of `plan_schema`."""
@@ -71,7 +73,8 @@ class ImageIndex:
             )
 
     def _find_path(self, image: str) -> Place | str:
-        names = (image, posixpath.normpath(image.replace("\\", "/")))
+        path = unquote(image.removeprefix(_FILE_URL)) if image.startswith(_FILE_URL) else image
+        names = (image, posixpath.normpath(path.replace("\\", "/")))
         for places in (self._by_id, self._by_path):
             for name in names:
                 if found := places.get(name):

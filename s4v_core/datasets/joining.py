@@ -98,7 +98,7 @@ def _find_places(conversation: Conversation, index: ImageIndex) -> PlacedConvers
                 conversation.sample_id,
                 place,
                 image.field,
-                clean_text(image.name),
+                clean_text(image.name) or "an empty name",
                 data=conversation.data,
                 record=conversation.record,
             )

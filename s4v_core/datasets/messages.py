@@ -7,7 +7,7 @@ from typing import Any
 
 from s4v_core.chat import IMAGE
 from s4v_core.datasets.bad_fields import BadFieldError, check_text
-from s4v_core.datasets.image_fields import NamedImage, read_image
+from s4v_core.datasets.image_fields import DATA_KEYS, NAME_KEYS, NamedImage, read_image
 
 MESSAGE_FIELDS = ("conversations", "messages", "conversation")
 """Fields of a record that hold its messages, in order of preference."""
@@ -22,6 +22,9 @@ _UNSUPPORTED = ("tools", "video", "videos", "audio", "audios")
 """Fields whose content no template of ours writes."""
 
 
+ImageMark = NamedImage | int | None
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One message of a conversation.
@@ -29,14 +32,14 @@ class Message:
     Attributes:
         role: user, assistant or system.
         text: Its text. Of a user it has no image marks any more.
-        images: A user's images in order: one that the message names itself, or None for a mark,
-            which means the next image of the record.
+        images: A user's images in order: one that the message names itself, None for a mark, which
+            means the next image of the record, or the index that a mark gives this next image.
         field: Path of the message in its record.
     """
 
     role: str
     text: str
-    images: tuple[NamedImage | None, ...]
+    images: tuple[ImageMark, ...]
     field: str
 
 
@@ -105,18 +108,18 @@ def _read_message(field: str, message: Any) -> Message:
         if IMAGE in text:
             text = text.replace(IMAGE, "").strip()  # as preprocess_multimodal does
         return Message(role, text, tuple(images), field)
-    if any(image is not None for image in images) or not isinstance(message.get(text_key), str):
+    if not isinstance(message.get(text_key), str):
         _refuse_images(content_field, message.get(text_key), role)
     return Message(role, text, (), field)
 
 
-def _read_content(field: str, content: Any) -> tuple[str, list[NamedImage | None]]:
+def _read_content(field: str, content: Any) -> tuple[str, list[ImageMark]]:
     """The text of a message, and its images in order; None for a mark without a name."""
     if not isinstance(content, list):
         text = check_text(field, content, "a text, or a list of parts")
         return text, [None] * text.count(IMAGE)
     texts: list[str] = []
-    images: list[NamedImage | None] = []
+    images: list[ImageMark] = []
     for at, part in enumerate(content):
         place = f"{field}[{at}]"
         if isinstance(part, str):
@@ -134,10 +137,13 @@ def _read_content(field: str, content: Any) -> tuple[str, list[NamedImage | None
     return "\n".join(texts), images  # joined as the endpoint joins the parts of a question
 
 
-def _read_image_part(field: str, part: dict[str, Any]) -> NamedImage | None:
-    """The image of a part; None if the part only marks its place."""
-    described = {key: value for key, value in part.items() if key != "type" and value is not None}
-    return read_image(field, described) if described.keys() - {"text", "detail"} else None
+def _read_image_part(field: str, part: dict[str, Any]) -> ImageMark:
+    """The image of a part; None or its index if the part only marks its place."""
+    named = {key: part[key] for key in (*NAME_KEYS, *DATA_KEYS) if part.get(key) is not None}
+    if named:
+        return read_image(field, named)
+    index = part.get("index")
+    return index if isinstance(index, int) else None
 
 
 def _refuse_images(field: str, content: Any, role: str) -> None:

@@ -68,6 +68,12 @@ PARTS = [{"type": "image"}, {"type": "text", "text": "What?"}]
         {"messages": _messages(("user", PARTS), ASKED[1]), "images": ["a.jpg"]},
         {
             "messages": _messages(
+                ("user", [{"index": 0, "type": "image", "text": None}, PARTS[1]]), ASKED[1]
+            ),
+            "images": ["a.jpg"],
+        },
+        {
+            "messages": _messages(
                 ("user", [{"type": "image", "image": "a.jpg"}, "What?"]),
                 ("assistant", [{"type": "text", "text": "A cat."}]),
             )
@@ -210,6 +216,16 @@ def test_a_record_that_teaches_nothing_is_a_reason(
             },
             "messages[1].weight",
             "found 0, needed answers that are all learnt",
+        ),
+        (
+            {
+                "messages": _messages(
+                    ("user", [{"type": "image", "index": n} for n in (1, 0)]), ASKED[1]
+                ),
+                "images": ["a", "b"],
+            },
+            "messages[0]",
+            "found 'index 1 of mark 0'",
         ),
         ({"messages": _messages(*ASKED, ("system", "late"))}, "messages[2]", "in front of all"),
         ({"messages": _messages(*ASKED), "videos": ["v.mp4"]}, "videos", "found ['v.mp4']"),

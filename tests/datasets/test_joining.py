@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from s4v_core.datasets.conversations import Unusable
+from s4v_core.datasets.data_versions import find_changed, read_versions
 from s4v_core.datasets.joining import PlacedConversation, join_images
 from s4v_core.errors import InputError
 from s4v_core.inputs.indexing import INDEX_SCHEMA
@@ -51,6 +52,64 @@ def test_an_image_is_found_by_its_whole_path_and_by_its_file_name_only_if_asked_
     assert found == ["x/a.jpg", "x/a.jpg", "y/b.jpg", "ambiguous_image", None]
 
 
+def test_no_other_name_finds_an_image(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/a.jpg").write_bytes(photo(1, (40, 30)))
+    same = ("sub/a.jpg", "./sub/a.jpg", "sub\\a.jpg", "sub//a.jpg", f"{tmp_path}/sub/a.jpg")
+    same += (f"file://{tmp_path}/sub/a.jpg",)
+    others = (
+        *("a.jpg", "sub/a.png", "sub/a", "sub/A.jpg", "https://example.com/sub/a.jpg"),
+        *("/elsewhere/sub/a.jpg", "file:///sub/a.jpg", "../sub/a.jpg", "x/sub/a.jpg", "", "sub"),
+    )
+    found = _join(_write_json(tmp_path, *same, *others), str(tmp_path))
+    assert found == ["sub/a.jpg"] * len(same) + ["not_found"] * len(others)
+
+
+def test_a_name_is_found_in_either_spelling_of_its_accents(tmp_path: Path) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    for name in (f"{decomposed}.jpg", "both\u00e9.jpg", "bothe\u0301.jpg"):
+        (tmp_path / name).write_bytes(photo(1, (40, 30)))
+    names = (
+        f"{composed}.jpg",
+        f"{decomposed}.jpg",
+        "both\u00e9.jpg",
+        "bothe\u0301.jpg",
+        "cafe.jpg",
+    )
+    found = _join(_write_json(tmp_path, *names), str(tmp_path))
+    assert found == [f"{decomposed}.jpg"] * 2 + ["both\u00e9.jpg", "bothe\u0301.jpg", "not_found"]
+
+
+def test_matches_by_file_name_are_counted_in_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "vg").mkdir()
+    (tmp_path / "vg/1.jpg").write_bytes(photo(1, (40, 30)))
+    data = _write_json(tmp_path, "coco/1.jpg", "vg/1.jpg", "1.png")
+    assert _join(data, str(tmp_path), match_file_names=True) == ["vg/1.jpg"] * 3
+    assert "2 images were found by their file names alone" in caplog.text
+    assert "coco/1.jpg is taken from vg/1.jpg" in caplog.text
+
+
+def test_each_of_several_images_has_its_place_and_a_missing_one_is_named(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.jpg").write_bytes(photo(1, (40, 30)))
+    said = [{"role": "user", "content": "<image><image>?"}, {"role": "assistant", "content": "x"}]
+    records = [
+        {"id": "good", "images": ["b.jpg", "a.jpg"], "messages": said},
+        {"id": "bad", "images": ["b.jpg", "c.jpg"], "messages": said},
+    ]
+    (tmp_path / "data.json").write_text(json.dumps(records))
+    good, bad = join_images((f"{tmp_path}/data.json",), (), None)
+    assert isinstance(good, PlacedConversation)
+    assert [place["image_id"] for place in good.places] == ["b.jpg", "a.jpg"]
+    assert isinstance(bad, Unusable)
+    assert bad.describe() == {
+        **{"data": f"{tmp_path}/data.json", "record": 2, "sample_id": "bad"},
+        **{"reason": "not_found", "field": "images[1]", "found": "c.jpg"},
+    }
+
+
 def test_an_image_in_a_tar_is_found_by_its_path_there(tmp_path: Path) -> None:
     write_tar(tmp_path / "t/0.tar", {"gqa/1.jpg": photo(1), "vg/1.jpg": photo(2)})
     write_tar(tmp_path / "t/1.tar", {"vg/2.jpg": photo(3), "vg/1.jpg": photo(4)})
@@ -90,6 +149,20 @@ def _write_caption_run(output: str, captions: dict[str, str | None]) -> None:
     ]
     rows_table = table_of(rows, RESULT_SCHEMA, "test")
     caption_units(output).commit(0, head.digest, "run", rows_table)
+
+
+def test_captions_that_are_added_to_a_run_change_its_version(tmp_path: Path) -> None:
+    output = str(tmp_path / "run")
+    _write_caption_run(output, {"a": "A cat.", "b": None})
+    before = read_versions((output,))
+    assert find_changed((output,), before) == []
+    other = str(tmp_path / "other")
+    _write_caption_run(other, {"a": "A dog.", "b": None})
+    (tmp_path / "run/captions/unit-000001.parquet").write_bytes(
+        (tmp_path / "other/captions/unit-000000.parquet").read_bytes()
+    )
+    [sentence] = find_changed((output,), before)
+    assert sentence.startswith(f"{output} (")
 
 
 def test_a_caption_run_gives_its_captions_with_the_places_of_its_plan(tmp_path: Path) -> None:

@@ -84,6 +84,26 @@ def test_packed_samples_give_the_loss_of_separate_ones(
     assert batch.tokens == sum(batch.lengths) == 60 + 20 + 12 + 9 + 30 + 4 * 15
 
 
+def test_several_images_of_a_sample_stand_where_their_ids_do(
+    checkpoint: Path, world: World, plain: LlavaForConditionalGeneration
+) -> None:
+    collator, image = _collator(plain), plain.config.image_token_id
+    chance = np.random.default_rng(3)
+    pixels = chance.integers(0, 255, (3, SIDE, SIDE, 3), dtype=np.uint8)
+    ids = chance.integers(10, 400, 40).astype(np.int32)
+    ids[[0, 2, 3, 20]] = 1, image, image, image
+    three = Sample(0, ids, np.arange(40) >= 21, pixels)
+    others = [_sample(1, 60, image), _sample(2, 12, None)]
+    whole = collator.collate([others[0], three, others[1]])
+    assert (whole.images, whole.tokens) == (4, 40 + 60 + 12 + 4 * 15)
+    apart = sum(_reference(plain, collator, sample) for sample in (three, *others))
+    module = _built(checkpoint, world)
+    assert float(_loss(module, whole)) == pytest.approx(apart, rel=1e-5)
+    swapped = Sample(0, ids, three.learnt, pixels[::-1])
+    other = float(_loss(module, collator.collate([others[0], swapped, others[1]])))
+    assert other != pytest.approx(apart, rel=1e-5)
+
+
 def test_gradients_are_those_of_separate_samples_with_and_without_checkpointing(
     checkpoint: Path, world: World, plain: LlavaForConditionalGeneration
 ) -> None:

@@ -137,6 +137,7 @@ def _encode_in_processes(
                 yield _load(waiting.popleft().result())
         while waiting:
             yield _load(waiting.popleft().result())
+        pool.shutdown()  # whose memory the start of the training may need
     except BrokenProcessPool:
         raise ConfigError(
             f"prepare_workers: one of {processes} processes died, probably of too little memory; "
