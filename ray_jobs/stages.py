@@ -18,9 +18,11 @@ def train_main(recipes: Mapping[str, TrainStage], argv: list[str], manual: str) 
             Published,
             forecast_stage,
         )  # late, so that --help stays quick
+        from s4v_core.training.estimate.switches import describe_switches, find_machine
 
         published = Published(PAPER_MEMORY_GB, PUBLISHED_UTILISATION) if job.accelerator else None
         show(forecast_stage(job, published).as_text())
+        show("\n" + describe_switches(job, find_machine(job)))
         return 0
     if job.show:
         from s4v_core.training.show import show_samples
