@@ -171,20 +171,20 @@ def _merge_trained(adapter: Path, folder: Path) -> None:
     _merge(added, folder)
 
 
-@pytest.mark.parametrize(
-    "targets",
-    [LANGUAGE_TARGETS, (*LANGUAGE_TARGETS, *PROJECTOR_TARGETS), PROJECTOR_TARGETS],
-    ids=["language", "language and projector", "projector"],
-)
+@pytest.mark.parametrize("engine", ["vllm", "transformers"])
 def test_a_trained_adapter_gives_the_captions_of_the_merged_weights(
-    scenes: Path, tmp_path: Path, targets: tuple[str, ...]
+    scenes: Path, tmp_path: Path, engine: str
 ) -> None:
+    if engine == "transformers":
+        pytest.importorskip("peft")
+    # vLLM 0.32 has no adapters of LLaVA's projector: `tests/engines` holds how they are refused.
+    more = () if engine == "vllm" else PROJECTOR_TARGETS
     write_lessons(tmp_path / "lessons", 64, seed=3)
     job = FINETUNE["demo"].replace(
         data=(str(tmp_path / "lessons" / "briefs.json"),),
         images=(str(tmp_path / "lessons"),),
         output=str(tmp_path / "run"),
-        lora=Lora(rank=8, alpha=32, targets=targets),
+        lora=Lora(rank=8, alpha=32, targets=(*LANGUAGE_TARGETS, *more)),
         optimiser=Optimiser(learning_rate=1e-2),
         demo_scenes=0,
         max_steps=4,
@@ -196,9 +196,9 @@ def test_a_trained_adapter_gives_the_captions_of_the_merged_weights(
     adapter = tmp_path / "run" / "adapter"
     _merge_trained(adapter, tmp_path / "merged")
     plain = _ask(_build(CAPTIONER, "transformers"), scenes)
-    merged = _ask(_build(tmp_path / "merged", "vllm"), scenes)
+    merged = _ask(_build(tmp_path / "merged", engine), scenes)
     assert sum(a != b for a, b in zip(plain, merged, strict=True)) > SCENES / 2
-    assert _ask(_build(CAPTIONER, "vllm", adapter=str(adapter)), scenes) == merged
+    assert _ask(_build(CAPTIONER, engine, adapter=str(adapter)), scenes) == merged
 
 
 def test_guessed_tokens_change_no_greedy_caption(scenes: Path) -> None:
