@@ -24,8 +24,11 @@ def train_main(recipes: Mapping[str, TrainStage], argv: list[str], manual: str) 
         job = fill_in_root(job)
     show(job.model_dump_json(indent=2))
     if job.plan:
+        from s4v_core.training.estimate.switches import describe_switches, find_machine
+
         is_there = not needs_root(job.data) and all(map(storage.exists, job.data))
         show(_plan(job, not has_own_sizes and (has_own_data or is_there)))
+        show("\n" + describe_switches(job, find_machine(job)))
         return 0
     if job.show:
         from s4v_core.training.show import show_samples

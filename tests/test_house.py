@@ -24,6 +24,9 @@ TRAINING = """
     --optimiser.eps --optimiser.weight-decay --optimiser.clip
     --saving.every-min --saving.every-steps --saving.keep
     --expected.samples --expected.tokens --expected.learnt
+    --attention --compile --prefetch --reshard-after-forward --replicas
+    --lora.rank --lora.alpha --lora.targets --lora.merge
+    --validation-share --validate-every-steps --log-to
     """
 
 FLAGS = {

@@ -15,6 +15,16 @@ _MAX_CPU_KV_CACHE = 4 << 30
 _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Sizes that vLLM makes room for; an adapter takes the next one."""
 
+_HEADER_BYTES = 64 << 20
+"""Largest header of a safetensors file that is read."""
+
+_TOWER_ADAPTERS = "enable_tower_connector_lora"
+"""vLLM's setting for adapters of tower and projector. It is never set here: with LLaVA-1.5 an
+engine of vLLM 0.32 dies of it at the first image, whose tokens it counts with the class token."""
+
+_VISION_PARTS = ("vision", "visual", "projector", "connector", "merger")
+"""Parts of the names of layers before the language model."""
+
 _ADAPTER_NAME, _ADAPTER_ID = "adapter", 1
 
 _SHARED_IMAGES_GB = 2
@@ -155,7 +165,32 @@ def _change_answers(settings: EngineSettings) -> dict[str, Any]:
     if settings.adapter is not None:
         rank = _read_rank(Path(settings.adapter))
         found |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
+        _refuse_vision_layers(settings)
     return found
+
+
+def _refuse_vision_layers(settings: EngineSettings) -> None:
+    """Refuse an adapter with layers that vLLM would leave out without a word."""
+    is_asked_for = _TOWER_ADAPTERS in settings.read_json("engine_args")
+    if not is_asked_for and _adapts_vision(Path(settings.adapter or "")):
+        raise ConfigError(
+            f"settings.adapter: {settings.adapter} has layers before the language model, which "
+            "vLLM leaves out; caption with the merged model instead (OUTPUT/model of a LoRA run), "
+            f"or try vLLM's own way: --settings.engine-args '{{\"{_TOWER_ADAPTERS}\": true}}'"
+        )
+
+
+def _adapts_vision(folder: Path) -> bool:
+    """Whether an adapter has layers outside the language model. Weights of another format are not
+    looked into."""
+    path = folder / "adapter_model.safetensors"
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            names = json.loads(file.read(min(size, _HEADER_BYTES)))
+    except (OSError, ValueError):
+        return False  # vLLM itself says what is wrong with the file
+    return any(part in name for name in names for part in _VISION_PARTS)
 
 
 def _read_rank(folder: Path) -> int:

@@ -10,7 +10,7 @@ from s4v_core import storage
 from s4v_core.checkpoints import SETTINGS, WEIGHTS, locate_checkpoint
 from s4v_core.interrupts import drain_on_interrupt
 from s4v_core.training.adapter_files import ADAPTER, ADAPTER_CONFIG, write_adapter
-from s4v_core.training.card import write_card
+from s4v_core.training.card import write_adapter_card, write_card
 from s4v_core.training.checks import CheckedStage, check_stage
 from s4v_core.training.data.samples import SampleCounts, fetch_samples
 from s4v_core.training.export import MODEL, export_model, read_checkpoint
@@ -85,10 +85,12 @@ def _export(checked: CheckedStage, counts: SampleCounts, newest: Manifest) -> No
     # An adapter's export adds to the start model's weights, which other exports do not need.
     names = (*SETTINGS, *WEIGHTS) if lora.rank else SETTINGS
     folder, _ = locate_checkpoint(checked.model, names)
-    card = write_card(job, read_metrics(job.output), counts)
+    metrics = read_metrics(job.output)
+    card = write_card(job, metrics, counts)
     if lora.rank:
         tensors = dict(read_checkpoint(checkpoint_uri(job.output, newest.step)))
-        write_adapter(job.output, tensors, lora, checked.model, card)
+        about = write_adapter_card(job, metrics, counts)
+        write_adapter(job.output, tensors, lora, checked.model, about)
     if not lora.rank or lora.merge:
         export_model(job.output, newest, folder, checked.family, job, card)
 

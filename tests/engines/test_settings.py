@@ -5,7 +5,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from s4v_core.engines.choice import choose_engine
 from s4v_core.engines.fitness import refuse_unfit_checkpoint
@@ -198,3 +200,28 @@ def test_names_read_from_the_source_files_are_those_of_the_packages() -> None:
     assert list_quantizations() == set(get_args(QuantizationMethods))
     assert list_model_types() >= set(CONFIG_MAPPING_NAMES) | set(_CONFIG_REGISTRY)
     assert list_multimodal_architectures() >= set(_MULTIMODAL_MODELS)
+
+
+@pytest.mark.parametrize(
+    ("layer", "is_served"),
+    [
+        ("model.language_model.layers.0.self_attn.q_proj", True),
+        ("model.layers.0.mlp.up_proj", True),
+        ("model.multi_modal_projector.linear_1", False),
+        ("model.vision_tower.encoder.layers.0.self_attn.q_proj", False),
+        ("model.visual.merger.mlp.0", False),
+    ],
+)
+def test_an_adapter_that_vllm_would_serve_in_part_is_refused(
+    adapter: Path, layer: str, is_served: bool
+) -> None:
+    tensors = {f"base_model.model.{layer}.lora_A.weight": np.zeros((12, 4), np.float32)}
+    save_file(tensors, adapter / "adapter_model.safetensors")
+    if is_served:
+        build_engine_args(_spec(adapter=str(adapter)), SHAPE)
+        return
+    with pytest.raises(ConfigError, match="has layers before the language model, which vLLM"):
+        build_engine_args(_spec(adapter=str(adapter)), SHAPE)
+    asked = {"enable_tower_connector_lora": True}
+    found = build_engine_args(_spec(adapter=str(adapter), engine_args=asked), SHAPE)
+    assert found.enable_tower_connector_lora

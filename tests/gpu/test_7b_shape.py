@@ -26,6 +26,7 @@ from s4v_core.training.worker.loop import train
 from s4v_core.training.worker.session import LocalSession
 from s4v_core.training.worker.step_metrics import StepMetrics
 from s4v_core.training.worker.world import open_local_world
+from tests.gpu.switches import CHOICES, format_row, measure_switches
 
 STEPS = 20
 WARM_UP_STEPS = 5
@@ -106,3 +107,18 @@ def test_twenty_steps_of_the_7b_shape(
     assert len(steps) == STEPS - WARM_UP_STEPS
     assert all(m.loss < 12 for m in steps)
     assert 0.05 < utilisation < 1
+
+
+@pytest.mark.gpu
+@pytest.mark.timeout(900)
+def test_a_table_of_switches_of_the_7b_shape(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every switch that the GPU has gives the loss of the others, to what bf16 rounds."""
+    config = build_sharegpt4v_7b_config()
+    rows = []
+    for row in measure_switches(config, "cuda", BATCH, 11, CHOICES):
+        rows.append(row)
+        with capsys.disabled():
+            sys.stdout.write(format_row(row) + "\n")
+    losses = {row.name: row.loss for row in rows if not row.problem and "LoRA" not in row.name}
+    assert len(losses) > 2
+    assert list(losses.values()) == pytest.approx([losses[CHOICES[0].name]] * len(losses), rel=0.02)

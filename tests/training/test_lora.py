@@ -149,6 +149,10 @@ def test_an_adapter_alone_is_exported_where_no_merged_model_is_wanted(
     names = load_file(tmp_path / "run" / "adapter" / "adapter_model.safetensors")
     assert len(names) == 2 * 2 * len(LANGUAGE_TARGETS)
     assert all("language_model.layers" in name for name in names)
+    card = (tmp_path / "run" / "adapter" / "README.md").read_text()
+    assert f"base_model: {checkpoint}" in card
+    assert "LoRA, rank 4, alpha 16, on q_proj" in card
+    assert "LoRA adapter in PEFT's layout" in card
     assert run_stage(job).metrics == outcome.metrics  # not run again
 
 

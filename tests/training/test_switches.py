@@ -16,7 +16,7 @@ from s4v_core.training.checks import check_stage
 from s4v_core.training.export import read_checkpoint
 from s4v_core.training.preparation import prepare_run
 from s4v_core.training.run_spec import RunSpec
-from s4v_core.training.stage import Learning
+from s4v_core.training.stage import Learning, Saving
 from s4v_core.training.worker import attention, components
 from s4v_core.training.worker.checkpoints import checkpoint_uri
 from s4v_core.training.worker.components import build_module, build_reader
@@ -136,7 +136,6 @@ def _without_refusal(monkeypatch: pytest.MonkeyPatch, kernel: str) -> Iterator[N
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("kernel", ["flex", "flash"])
-@pytest.mark.parametrize("together", [4, 8])
 def test_kernels_for_gpus_keep_samples_apart(
     lessons: Path,
     checkpoint: Path,
@@ -144,9 +143,8 @@ def test_kernels_for_gpus_keep_samples_apart(
     expected: Recomputed,
     monkeypatch: pytest.MonkeyPatch,
     kernel: str,
-    together: int,
 ) -> None:
-    spec = _prepare(lessons, checkpoint, tmp_path, device_batch_size=together)
+    spec = _prepare(lessons, checkpoint, tmp_path, device_batch_size=8)
     with open_local_world("cpu") as world:
         reader = build_reader(spec, world)
         assert any(batch.is_packed for step in range(STEPS) for batch in reader[step])
@@ -249,3 +247,37 @@ def test_rows_are_shared_in_every_stage(lessons: Path, checkpoint: Path, tmp_pat
         batches = [batch for step in range(spec.steps) for batch in reader[step]]
     assert sum(batch.ids_RT.shape[0] for batch in batches) < sum(len(b.numbers) for b in batches)
     assert all(batch.is_packed == (batch.ids_RT.shape[0] < len(batch.numbers)) for batch in batches)
+
+
+def test_switches_may_change_on_resume(
+    lessons: Path, checkpoint: Path, tmp_path: Path, expected: Recomputed
+) -> None:
+    job = build_job(lessons, checkpoint, tmp_path, saving=Saving(every_steps=1))
+    _, spec = prepare_run(check_stage(job))
+    session = LocalSession(lambda metrics: session.request_stop())
+    with open_local_world("cpu") as world:
+        train(spec, world, session)
+    assert len(read_metrics(spec.output)) < STEPS
+    later = job.replace(
+        attention="sdpa", prefetch=1, reshard_after_forward=False, validate_every_steps=7
+    )
+    _, spec = prepare_run(check_stage(later))
+    _train(spec)
+    _compare(spec.output, expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"replicas": 3, "workers": 4, "batch_size": 16}, "replicas: found 3 for 4 workers"),
+        ({"replicas": 2}, "replicas: found 2 for 1 workers, allowed numbers that divide"),
+        ({"replicas": 0}, "replicas: found 0"),
+        ({"prefetch": -1}, "prefetch: found -1"),
+        ({"attention": "eager"}, "attention: found 'eager'"),
+    ],
+)
+def test_switches_that_cannot_be_are_refused(
+    lessons: Path, checkpoint: Path, tmp_path: Path, changes: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        build_job(lessons, checkpoint, tmp_path, **changes)
