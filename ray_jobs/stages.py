@@ -57,8 +57,9 @@ def _drop_leftovers(job: TrainStage, recipe: TrainStage) -> TrainStage:
     changes: dict[str, Any] = {}
     if (has_own_data or has_own_images) and job.demo_scenes == recipe.demo_scenes:
         changes["demo_scenes"] = 0
-        if has_own_data and not has_own_images:
-            changes["images"] = ()
+    draws = job.replace(**changes).demo_scenes > 0
+    if has_own_data and not has_own_images and not draws:
+        changes["images"] = ()  # they lie in the JSON's own folder, as without a recipe
     is_recipes_root = job.image_root == recipe.image_root and needs_root(job.image_root)
     if is_recipes_root and (has_own_images or (has_own_data and not has_root())):
         changes["image_root"] = None

@@ -169,6 +169,10 @@ def _read_job(text: str) -> dict[str, Any]:
             ["demo", "--data", "DIR/data.json", "--images", "DIR/typo"],
             {"demo_scenes": 0, "images": ["DIR/typo"]},
         ),
+        (
+            ["demo", "--demo-scenes", "0", "--data", "DIR/data.json"],
+            {"demo_scenes": 0, "images": []},
+        ),
         (["demo", "--demo-scenes", "9", "--images", "DIR/new"], {"demo_scenes": 9}),
         (["--data", "DIR/data.json"], {"image_root": None, "demo_scenes": 0}),
         (["--data", "DIR/data.json", "--image-root", "DIR"], {"image_root": "DIR"}),
