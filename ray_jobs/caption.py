@@ -24,7 +24,8 @@ try:
 except ModuleNotFoundError:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ray_jobs.command_line import parse, run_main, show
+from ray_jobs.command_line import parse, run_main, show, split_recipe
+from s4v_core.captioning.job import CaptionJob
 from s4v_core.recipes import CAPTION
 from s4v_core.terminal import printable
 
@@ -32,7 +33,8 @@ _SHOWN_CAPTIONS = 8
 
 
 def main(argv: list[str]) -> int:
-    job = parse(CAPTION, argv, __doc__ or "")
+    recipe = CAPTION[split_recipe(CAPTION, argv)[0]]
+    job = drop_demo_scenes(parse(CAPTION, argv, __doc__ or ""), recipe)
     from s4v_core.captioning.caption_pass import (  # --help stays quick
         DEMO_NOTICE,
         run_pass,
@@ -58,6 +60,13 @@ def main(argv: list[str]) -> int:
         print(score_demo(outcome.output).as_text())
         print(DEMO_NOTICE)
     return outcome.exit_code
+
+
+def drop_demo_scenes(job: CaptionJob, recipe: CaptionJob) -> CaptionJob:
+    """The job without the demo's scenes where its input is another one than the recipe's: they
+    would be drawn into any folder with a typo."""
+    is_leftover = job.input != recipe.input and job.demo_scenes == recipe.demo_scenes
+    return job.replace(demo_scenes=0) if is_leftover else job
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from ray_jobs.caption import drop_demo_scenes
 from ray_jobs.command_line import parse
 from s4v_core.captioning.checks import check_job
 from s4v_core.captioning.job import CaptionJob
@@ -111,3 +112,11 @@ def test_an_output_in_no_bucket_is_refused_before_the_input_is_indexed(
     job = CaptionJob(input=(str(tmp_path),), output=output, model="none", engine="fake")
     with pytest.raises(ConfigError, match=r"output: s3://no-such-bucket-of-ours/run cannot be"):
         check_job(job)
+
+
+def test_a_typo_in_the_input_draws_no_demo_world() -> None:
+    recipe = CAPTION["demo"]
+    assert drop_demo_scenes(recipe, recipe).demo_scenes == recipe.demo_scenes
+    assert drop_demo_scenes(recipe.replace(input=("scenez",)), recipe).demo_scenes == 0
+    more = recipe.replace(input=("scenes",), demo_scenes=recipe.demo_scenes + 1)
+    assert drop_demo_scenes(more, recipe).demo_scenes == more.demo_scenes
