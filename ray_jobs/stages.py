@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from ray_jobs.command_line import BAD_INPUT, complain, parse, show
 from s4v_core.errors import StorageError
 from s4v_core.recipes import PAPER_MEMORY_GB, PUBLISHED_UTILISATION
+from s4v_core.storage import UnreachableError
 from s4v_core.training.stage import TrainStage
 
 
@@ -32,6 +33,8 @@ def train_main(recipes: Mapping[str, TrainStage], argv: list[str], manual: str) 
 
     try:
         outcome = run_stage(job)
+    except UnreachableError:  # a later start may find the store well again
+        raise
     except StorageError as error:  # without a writable output nothing can be trained
         complain(error)
         return BAD_INPUT

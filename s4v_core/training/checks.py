@@ -10,16 +10,21 @@ from transformers import AutoTokenizer, LlavaConfig
 from s4v_core import storage
 from s4v_core.checkpoints import fingerprint, locate_checkpoint
 from s4v_core.errors import ConfigError
+from s4v_core.model.learning import count_config_blocks
 from s4v_core.runs.identity import identify_job, refuse_other_settings
 from s4v_core.training.data import order
 from s4v_core.training.data.collation import Collator
 from s4v_core.training.data.tokens import Encoder
+from s4v_core.training.left_out import LEFT_OUT_NAME, STOPPED
 from s4v_core.training.stage import FREE_TO_CHANGE, NEW_DEMO, TrainStage
 
 RUN_NAME = "run.json"
 _START = "start"
 """Folder below the output of a run with the new model that it starts from."""
-_WRITTEN = ("samples.arrow", "skipped.jsonl", "metrics.jsonl", "model", "checkpoints", "seen")
+_WRITTEN = (
+    *("samples.arrow", "skipped.jsonl", "metrics.jsonl", "model", "checkpoints", "seen"),
+    *(LEFT_OUT_NAME, STOPPED),
+)
 """Names that a run writes into its folder after run.json."""
 
 _FIRST_ORDER_VERSION = 1
@@ -73,6 +78,8 @@ def check_stage(job: TrainStage) -> CheckedStage:
     model = _make_start_model(job) if job.model == NEW_DEMO else job.model
     folder, revision = locate_checkpoint(model)  # without the weights, which only the workers need
     config = _read_config(folder)
+    blocks = config.vision_config.num_hidden_layers
+    _refuse_missing_block(job.learning.vision_from, blocks, count_config_blocks(config))
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     resolved = {
         "model_revision": revision or fingerprint(folder),
@@ -84,11 +91,26 @@ def check_stage(job: TrainStage) -> CheckedStage:
     return CheckedStage(job, model, config, tokenizer, settings)
 
 
+def _refuse_missing_block(vision_from: int | None, blocks: int, used: int) -> None:
+    """Refuse a first learning block that the tower does not have, or that never learns.
+
+    Args:
+        blocks: Number of blocks of the tower.
+        used: Number of those up to the one whose output is used.
+    """
+    if vision_from is not None and vision_from >= used:
+        raise ConfigError(
+            f"learning.vision_from: found {vision_from}, allowed 0 to {used - 1}, the blocks of "
+            f"this vision tower of {blocks} whose output is used; leave it away if no block learns"
+        )
+
+
 def _make_start_model(job: TrainStage) -> str:
     """Make a new model of the demo's shape, once per run; returns its folder."""
     from s4v_core.demo.texts import PHRASES, build_corpus
-    from s4v_core.model.builders import build_demo
+    from s4v_core.model.builders import DEMO_BLOCKS, build_demo
 
+    _refuse_missing_block(job.learning.vision_from, DEMO_BLOCKS, DEMO_BLOCKS - 1)
     folder = Path(storage.join(job.output, _START))
     if not folder.exists():
         build_demo(folder, job.seed, build_corpus(), PHRASES)

@@ -18,6 +18,7 @@ from s4v_core.training.data.samples import (
     write_samples,
 )
 from s4v_core.training.estimate.shapes import read_shape
+from s4v_core.training.left_out import record_left_out
 from s4v_core.training.run_spec import RunSpec, build_order
 from s4v_core.training.stage import TrainStage
 from s4v_core.training.step_bar import StepBar
@@ -39,7 +40,8 @@ def prepare_run(checked: CheckedStage) -> tuple[SampleCounts, RunSpec]:
     head = json.loads(storage.read(head_uri))
     counts = SampleCounts(head["samples"], head["skipped"])
     samples_uri = storage.join(job.output, SAMPLES_NAME)
-    order = build_order(job, fetch_samples(samples_uri, head["sha256"]))
+    samples = fetch_samples(samples_uri, head["sha256"])
+    order = build_order(job, samples)
     identity = json.dumps([checked.settings, head["sha256"]], sort_keys=True)
     spec = RunSpec(
         job=job.replace(device=_choose_device(job)),
@@ -52,6 +54,7 @@ def prepare_run(checked: CheckedStage) -> tuple[SampleCounts, RunSpec]:
         shape=read_shape(checked.config),
         order=order,
         steps=min(order.steps, job.max_steps or order.steps),
+        left_out=record_left_out(job, samples),
     )
     return counts, spec
 

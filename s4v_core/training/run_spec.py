@@ -26,6 +26,7 @@ class RunSpec:
         shape: The model's sizes, from which operations are counted.
         order: Decides which samples make up which step.
         steps: Number of steps of the whole run.
+        left_out: Numbers of the samples that the user leaves out of the rest of the run.
     """
 
     job: TrainStage
@@ -38,6 +39,13 @@ class RunSpec:
     shape: Shape
     order: Order
     steps: int
+    left_out: frozenset[int] = frozenset()
+
+    @property
+    def planned_samples(self) -> int:
+        """Number of samples of all steps of the run, those of every epoch counted."""
+        epochs, steps = divmod(self.steps, self.order.steps_per_epoch)
+        return epochs * len(self.order.has_image) + steps * self.order.batch_size
 
 
 def build_order(job: TrainStage, samples: str) -> Order:

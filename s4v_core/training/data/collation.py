@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from s4v_core.training.data.order import pack_rows
 from s4v_core.training.data.tokens import IGNORED
 
+LEFT_OUT = "left_out"
+"""Reason of a sample that the user leaves out. It has no tokens in its micro-batch."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -23,7 +26,8 @@ class Sample:
         ids: Token ids; the image is one id.
         learnt: Whether each id carries loss.
         pixels: uint8 RGB of shape (S, S, 3), or None for text alone.
-        reason: Why the image could not be read, or None. Such a sample carries no loss.
+        reason: Why the image could not be read, LEFT_OUT, or None. A sample with a reason carries
+            no loss.
     """
 
     number: int
@@ -49,7 +53,8 @@ class MicroBatch:
         tokens: Number of positions that are not padding.
         lengths: Number of tokens of each sample, image expanded.
         numbers: Number of each sample.
-        skipped: Number and reason of each sample whose image could not be read.
+        skipped: Number and reason of each sample whose image could not be read, or that the user
+            leaves out.
     """
 
     ids_RT: torch.Tensor
@@ -94,7 +99,7 @@ class Collator:
         are none."""
         expanded = [self._expand(sample) for sample in samples]
         lengths = [len(ids) for ids, _ in expanded]
-        longest = max(lengths, default=2)
+        longest = max(lengths, default=0) or 2
         rows = pack_rows(lengths, longest) or [[]]
         ids = np.full((len(rows), longest), self.pad_id, np.int64)
         labels = np.full_like(ids, IGNORED)

@@ -3,10 +3,13 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,13 @@ class World:
         total = torch.tensor(list(values.values()), dtype=torch.float64)
         dist.all_reduce(total, group=self.control)
         return {name: float(value) for name, value in zip(values, total, strict=True)}
+
+    def gather_from_workers(self, value: T) -> list[T]:
+        """Every worker's value, in the order of their ranks; all must call it. Values are pickled,
+        so this is for rare events and not for every step."""
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value, group=self.control)
+        return found
 
     def wait_for_all(self) -> None:
         """Wait until every worker has called this."""
