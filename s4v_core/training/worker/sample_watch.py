@@ -17,8 +17,9 @@ class SampleWatch:
     """Judges each step before it is computed.
 
     The whole run may lose the allowed share of its planned samples. Among the latest samples, of
-    all workers or of one, the limit is ten times that share, or a quarter more if that is less: it
-    is reached when a store fails or one machine loses its images, and not by chance.
+    all workers or of one, the limit is ten times that share, or a quarter more if that is less, and
+    never below a tenth: it is reached when a store fails or one machine loses its images, and not
+    by chance.
 
     Args:
         allowed_share: Largest share of samples that may be lost.
@@ -28,7 +29,7 @@ class SampleWatch:
 
     def __init__(self, allowed_share: float, planned: int, lost: int) -> None:
         self._allowed = allowed_share
-        self._burst = min(10 * allowed_share, allowed_share + 0.25)
+        self._burst = max(min(10 * allowed_share, allowed_share + 0.25), 0.1)
         self._planned = planned
         self.lost = lost
         self._window: deque[StepTotals] = deque()
