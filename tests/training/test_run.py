@@ -260,11 +260,13 @@ def test_a_job_in_which_nothing_learns_is_refused(job: Job) -> None:
         job(learning=Learning(projector=False, language=False))
 
 
-@pytest.mark.parametrize(("block", "allowed"), [(99, 2), (4, 2), (3, 2)])
+@pytest.mark.parametrize("block", [99, 4, 3])
 def test_a_block_that_does_not_exist_or_never_learns_is_refused_and_nothing_is_written(
-    job: Job, block: int, allowed: int
+    job: Job, block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for changes in ({}, {"model": "new:demo", "demo_scenes": 4, "images": ("out",)}):
+    monkeypatch.chdir(tmp_path)
+    demo = {"model": "new:demo", "demo_scenes": 4, "images": ("out",)}
+    for changes in ({}, demo):
         one = job(learning=Learning(vision_from=block), **changes)
         with pytest.raises(ConfigError, match=f"vision_from: found {block}, allowed 0 to"):
             run_stage(one)
