@@ -1,11 +1,12 @@
-"""Turns the notice of a spot machine into a drain of its Ray node, so that training saves a checkpoint.
+"""Turns the notice of a spot machine into a drain of its Ray node: training then saves a checkpoint.
 
-    python cluster/spot_notice.py GCS           watch AWS's notice, two minutes before the machine ends
-    python cluster/spot_notice.py GCS --now 60  drain at once, and return after so many seconds; for a
-                                                preStop hook of Kubernetes
+To watch AWS's notice, which comes two minutes before the machine ends:
+    python cluster/spot_notice.py GCS
+To drain at once and return after 60 seconds, as a preStop hook of Kubernetes:
+    python cluster/spot_notice.py GCS --now 60
 
-GCS is the address of the head, such as 10.0.0.10:6379. On a machine that is no spot machine, the watch
-never ends. A second watch on the same machine ends at once.
+GCS is the address of the head, such as 10.0.0.10:6379. On a machine that is no spot machine, the
+watch never ends. A second watch on the same machine ends at once.
 """
 
 import fcntl

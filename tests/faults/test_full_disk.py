@@ -127,7 +127,7 @@ def test_a_disk_that_fills_up_in_training_is_named_and_the_run_resumes(
     resize("12m")  # one checkpoint of this model takes about nine
     lessons = write_photo_lessons(tmp_path / "lessons", 40)
     job = build_job(lessons, checkpoint, disk / "run", saving=Saving(every_steps=3))
-    with pytest.raises(StorageError, match="the disk is full .*No space left on device"):
+    with pytest.raises(StorageError, match=r"the disk is full .*No space left on device"):
         run_stage(job)
     assert [m.step for m in list_checkpoints(job.output)] == [3]
     assert not list(disk.rglob("*.partial"))

@@ -1,4 +1,4 @@
-"""Samples that are lost while a run is under way: it never ends well with less learnt than asked."""
+"""Samples that are lost in mid-run: a run never ends well with less learnt than asked."""
 
 import json
 import shutil
@@ -125,7 +125,8 @@ def test_a_stopped_run_goes_on_without_the_samples_that_it_names(
             break
         except TrainingError as error:
             file = str(error).split("FILE: ")[1].split(")")[0]
-            assert {json.loads(line)["sample_id"] for line in open(file)} <= {"s3", "s4", "s5"}
+            lines = Path(file).read_text().splitlines()
+            assert {json.loads(line)["sample_id"] for line in lines} <= {"s3", "s4", "s5"}
             job = job.replace(leave_out=(file,))
     outcome = run_stage(job.replace(leave_out=()))  # the run remembers them
     assert outcome.exit_code == 0
@@ -140,9 +141,7 @@ def test_a_file_of_samples_that_the_run_does_not_have_is_refused(
     lessons = write_photo_lessons(tmp_path / "lessons", 4)
     (tmp_path / "ids.txt").write_text("s1\nnobody\n")
     for file, sentence in (("ids.txt", "found 'nobody'"), ("none.txt", "no such file")):
-        job = build_job(
-            lessons, checkpoint, tmp_path / "run", leave_out=(str(tmp_path / file),)
-        )
+        job = build_job(lessons, checkpoint, tmp_path / "run", leave_out=(str(tmp_path / file),))
         with pytest.raises(ConfigError, match=sentence):
             run_stage(job)
 
@@ -201,7 +200,16 @@ def _totals(samples_of: tuple[int, ...], skipped_of: tuple[int, ...]) -> StepTot
     samples, skipped = float(sum(samples_of)), float(sum(skipped_of))
     return StepTotals(
         *(0.0 if samples == skipped else 100.0, 100.0, 100.0, samples, samples, skipped),
-        *(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, tuple(map(float, samples_of)), tuple(map(float, skipped_of))),
+        *(
+            0.0,
+            0.0,
+            0.0,
+            0.0,
+            0.0,
+            0.0,
+            tuple(map(float, samples_of)),
+            tuple(map(float, skipped_of)),
+        ),
     )
 
 

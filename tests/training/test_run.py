@@ -251,7 +251,7 @@ def test_a_run_without_an_order_version_has_the_first_one(
 
 def test_more_workers_than_samples_in_a_step_are_refused(job: Job) -> None:
     assert job(batch_size=250, workers=2, device_batch_size=16).rounds == 8
-    with pytest.raises(ConfigError, match="batch_size: found 4, .* allowed 6 or more"):
+    with pytest.raises(ConfigError, match=r"batch_size: found 4, .* allowed 6 or more"):
         job(batch_size=4, workers=6)
 
 

@@ -42,9 +42,7 @@ def job(proxy: FaultProxy, bucket: str, checkpoint: Path, tmp_path: Path) -> Tra
 
 
 @pytest.mark.parametrize("processes", [0, 1], ids=["thread", "process"])
-def test_a_short_outage_is_waited_for(
-    job: TrainStage, proxy: FaultProxy, processes: int
-) -> None:
+def test_a_short_outage_is_waited_for(job: TrainStage, proxy: FaultProxy, processes: int) -> None:
     def fail_for_a_while(metrics: StepMetrics, session: LocalSession) -> None:
         if metrics.step == 2:
             proxy.down = True
@@ -86,9 +84,7 @@ def test_a_stop_request_ends_the_wait_for_a_store(job: TrainStage, proxy: FaultP
     assert list_checkpoints(job.output)[-1].step == len(read_metrics(job.output)) < 10
 
 
-def test_an_object_that_is_replaced_or_gone_is_a_lost_sample(
-    job: TrainStage, bucket: str
-) -> None:
+def test_an_object_that_is_replaced_or_gone_is_a_lost_sample(job: TrainStage, bucket: str) -> None:
     def hurt_some(metrics: StepMetrics, session: LocalSession) -> None:
         if metrics.step == 1:
             for number in range(0, 40, 4):
@@ -115,15 +111,13 @@ def test_a_checkpoint_is_written_through_bad_weather(
 def test_a_store_that_takes_no_checkpoint_ends_the_run_and_the_last_one_is_whole(
     job: TrainStage, proxy: FaultProxy, bucket: str
 ) -> None:
-    one = job.replace(
-        output=f"{bucket}/run", saving=Saving(every_steps=2), store_patience_s=3.0
-    )
+    one = job.replace(output=f"{bucket}/run", saving=Saving(every_steps=2), store_patience_s=3.0)
 
     def fail(metrics: StepMetrics, session: LocalSession) -> None:
         if list_checkpoints(one.output):
             proxy.refused, proxy.methods = 1.0, (b"PUT", b"POST")
 
-    with pytest.raises(StorageError, match="SlowDown|503|reduce your request rate"):
+    with pytest.raises(StorageError, match=r"SlowDown|503|reduce your request rate"):
         train_until(one, fail)
     proxy.refused = 0.0
     assert [m.step for m in list_checkpoints(one.output)] == [2]
