@@ -16,6 +16,9 @@ export PATH="$HOME/s4v-venv/bin:$PATH"
 export PYTHONPATH="$HOME/s4v${PYTHONPATH:+:$PYTHONPATH}"
 export RAY_AUTH_MODE=token
 export RAY_USAGE_STATS_ENABLED=0
+# `ray job stop` sends SIGTERM, and SIGKILL this many seconds later; training saves a checkpoint meanwhile (--saving.grace-s). By default it
+# is 3. A caption pass ends within 2 s in any case.
+export RAY_JOB_STOP_WAIT_TIME_S=100
 # A host that stops responding stalls a run for 438 s with Ray's default settings, and for 23 to 61 s with these (tests/perf/RESULTS.md).
 export RAY_grpc_client_keepalive_time_ms=10000 RAY_grpc_client_keepalive_timeout_ms=10000
 # By default Ray starts its workers at niceness 15, and engines would have to yield to everything else on the node.

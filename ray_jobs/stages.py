@@ -8,6 +8,7 @@ from s4v_core import storage
 from s4v_core.environment import fill_in_root, has_root, needs_root
 from s4v_core.errors import ChangedInputError, StorageError
 from s4v_core.recipes import PAPER_MEMORY_GB, PUBLISHED_UTILISATION
+from s4v_core.storage import UnreachableError
 from s4v_core.training.stage import TrainStage
 
 CHANGED_INPUT = 3
@@ -43,6 +44,8 @@ def train_main(recipes: Mapping[str, TrainStage], argv: list[str], manual: str) 
     except ChangedInputError as error:
         complain(error)
         return CHANGED_INPUT
+    except UnreachableError:  # a later start may find the store well again
+        raise
     except StorageError as error:  # without a writable output nothing can be trained
         complain(error)
         return BAD_INPUT

@@ -10,10 +10,11 @@ Print what would learn, memory per GPU, steps and time, without weights or GPUs:
     python ray_jobs/train_captioner.py paper --plan --workers 16 --accelerator A100-80G
 
 Running the same command again resumes from the newest checkpoint. The first Ctrl-C saves a
-checkpoint and stops; a second one stops at once. The trained model is exported to OUTPUT/model,
-where transformers and vLLM can load it.
-Exit codes: 0 if the model is exported, 1 if steps are missing, 2 if the input is bad or the store
-refuses writes, 3 if the data or images were changed after the run began.
+checkpoint and stops; a second one stops at once. SIGTERM saves a checkpoint, too, and ends with
+status 143. The trained model is exported to OUTPUT/model, where transformers and vLLM can load it.
+Exit codes: 0 if the model is exported and no more samples were lost than --max-missing-share
+allows, 1 if steps are missing or the run stopped with a sentence that says how to go on, 2 if the
+input is bad or the store refuses writes, 3 if the data or images were changed after the run began.
 """
 
 import sys

@@ -22,7 +22,8 @@ TRAINING = """
     --learning.vision-from --learning.vision-stem --learning.projector --learning.language
     --optimiser.learning-rate --optimiser.warmup-ratio --optimiser.beta1 --optimiser.beta2
     --optimiser.eps --optimiser.weight-decay --optimiser.clip
-    --saving.every-min --saving.every-steps --saving.keep
+    --saving.every-min --saving.every-steps --saving.keep --saving.grace-s
+    --store-patience-s --leave-out
     --expected.samples --expected.tokens --expected.learnt
     --attention --compile --prefetch --reshard-after-forward --replicas
     --lora.rank --lora.alpha --lora.targets --lora.merge

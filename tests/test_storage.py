@@ -165,3 +165,41 @@ def test_an_absent_file_is_named(folder: str) -> None:
     uri = storage.join(folder, "nothing")
     with pytest.raises(FileNotFoundError, match="nothing"):
         storage.read(uri)
+
+
+def _break_off(uri: str, spool: Path) -> None:
+    with storage.open_to_write(uri, spool) as file:
+        file.write(b"second")
+        raise RuntimeError("in the middle")
+
+
+@pytest.mark.parametrize("place", ["disk", "memory"])
+def test_a_written_stream_appears_whole_or_not_at_all(place: str, tmp_path: Path) -> None:
+    folder = str(tmp_path) if place == "disk" else f"memory://{tmp_path.name}"
+    uri = storage.join(folder, "deep", "file")
+    with storage.open_to_write(uri, tmp_path / "spool") as file:
+        file.write(b"first")
+        assert not storage.exists(uri)
+    with pytest.raises(RuntimeError):
+        _break_off(uri, tmp_path / "spool")
+    assert storage.read(uri) == b"first"
+    storage.rename(uri, storage.join(folder, "deep", "other"))
+    assert [storage.base_name(f.uri) for f in storage.list_files(storage.join(folder, "deep"))] == [
+        "other"
+    ]
+
+
+def _lose_the_reason(place: Path) -> None:
+    """Write to a disk that takes no byte, and lose its error, as torch does."""
+    from s4v_core.storage.streams import _note_errors
+
+    with open("/dev/full", "wb", buffering=0) as full, _note_errors(full, str(place)) as file:
+        try:
+            file.write(b"x")
+        except OSError:
+            raise RuntimeError("inline_container.cc:672 unexpected pos") from None
+
+
+def test_a_disk_that_is_full_is_named_whatever_foreign_code_makes_of_it(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"the disk is full \(/.*: No space left on device\)"):
+        _lose_the_reason(tmp_path)

@@ -25,6 +25,8 @@ _SPECIAL_TOKENS = ("<unk>", "<s>", "</s>", chat.IMAGE, "<pad>")
 _ROWS_MULTIPLE = 64
 
 DEMO_VOCABULARY = 504
+DEMO_BLOCKS = 4
+"""Number of vision blocks of the demo's model, the last one unused."""
 _DEMO_IMAGE_PX = 112
 _DEMO_PATCH_PX = 16
 
@@ -79,7 +81,7 @@ class Shape(NamedTuple):
 
 def build_demo_config(tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
     """Config of a small LLaVA-1.5 with 49 image tokens and four vision blocks, the last unused."""
-    shape = Shape(128, 256, 4, 4)
+    shape = Shape(128, 256, DEMO_BLOCKS, 4)
     return build_small_config(tokenizer, _DEMO_IMAGE_PX, _DEMO_PATCH_PX, vision=shape, text=shape)
 
 

@@ -57,6 +57,11 @@ def find_parts(model: Any) -> Parts:
 def count_used_blocks(model: Any) -> int:
     """Number of LLaVA's vision blocks up to the layer that gives the features: 23 of CLIP ViT-L's
     24."""
-    layers = model.config.vision_config.num_hidden_layers
+    return count_config_blocks(model.config)
+
+
+def count_config_blocks(config: Any) -> int:
+    """`count_used_blocks` of a model that is not built."""
+    layers = config.vision_config.num_hidden_layers
     # hidden_states also holds the input of the first block: -2 is the output of block 22 of 0..23.
-    return int(model.config.vision_feature_layer) % (layers + 1)
+    return int(config.vision_feature_layer) % (layers + 1)

@@ -45,6 +45,7 @@ from s4v_core.storage.receipts import (
     refuse_overwriting,
     resolve,
 )
+from s4v_core.storage.streams import make_folder, open_to_write, rename
 from s4v_core.storage.uris import (
     absolute,
     arrow_filesystem,
@@ -100,8 +101,10 @@ __all__ = [
     "list_folder",
     "list_tree",
     "local_copy",
+    "make_folder",
     "mirror",
     "open_to_read",
+    "open_to_write",
     "parent",
     "patience",
     "read",
@@ -111,6 +114,7 @@ __all__ = [
     "refuse_overwriting",
     "remove",
     "remove_stale_partials",
+    "rename",
     "replace",
     "replace_json",
     "replace_version",

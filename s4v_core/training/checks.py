@@ -17,16 +17,17 @@ from s4v_core.training.data.samples import AnyTemplate
 from s4v_core.training.data.tokens import Encoder
 from s4v_core.training.families.choice import find_family
 from s4v_core.training.families.family import Family
+from s4v_core.training.left_out import LEFT_OUT_NAME, STOPPED
 from s4v_core.training.stage import FREE_TO_CHANGE, NEW_DEMO, TrainStage
 from s4v_core.training.worker.trackers import refuse_missing_trackers
 
 RUN_NAME = "run.json"
 _START = "start"
 """Folder below the output of a run with the new model that it starts from."""
-_TRAINED = ("metrics.jsonl", "model", "checkpoints", "seen", "adapter")
+_TRAINED = ("metrics.jsonl", "model", "checkpoints", "seen", "adapter", STOPPED)
 """Names that a run writes into its folder once it trains."""
 
-_WRITTEN = ("samples.arrow", "skipped.jsonl", "preparing", *_TRAINED)
+_WRITTEN = ("samples.arrow", "skipped.jsonl", "preparing", LEFT_OUT_NAME, *_TRAINED)
 """Names that a run writes into its folder after run.json."""
 
 _FIRST_ORDER_VERSION = 1
@@ -85,6 +86,7 @@ def check_stage(job: TrainStage) -> CheckedStage:
     config = family.read_config(folder)
     tokenizer = load_tokenizer(folder)
     family.check_start(model, config, tokenizer)
+    _refuse_missing_block(job.learning.vision_from, *family.count_blocks(config))
     resolved = {
         "model_revision": revision or fingerprint(folder),
         "order_version": order.VERSION,
@@ -101,12 +103,27 @@ def has_begun(output: str) -> bool:
     return any(storage.exists(storage.join(output, name)) for name in _TRAINED)
 
 
+def _refuse_missing_block(vision_from: int | None, blocks: int, used: int) -> None:
+    """Refuse a first learning block that the tower does not have, or that never learns.
+
+    Args:
+        blocks: Number of blocks of the tower.
+        used: Number of those up to the one whose output is used.
+    """
+    if vision_from is not None and vision_from >= used:
+        raise ConfigError(
+            f"learning.vision_from: found {vision_from}, allowed 0 to {used - 1}, the blocks of "
+            f"this vision tower of {blocks} whose output is used; leave it away if no block learns"
+        )
+
+
 def _make_start_model(job: TrainStage) -> str:
     """Make a new model of the demo's shape, once per run; returns its folder. One of a start that
     trained nothing may have another seed, so it is made again."""
     from s4v_core.demo.texts import PHRASES, build_corpus
-    from s4v_core.model.builders import build_demo
+    from s4v_core.model.builders import DEMO_BLOCKS, build_demo
 
+    _refuse_missing_block(job.learning.vision_from, DEMO_BLOCKS, DEMO_BLOCKS - 1)
     folder = Path(storage.join(job.output, _START))
     if not has_begun(job.output):
         shutil.rmtree(folder, ignore_errors=True)

@@ -14,9 +14,10 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from s4v_core import storage
 from s4v_core.errors import S4VError, StorageError, TrainingError
 from s4v_core.flow.connection import connect
-from s4v_core.interrupts import drain_on_interrupt
+from s4v_core.interrupts import drain_on_interrupt, save_at_sigterm
 from s4v_core.training.run_spec import RunSpec
 from s4v_core.training.worker.loop import train
+from s4v_core.training.worker.session import SAVING
 from s4v_core.training.worker.step_metrics import StepMetrics
 from s4v_core.training.worker.world import EXCHANGE_LIMIT_S, join_world
 
@@ -43,6 +44,9 @@ class _SessionActor:
     def request_stop(self) -> None:
         self._stop_requested = True
 
+    def is_stop_requested(self) -> bool:
+        return self._stop_requested
+
     def take_metrics(self) -> list[StepMetrics]:
         """Hand out the metrics that were reported since the last call."""
         found, self._metrics = self._metrics, []
@@ -68,6 +72,9 @@ class _RaySession:
     def is_stop_requested(self) -> bool:
         return self._stop_requested
 
+    def ask_for_stop(self) -> bool:
+        return bool(ray.get(self._actor.is_stop_requested.remote()))
+
     def is_machine_leaving(self) -> bool:
         return get_preemption_info() is not None
 
@@ -87,7 +94,14 @@ def train_on_ray(spec: RunSpec, on_step: Callable[[StepMetrics], None]) -> None:
     # Not in the main thread: there, Ray would end the run at the first Ctrl-C without saving.
     thread = threading.Thread(target=_fit, args=(trainer, failed), daemon=True)
     step = 0
-    with drain_on_interrupt(lambda: session.request_stop.remote(), "saving a checkpoint"):
+
+    def request_stop() -> None:
+        session.request_stop.remote()
+
+    with (
+        drain_on_interrupt(request_stop, SAVING),
+        save_at_sigterm(request_stop, SAVING, job.saving.grace_s),
+    ):
         thread.start()
         is_running = True
         while is_running:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from s4v_core.training.data.collation import LEFT_OUT
 from s4v_core.training.worker.sample_log import SampleAudit
 from s4v_core.training.worker.step_metrics import StepMetrics
 
@@ -16,6 +17,7 @@ class Outcome:
         steps: Number of steps of the whole run.
         samples: Number of samples of an epoch.
         skipped: Number of samples that were left out before the run, by reason.
+        allowed_share: Largest share of samples that the run may lose.
         audit: What the sample log proves.
         metrics: Metrics of all durable steps.
         model: URI of the exported model; None while steps are missing.
@@ -27,6 +29,7 @@ class Outcome:
     steps: int
     samples: int
     skipped: dict[str, int]
+    allowed_share: float
     audit: SampleAudit
     metrics: list[StepMetrics]
     model: str | None
@@ -34,8 +37,16 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0 if the model is exported and every sample was used once per epoch, otherwise 1."""
-        return 0 if self.model and not self.audit.twice and not self.audit.left_out else 1
+        """0 if the model is exported, every sample was used once per epoch, and no more of them
+        were lost than allowed; otherwise 1."""
+        is_whole = not self.audit.twice and not self.audit.left_out
+        is_learnt = self.lost <= self.allowed_share * self.audit.seen
+        return 0 if self.model and is_whole and is_learnt else 1
+
+    @property
+    def lost(self) -> int:
+        """Number of samples that taught nothing, because their image could not be read."""
+        return sum(self.audit.skipped.values()) - self.audit.skipped.get(LEFT_OUT, 0)
 
     def as_text(self) -> str:
         audit = self.audit
@@ -46,9 +57,14 @@ class Outcome:
         )
         if self.skipped:
             lines.append(f"  not usable: {_format_reasons(self.skipped)} (skipped.jsonl)")
-        if audit.skipped:
-            reasons = _format_reasons(audit.skipped)
-            lines.append(f"  images that could not be read: {reasons} (seen/)")
+        if self.lost:
+            reasons = {n: c for n, c in audit.skipped.items() if n != LEFT_OUT}
+            lines.append(
+                f"  lost, because their image could not be read: {_format_reasons(reasons)}, "
+                f"{self.lost / audit.seen:.2%}, allowed {self.allowed_share:.2%} (seen/)"
+            )
+        if LEFT_OUT in audit.skipped:
+            lines.append(f"  without those of --leave-out: {audit.skipped[LEFT_OUT]}")
         if self.model:
             lines.append(f"model: {self.model}")
         else:

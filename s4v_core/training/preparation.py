@@ -19,6 +19,7 @@ from s4v_core.training.data.image_versions import count_changed_files
 from s4v_core.training.data.sample_parts import PartEncoder
 from s4v_core.training.data.sample_writing import discard_parts, write_samples
 from s4v_core.training.data.samples import SAMPLES_NAME, VERSION, SampleCounts, fetch_samples
+from s4v_core.training.left_out import record_left_out
 from s4v_core.training.preparation_bar import PreparationBar
 from s4v_core.training.run_spec import RunSpec, build_order
 from s4v_core.training.stage import TrainStage
@@ -49,7 +50,8 @@ def prepare_run(checked: CheckedStage) -> tuple[SampleCounts, RunSpec]:
     if not begun:
         _refuse_unusable(job, counts, ())
     samples_uri = storage.join(job.output, SAMPLES_NAME)
-    order = build_order(job, fetch_samples(samples_uri, head["sha256"]))
+    samples = fetch_samples(samples_uri, head["sha256"])
+    order = build_order(job, samples)
     identity = json.dumps([checked.settings, head["sha256"]], sort_keys=True)
     spec = RunSpec(
         job=job.replace(device=_choose_device(job)),
@@ -63,6 +65,7 @@ def prepare_run(checked: CheckedStage) -> tuple[SampleCounts, RunSpec]:
         shape=checked.family.read_shape(checked.config),
         order=order,
         steps=min(order.steps, job.max_steps or order.steps),
+        left_out=record_left_out(job, samples),
     )
     return counts, spec
 

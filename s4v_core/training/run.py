@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from s4v_core import storage
 from s4v_core.checkpoints import SETTINGS, WEIGHTS, locate_checkpoint
-from s4v_core.interrupts import drain_on_interrupt
+from s4v_core.interrupts import drain_on_interrupt, save_at_sigterm
 from s4v_core.training.adapter_files import ADAPTER, ADAPTER_CONFIG, write_adapter
 from s4v_core.training.card import write_adapter_card, write_card
 from s4v_core.training.checks import CheckedStage, check_stage
@@ -23,7 +23,7 @@ from s4v_core.training.step_bar import StepBar
 from s4v_core.training.worker.checkpoints import Manifest, checkpoint_uri, list_checkpoints
 from s4v_core.training.worker.loop import train
 from s4v_core.training.worker.sample_log import audit_samples
-from s4v_core.training.worker.session import LocalSession
+from s4v_core.training.worker.session import SAVING, LocalSession
 from s4v_core.training.worker.step_metrics import StepMetrics, read_metrics
 from s4v_core.training.worker.world import open_local_world
 
@@ -36,9 +36,9 @@ def run_stage(job: TrainStage) -> Outcome:
         StorageError, TrainingError: Training was cut off; what is saved stays saved.
     """
     job = job.replace(output=storage.absolute(job.output))
+    checked = check_stage(job)
     if job.demo_scenes:
         make_demo_world(job)
-    checked = check_stage(job)
     counts, spec = prepare_run(checked)
     newest = _find_newest(job.output)
     done = newest.step if newest else 0
@@ -56,6 +56,7 @@ def run_stage(job: TrainStage) -> Outcome:
         steps=spec.steps,
         samples=counts.samples,
         skipped=counts.skipped,
+        allowed_share=job.max_missing_share,
         audit=audit_samples(
             job.output, spec.order.samples_per_epoch, spec.order.steps_per_epoch, done
         ),
@@ -108,7 +109,8 @@ def _train_missing_steps(spec: RunSpec, done: int) -> None:
 def _train_in_this_process(spec: RunSpec, on_step: Callable[[StepMetrics], None]) -> None:
     session = LocalSession(on_step)
     with (
-        drain_on_interrupt(session.request_stop, "saving a checkpoint"),
+        drain_on_interrupt(session.request_stop, SAVING),
+        save_at_sigterm(session.request_stop, SAVING, spec.job.saving.grace_s),
         open_local_world(spec.job.device) as world,
     ):
         train(spec, world, session)

@@ -31,6 +31,7 @@ class RunSpec:
             images differ in size.
         order: Decides which samples make up which step.
         steps: Number of steps of the whole run.
+        left_out: Numbers of the samples that the user leaves out of the rest of the run.
     """
 
     job: TrainStage
@@ -44,6 +45,13 @@ class RunSpec:
     shape: Shape | None
     order: Order
     steps: int
+    left_out: frozenset[int] = frozenset()
+
+    @property
+    def planned_samples(self) -> int:
+        """Number of samples of all steps of the run, those of every epoch counted."""
+        epochs, steps = divmod(self.steps, self.order.steps_per_epoch)
+        return epochs * self.order.samples_per_epoch + steps * self.order.batch_size
 
 
 def build_order(job: TrainStage, samples: str) -> Order:

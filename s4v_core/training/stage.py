@@ -16,11 +16,16 @@ FREE_TO_CHANGE = frozenset(
         "output",
         "accelerator",
         "workers",
+        "device_batch_size",
+        "activation_checkpointing",
         "loader_workers",
         "prepare_workers",
         "max_missing_share",
         "demo_scenes",
         "saving",
+        "store_patience_s",
+        "max_missing_share",
+        "leave_out",
         "max_failures",
         "expected",
         "plan",
@@ -34,7 +39,8 @@ FREE_TO_CHANGE = frozenset(
         "log_to",
     )
 )
-"""Settings that may change when a run is resumed, because they change none of its numbers."""
+"""Settings that may change when a run is resumed. They change none of its numbers, except for
+leave_out, whose samples the run records."""
 
 
 class Learning(Config):
@@ -81,6 +87,8 @@ class Saving(Config):
     """Also save at every multiple of this number of steps."""
     keep: int = Field(2, ge=1)
     """Number of newest checkpoints that are kept."""
+    grace_s: float = Field(90.0, ge=0)
+    """Seconds after SIGTERM in which a checkpoint is saved; then the process ends in any case."""
 
 
 class Expected(Config):
@@ -132,8 +140,8 @@ class TrainStage(Config):
     batch_size: int = Field(ge=1)
     """Number of samples in one step, over all workers."""
     device_batch_size: int = Field(ge=1)
-    """Number of samples that a worker computes at once; it accumulates the rest of its share of a
-    step."""
+    """Largest number of samples that a worker computes at once; it accumulates the rest of its
+    share of a step."""
     epochs: int = Field(1, ge=1)
     """How many times the run goes through all samples."""
     max_steps: int | None = Field(None, ge=1)
@@ -164,7 +172,14 @@ class TrainStage(Config):
     """Number of processes that turn conversations into tokens; 0 does it in this process. By
     default one per core of this machine, at most 16, if the data are large."""
     max_missing_share: float = Field(0.01, ge=0, le=1)
-    """Largest share of unusable samples with which a run still starts."""
+    """Largest share of unusable samples with which a run still starts. A run that is going to lose
+    a larger share of its samples, to images that cannot be read, saves a checkpoint and stops."""
+    leave_out: tuple[str, ...] = ()
+    """File with ids of samples, one in a line, that are not trained on from now on, such as the
+    file that a stopped run names. The run remembers them. May be repeated."""
+    store_patience_s: float = Field(600.0, ge=0)
+    """Seconds for which a running training waits for a store that does not answer, before it saves
+    a checkpoint and stops."""
     max_failures: int = Field(3, ge=0)
     """How many times dead workers are replaced before the run gives up."""
     saving: Saving = Saving()
@@ -207,20 +222,25 @@ class TrainStage(Config):
     @property
     def rounds(self) -> int:
         """Number of micro-batches that each worker accumulates into a step."""
-        return self.batch_size // (max(self.workers, 1) * self.device_batch_size)
+        return -(-self.batch_size // (max(self.workers, 1) * self.device_batch_size))
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
         if not self.data:
             raise ConfigError("data: found none, needed at least one; give --data URI")
-        share = max(self.workers, 1) * self.device_batch_size
-        if self.batch_size % share:
-            below = self.batch_size // share * share
+        if self.batch_size < self.workers:
             raise ConfigError(
-                f"batch_size: found {self.batch_size}, which {max(self.workers, 1)} workers with "
-                f"{self.device_batch_size} samples at once cannot share equally; allowed "
-                f"multiples of {share}, such as {below or share}"
-                + (f" or {below + share}" if below else "")
+                f"batch_size: found {self.batch_size}, which leaves some of {self.workers} workers "
+                f"without a sample; allowed {self.workers} or more, or fewer --workers"
+            )
+        learning = self.learning
+        if learning.vision_from is None and not (
+            learning.vision_stem or learning.projector or learning.language
+        ):
+            raise ConfigError(
+                "learning: found no part that learns; allowed at least one of "
+                "--learning.vision-from, --learning.vision-stem, --learning.projector and "
+                "--learning.language"
             )
         if self.device == "cpu" and self.precision == "bf16":
             raise ConfigError("precision: found bf16 on cpu, allowed fp32 there")

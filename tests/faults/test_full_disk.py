@@ -111,3 +111,25 @@ def _fill_disk(path: Path) -> None:
     with suppress(OSError), path.open("wb", buffering=0) as file:
         while file.write(bytes(4096)):
             pass
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_in_training_is_named_and_the_run_resumes(
+    small_disk: tuple[Path, Resize], checkpoint: Path, tmp_path: Path
+) -> None:
+    from s4v_core.errors import StorageError
+    from s4v_core.training.run import run_stage
+    from s4v_core.training.stage import Saving
+    from s4v_core.training.worker.checkpoints import list_checkpoints
+    from tests.training.small_run import build_job, write_photo_lessons
+
+    disk, resize = small_disk
+    resize("12m")  # one checkpoint of this model takes about nine
+    lessons = write_photo_lessons(tmp_path / "lessons", 40)
+    job = build_job(lessons, checkpoint, disk / "run", saving=Saving(every_steps=3))
+    with pytest.raises(StorageError, match=r"the disk is full .*No space left on device"):
+        run_stage(job)
+    assert [m.step for m in list_checkpoints(job.output)] == [3]
+    assert not list(disk.rglob("*.partial"))
+    resize("100m")
+    assert run_stage(job).exit_code == 0

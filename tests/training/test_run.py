@@ -70,6 +70,7 @@ def job(lessons: Path, checkpoint: Path, tmp_path: Path) -> Job:
             "device": "cpu",
             "loader_workers": 0,
             "group_by_modality": True,
+            "max_missing_share": 0.2,
             "expected": {"samples": 21, "tokens": 60, "learnt": 20},
         }
         return TrainStage.model_validate(settings | changes)
@@ -251,9 +252,29 @@ def test_a_run_without_an_order_version_has_the_first_one(
         check_stage(job())
 
 
-def test_a_batch_that_cannot_be_shared_names_ones_that_can(job: Job) -> None:
-    with pytest.raises(ConfigError, match="multiples of 32, such as 224 or 256"):
-        job(batch_size=250, workers=2, device_batch_size=16)
+def test_more_workers_than_samples_in_a_step_are_refused(job: Job) -> None:
+    assert job(batch_size=250, workers=2, device_batch_size=16).rounds == 8
+    with pytest.raises(ConfigError, match=r"batch_size: found 4, .* allowed 6 or more"):
+        job(batch_size=4, workers=6)
+
+
+def test_a_job_in_which_nothing_learns_is_refused(job: Job) -> None:
+    with pytest.raises(ConfigError, match="learning: found no part that learns"):
+        job(learning=Learning(projector=False, language=False))
+
+
+@pytest.mark.parametrize("block", [99, 4, 3])
+def test_a_block_that_does_not_exist_or_never_learns_is_refused_and_nothing_is_written(
+    job: Job, block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    demo = {"model": "new:demo", "demo_scenes": 4, "images": ("out",)}
+    for changes in ({}, demo):
+        one = job(learning=Learning(vision_from=block), **changes)
+        with pytest.raises(ConfigError, match=f"vision_from: found {block}, allowed 0 to"):
+            run_stage(one)
+        assert not Path(one.output).exists()
+        assert not Path("out").exists()
 
 
 def test_missing_images_are_listed_and_too_many_refused(job: Job, tmp_path: Path) -> None:

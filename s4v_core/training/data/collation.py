@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from s4v_core.training.data.order import pack_rows
 from s4v_core.training.data.tokens import IGNORED
 
+LEFT_OUT = "left_out"
+"""Reason of a sample that the user leaves out. It has no tokens in its micro-batch."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -24,7 +27,8 @@ class Sample:
         learnt: Whether each id carries loss.
         pixels: uint8 RGB images in the order of their ids, each of shape (height, width, 3); None
             for text alone. A single image may stand for itself.
-        reason: Why an image could not be read, or None. Such a sample carries no loss.
+        reason: Why an image could not be read, LEFT_OUT, or None. A sample with a reason carries
+            no loss.
         image_tokens: Number of tokens of each image; None if all have the collator's number.
     """
 
@@ -68,7 +72,8 @@ class MicroBatch:
         tokens: Number of positions that are not padding.
         lengths: Number of tokens of each sample, image expanded.
         numbers: Number of each sample.
-        skipped: Number and reason of each sample whose image could not be read.
+        skipped: Number and reason of each sample whose image could not be read, or that the user
+            leaves out.
         patches_PD: For models that take images as patches of D numbers: those of all images, in
             the place of `pixels_NSS3`.
         grids_N3: For these, how many patches each image has in time, height and width.
@@ -138,7 +143,7 @@ class Collator:
         are none."""
         expanded = [self._expand(sample) for sample in samples]
         lengths = [len(ids) for ids, _ in expanded]
-        longest = max(lengths, default=2)
+        longest = max(lengths, default=0) or 2
         rows = pack_rows(lengths, longest) or [[]]
         ids = np.full((len(rows), longest), self.pad_id, np.int64)
         labels = np.full_like(ids, IGNORED)

@@ -1,9 +1,11 @@
 """Reads one worker's micro-batches of each step, ahead of time and in processes of their own.
 
-It keeps no state: a step is read by its number, so a run resumes by starting at a later number.
+It keeps no state: a step is read by its number, so a run resumes by starting at a later number. An
+image that cannot be read costs its sample; a store that does not answer costs the step, whose error
+is handed over as a value.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,10 +16,12 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from s4v_core import storage
+from s4v_core.errors import StorageError
 from s4v_core.images.guard import GuardedDecoder
 from s4v_core.images.policy import DecodeConfig, Framing, Refused
 from s4v_core.inputs.image_bytes import read_images
-from s4v_core.training.data.collation import Collator, MicroBatch, Sample
+from s4v_core.training.data.collation import LEFT_OUT, Collator, MicroBatch, Sample
 from s4v_core.training.data.order import HeldOut, Numbers, Order, split_over_workers
 
 _READS = 16
@@ -27,8 +31,12 @@ _PREFETCHED_STEPS = 2
 _BLANK_PX = 56
 
 
+ReadStep = list[MicroBatch] | StorageError
+"""One worker's share of a step, or why it cannot be read."""
+
+
 @dataclass
-class StepReader(torch.utils.data.Dataset[list[MicroBatch]]):
+class StepReader(torch.utils.data.Dataset[ReadStep]):
     """`reader[step]` is one worker's share of that step, one micro-batch per round.
 
     Attributes:
@@ -39,6 +47,8 @@ class StepReader(torch.utils.data.Dataset[list[MicroBatch]]):
         worker: Number of the worker, from 0.
         workers: Number of workers.
         device_batch_size: Largest number of samples in a micro-batch.
+        left_out: Numbers of the samples that are not trained on.
+        patience_s: Seconds to wait for a store that does not answer.
     """
 
     samples: str
@@ -48,12 +58,17 @@ class StepReader(torch.utils.data.Dataset[list[MicroBatch]]):
     worker: int
     workers: int
     device_batch_size: int
+    left_out: frozenset[int] = frozenset()
+    patience_s: float = storage.UNIT_PATIENCE_S
 
-    def __getitem__(self, step: int) -> list[MicroBatch]:
+    def __getitem__(self, step: int) -> ReadStep:
         numbers = self._find_samples(step)
         lengths = self._table["tokens"].take(numbers).to_numpy()
         shares = split_over_workers(numbers, lengths, self.workers, self.device_batch_size)
-        return [self.collator.collate(self._read(part)) for part in shares[self.worker]]
+        try:
+            return [self.collator.collate(self._read(part)) for part in shares[self.worker]]
+        except StorageError as error:
+            return error
 
     def _find_samples(self, step: int) -> Numbers:
         """The samples of a step; the steps of its epoch are kept for the next call."""
@@ -64,14 +79,33 @@ class StepReader(torch.utils.data.Dataset[list[MicroBatch]]):
         return self._epochs[epoch][place]
 
     def _read(self, numbers: Numbers) -> list[Sample]:
-        rows = self._table.take(numbers).to_pylist()
-        # The images of a step are far apart in their files, so each is read on its own.
+        is_left_out = np.isin(numbers, self._left_out_numbers)
+        kept, left_out = numbers[~is_left_out], numbers[is_left_out]
+        rows = self._table.take(kept).to_pylist()
         images = [image for row in rows for image in row["images"]]
-        read = iter(list(self._pool.map(_read_image, images)))
-        return [
+        read = iter(list(self._pool.map(self._read_image, images)))
+        samples = [
             self._build_sample(int(number), row, [next(read) for _ in row["images"]])
-            for number, row in zip(numbers, rows, strict=True)
+            for number, row in zip(kept, rows, strict=True)
         ]
+        nothing = np.zeros(0, np.int32), np.zeros(0, np.bool_), None
+        return samples + [Sample(int(number), *nothing, LEFT_OUT) for number in left_out]
+
+    def _read_image(self, place: dict[str, Any]) -> bytes | str:
+        """An encoded image, or the reason why it cannot be read.
+
+        Raises:
+            StorageError: The store does not answer, or takes no request.
+        """
+        try:
+            # Here and not around the pool: its threads do not have the caller's context.
+            with storage.patience(self.patience_s):
+                # The images of a step are far apart in their files, so each is read on its own.
+                return read_images([place | {"problem": None}])[0]
+        except (storage.UnreachableError, storage.NoCredentialsError):
+            raise
+        except StorageError:  # such as EIO: if all images have it, the run stops for their number
+            return "unreadable"
 
     def _build_sample(self, number: int, row: dict[str, Any], images: list[bytes | str]) -> Sample:
         decoded = [self._decode(image) for image in images]
@@ -104,6 +138,10 @@ class StepReader(torch.utils.data.Dataset[list[MicroBatch]]):
 
     # Made in the process that reads; none of these is pickled with the reader.
     @cached_property
+    def _left_out_numbers(self) -> NDArray[np.int64]:
+        return np.array(sorted(self.left_out), np.int64)
+
+    @cached_property
     def _table(self) -> pa.Table:
         return pa.ipc.open_file(pa.memory_map(self.samples)).read_all()
 
@@ -122,13 +160,17 @@ class StepReader(torch.utils.data.Dataset[list[MicroBatch]]):
         return GuardedDecoder(DecodeConfig(reduced_jpeg=False), self.framing)
 
 
-def _read_image(place: dict[str, Any]) -> bytes | str:
-    """An encoded image, or the reason why it cannot be read."""
-    return read_images([place | {"problem": None}])[0]
+def read_steps(
+    reader: StepReader,
+    steps: range,
+    processes: int,
+    prepare_process: Callable[[int], None] | None = None,
+) -> Generator[ReadStep, None, None]:
+    """Read the steps in order, ahead of time in `processes` processes; 0 reads in this one.
 
-
-def read_steps(reader: StepReader, steps: range, processes: int) -> Iterator[list[MicroBatch]]:
-    """Read the steps in order, ahead of time in `processes` processes; 0 reads in this one."""
+    Args:
+        prepare_process: Called at the start of each of the processes, with its number.
+    """
     loader: Any = torch.utils.data.DataLoader(
         reader,
         batch_size=None,
@@ -138,5 +180,6 @@ def read_steps(reader: StepReader, steps: range, processes: int) -> Iterator[lis
         pin_memory=torch.cuda.is_available(),
         # A forked child of a process with running threads can hang at once.
         multiprocessing_context="spawn" if processes else None,
+        worker_init_fn=prepare_process,
     )
     yield from loader

@@ -32,6 +32,9 @@ class Family(Protocol):
         ConfigError: Training does not compute the start model as it is.
         """
 
+    def count_blocks(self, config: Any) -> tuple[int, int]:
+        """Number of vision blocks, and number of those up to the one whose output is used."""
+
     def build_template(self, job: TrainStage, folder: Path, tokenizer: Any) -> AnyTemplate:
         """The template by which conversations become text."""
 

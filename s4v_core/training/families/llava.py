@@ -12,6 +12,7 @@ from s4v_core.errors import ConfigError
 from s4v_core.images.policy import Framing
 from s4v_core.model.names import disk_name_of_memory
 from s4v_core.model.normalisation import read_normalisation
+from s4v_core.model.parts import count_config_blocks
 from s4v_core.model.processor import build_processor
 from s4v_core.model.tokenizer import load_tokenizer
 from s4v_core.model.trainable import refuse_untrainable
@@ -42,6 +43,9 @@ class LlavaFamily:
 
     def check_start(self, model: str, config: Any, tokenizer: Any) -> None:
         refuse_untrainable(model, config, tokenizer)
+
+    def count_blocks(self, config: Any) -> tuple[int, int]:
+        return config.vision_config.num_hidden_layers, count_config_blocks(config)
 
     def build_template(self, job: TrainStage, folder: Path, tokenizer: Any) -> AnyTemplate:
         return chat.find_template(job.template)

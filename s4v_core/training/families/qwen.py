@@ -58,6 +58,9 @@ class QwenFamily:
         if tokenizer.pad_token_id is None:
             raise ConfigError(f"model: {model}: found a tokenizer without pad_token, needed one")
 
+    def count_blocks(self, config: Any) -> tuple[int, int]:
+        return config.vision_config.depth, config.vision_config.depth
+
     def build_template(self, job: TrainStage, folder: Path, tokenizer: Any) -> OwnTemplate:
         token = tokenizer.convert_ids_to_tokens(self.read_config(folder).image_token_id)
         return OwnTemplate(CheckpointRender(str(folder)), tokenizer, token)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
-from torch.distributed.checkpoint._fsspec_filesystem import FsspecReader, FsspecWriter
+from torch.distributed.checkpoint._fsspec_filesystem import FsspecReader
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -21,6 +21,7 @@ from torch.distributed.checkpoint.state_dict import (
 
 from s4v_core import storage
 from s4v_core.errors import StorageError
+from s4v_core.training.worker.checkpoint_files import PatientWriter
 from s4v_core.training.worker.loss_module import LossModule
 from s4v_core.training.worker.staging import build_stager
 from s4v_core.training.worker.world import World
@@ -41,12 +42,14 @@ class Manifest:
         digest: Digest of the run's settings and samples.
         samples: Samples trained on so far.
         tokens: Tokens trained on so far, without padding.
+        lost: Samples so far that taught nothing, because their image could not be read.
     """
 
     step: int
     digest: str
     samples: int
     tokens: int
+    lost: int = 0
 
 
 def checkpoint_uri(output: str, step: int) -> str:
@@ -70,12 +73,21 @@ class Checkpoints:
     Args:
         output: URI of the run's folder.
         keep: Number of newest checkpoints that are kept.
+        patience_s: Seconds to wait for a store that does not answer while a checkpoint is written.
         learning_only: Whether checkpoints hold only the weights that learn. The others are then
             those of the start model.
     """
 
-    def __init__(self, output: str, keep: int, world: World, learning_only: bool = False) -> None:
+    def __init__(
+        self,
+        output: str,
+        keep: int,
+        world: World,
+        patience_s: float,
+        learning_only: bool = False,
+    ) -> None:
         self._output, self._keep, self._world = output, keep, world
+        self._patience_s = patience_s
         self._options = StateDictOptions(
             ignore_frozen_params=learning_only, strict=not learning_only
         )
@@ -86,14 +98,21 @@ class Checkpoints:
         self, module: LossModule, optimiser: torch.optim.Optimizer
     ) -> Manifest | None:
         """Load the newest checkpoint into model and optimiser; returns its manifest, or None if
-        the run has no checkpoint."""
+        the run has no checkpoint.
+
+        Raises:
+            StorageError: It cannot be read.
+        """
         found = list_checkpoints(self._output)
         if not found:
             return None
         newest = found[-1]
         state, groups = self._read_state(module, optimiser)
         uri = checkpoint_uri(self._output, newest.step)
-        dcp.load(state, storage_reader=FsspecReader(uri), process_group=self._world.saving)
+        try:
+            dcp.load(state, storage_reader=FsspecReader(uri), process_group=self._world.saving)
+        except (Exception, CheckpointException) as error:
+            raise _translate(uri, "read", error) from error
         set_state_dict(
             module.model,
             optimiser,
@@ -116,14 +135,14 @@ class Checkpoints:
         try:
             future = dcp.async_save(
                 self._read_state(module, optimiser)[0],
-                storage_writer=FsspecWriter(uri, thread_count=_WRITERS),
+                storage_writer=PatientWriter(uri, self._patience_s, _WRITERS),
                 process_group=self._world.saving,
                 async_stager=self._stager,
             )
         # Border to foreign code: what a store raises depends on the store, and torch's error for
         # all workers is a BaseException.
         except (Exception, CheckpointException) as error:
-            raise StorageError(uri, _describe_failure(error)) from error
+            raise _translate(uri, "written", error) from error
         assert isinstance(future, Future), "the thread checkpointer gives one future"
         self._pending = (manifest, future)
 
@@ -151,7 +170,7 @@ class Checkpoints:
             future.result()
         # torch's error for all workers is a BaseException.
         except (Exception, CheckpointException) as error:
-            raise StorageError(uri, _describe_failure(error)) from error
+            raise _translate(uri, "written", error) from error
         if self._world.is_leader:
             # Every worker's part is written when the leader's future is done.
             text = json.dumps(asdict(manifest), indent=2)
@@ -176,11 +195,13 @@ class Checkpoints:
             storage.remove(uri)
 
 
-def _describe_failure(error: BaseException) -> str:
-    """A sentence with the first cause; torch wraps it in one error for all workers."""
+def _translate(uri: str, doing: str, error: BaseException) -> StorageError:
+    """The first cause as one of our errors; torch wraps it in one error for all workers."""
     failures = getattr(error, "failures", None)
     if failures:
         error = next(iter(failures.values()))[0]
-    while error.__cause__ is not None:
+    while error.__cause__ is not None and not isinstance(error, StorageError):
         error = error.__cause__
-    return f"the checkpoint could not be written: {type(error).__name__}: {error}"
+    kind = storage.UnreachableError if isinstance(error, storage.UnreachableError) else StorageError
+    cause = error.problem if isinstance(error, StorageError) else f"{type(error).__name__}: {error}"
+    return kind(uri, f"the checkpoint could not be {doing}: {cause}")

@@ -53,6 +53,8 @@ def build_reader(spec: RunSpec, world: World) -> StepReader:
         worker=world.rank,
         workers=world.size,
         device_batch_size=spec.job.device_batch_size,
+        left_out=spec.left_out,
+        patience_s=spec.job.store_patience_s,
     )
 
 

@@ -5,6 +5,9 @@ from typing import Protocol
 
 from s4v_core.training.worker.step_metrics import StepMetrics
 
+SAVING = "saving a checkpoint"
+"""What a run does after a stop request, in the words of the line that is printed then."""
+
 
 class Session(Protocol):
     """A worker's end of the connection. It is used in every step, so every call must be quick."""
@@ -14,6 +17,9 @@ class Session(Protocol):
 
     def is_stop_requested(self) -> bool:
         """Whether the run should save a checkpoint and end."""
+
+    def ask_for_stop(self) -> bool:
+        """The same for a worker that waits: it asks the driver, which takes a moment."""
 
     def is_machine_leaving(self) -> bool:
         """Whether a worker's machine is about to be taken away. All workers must call it at the
@@ -34,6 +40,9 @@ class LocalSession:
         self._stop_requested = True
 
     def is_stop_requested(self) -> bool:
+        return self._stop_requested
+
+    def ask_for_stop(self) -> bool:
         return self._stop_requested
 
     def is_machine_leaving(self) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from s4v_core.errors import StorageError
 from s4v_core.training.data.loader import StepReader, read_steps
 from s4v_core.training.worker.fsdp_units import free_gathered
 from s4v_core.training.worker.loss_module import LossModule
@@ -51,11 +52,17 @@ class Validation:
 
     @torch.no_grad()
     def measure(self, module: LossModule, world: World) -> HeldOutLoss:
-        """Measure the loss with the present weights."""
+        """Measure the loss with the present weights.
+
+        Raises:
+            StorageError: The store of the samples does not answer.
+        """
         started = time.monotonic()
         total = torch.zeros((), dtype=torch.float64, device=world.device)
         learnt = 0
         for batches in read_steps(self._reader, range(self._parts), self._loader_workers):
+            if isinstance(batches, StorageError):
+                raise batches
             for batch in batches:
                 total += module(batch.to(world.device)).double()
                 learnt += batch.learnt

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -12,6 +13,8 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 EXCHANGE_LIMIT_S = 1800
 """Seconds that a worker waits for another in an exchange. It is above the patience with stores, so
 that a worker that waits for its images does not end the run; NCCL's own limit is ten minutes."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,13 @@ class World:
         total = torch.tensor(list(values.values()), dtype=torch.float64)
         dist.all_reduce(total, group=self.control)
         return {name: float(value) for name, value in zip(values, total, strict=True)}
+
+    def gather_from_workers(self, value: T) -> list[T]:
+        """Every worker's value, in the order of their ranks; all must call it. Values are pickled,
+        so this is for rare events and not for every step."""
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value, group=self.control)
+        return found
 
     def wait_for_all(self) -> None:
         """Wait until every worker has called this."""
