@@ -93,7 +93,8 @@ class TransformersEngine:
                 return [refuse(error)]
             # One of them is to blame; alone, each gets its own answer.
             return [self._generate([request], sampling)[0] for request in batch]
-        inputs = inputs.to(self._model.device)
+        # Some processors give pixels in a type of their own (Llama 4: bfloat16); ids keep theirs.
+        inputs = inputs.to(self._model.device, dtype=self._model.dtype)
         torch.manual_seed(sampling.seed_of(batch[0].content) or 0)
         with torch.inference_mode():
             output = self._model.generate(
