@@ -1,4 +1,4 @@
-"""Turns the notice of a spot machine into a drain of its Ray node, so that training saves.
+"""Turns the notice of a spot machine into a drain of its node in Ray: training saves a checkpoint.
 
 To watch AWS's notice, which comes two minutes before the machine ends:
     python cluster/spot_notice.py GCS
