@@ -7,6 +7,7 @@ from tests.gpu.switches import CHOICES, format_row, measure_switches, small_conf
 ROWS = tuple(choice for choice in CHOICES if "compile" not in choice.name)
 
 
+@pytest.mark.slow
 def test_every_switch_has_its_row_and_its_loss() -> None:
     found = {row.name: row for row in measure_switches(small_config(), "cpu", 3, 10, ROWS)}
     assert list(found) == [choice.name for choice in ROWS]

@@ -154,9 +154,9 @@ def _work(rank: int, workers: int, job: TrainStage, store: str) -> None:
 @pytest.mark.parametrize(
     ("workers", "replicas", "changes"),
     [
-        (3, 1, {}),
+        pytest.param(3, 1, {}, marks=pytest.mark.slow),
         (4, 2, {"prefetch": 1, "reshard_after_forward": False}),
-        (4, 4, {}),
+        pytest.param(4, 4, {}, marks=pytest.mark.slow),
     ],
     ids=["three workers", "two copies of the model", "a copy for each"],
 )
