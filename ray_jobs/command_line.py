@@ -1,13 +1,15 @@
 """Shared by all entry scripts: `[RECIPE] [--flag value ...]`, one-sentence errors, exit codes."""
 
+import atexit
 import contextlib
 import errno
 import io
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import tyro
 
@@ -146,7 +148,18 @@ def run_main(main: Callable[[list[str]], int]) -> None:
     except KeyboardInterrupt:
         print("\nstopped; run the same command again to resume", file=sys.stderr)
         code = INTERRUPTED
-    sys.exit(code)
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process as `sys.exit` does, but without the destructors of libraries: those of
+    pyarrow and gloo meet threads of their own that still run, and abort a finished process."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def complain(error: Any) -> None:
