@@ -25,7 +25,6 @@ _LONGEST_TEXT = 1500
 """Characters of a sample that the page shows."""
 
 _CURVES: tuple[tuple[str, Callable[[StepMetrics], float]], ...] = (
-    ("Loss", lambda m: m.loss),
     ("Gradient norm before clipping", lambda m: m.grad_norm),
     ("Learning rate", lambda m: m.learning_rate),
     ("Tokens a second", lambda m: m.tokens_per_s),
@@ -91,11 +90,20 @@ def _draw_curves(metrics: Sequence[StepMetrics]) -> str:
     if not metrics:
         return ""
     ends = (f"step {metrics[0].step}", f"step {metrics[-1].step}")
-    charts = [
+    charts = [_draw_loss(metrics, ends)]
+    charts += [
         curves(title, [(title, "s0", _thin_out([(m.step, read(m)) for m in metrics]))], ends)
         for title, read in _CURVES
     ]
     return f'<div class="charts">{"".join(charts)}</div>'
+
+
+def _draw_loss(metrics: Sequence[StepMetrics], ends: tuple[str, str]) -> str:
+    series = [("training", "s0", _thin_out([(m.step, m.loss) for m in metrics]))]
+    held_out = [(m.step, m.validation_loss) for m in metrics if m.validation_loss is not None]
+    if held_out:
+        series.append(("held-out samples", "s1", _thin_out(held_out)))
+    return curves("Loss", series, ends)
 
 
 def _thin_out(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -30,7 +30,8 @@ def _job(folder: Path, checkpoint: Path, **changes: Any) -> TrainStage:
         "stage": "finetune", "data": (str(_write_lessons(folder / "in")),),
         "model": str(checkpoint), "output": str(folder / "run"), "template": "vicuna_v1",
         "image_mode": "pad", "learning": Learning(), "batch_size": 4, "device_batch_size": 4,
-        "device": "cpu", "loader_workers": 0, "max_missing_share": 0.5,
+        "device": "cpu", "loader_workers": 0, "max_missing_share": 0.5, "validation_share": 0.3,
+        "validate_every_steps": 1,
         "expected": {"samples": 8, "tokens": 60, "learnt": 20},
     }  # fmt: skip
     return TrainStage.model_validate(settings | changes)
@@ -43,7 +44,7 @@ def test_the_page_shows_curves_lost_images_and_what_is_learnt(
     assert outcome.report == str(tmp_path / "run" / "report.html")
     page = Path(outcome.report).read_text()
     assert f"report: {outcome.report}" in outcome.as_text()
-    assert page.count("<polyline") == 6
+    assert page.count("<polyline") == 7  # loss and held-out loss, and five others
     assert page.count("data:image/jpeg") == 7  # the broken one has no picture
     (reason,) = outcome.audit.skipped
     assert re.search(rf"{reason}</td><td class=number>1<", page)
