@@ -23,7 +23,7 @@ TRAINING = """
     --optimiser.learning-rate --optimiser.warmup-ratio --optimiser.beta1 --optimiser.beta2
     --optimiser.eps --optimiser.weight-decay --optimiser.clip
     --saving.every-min --saving.every-steps --saving.keep --saving.grace-s
-    --store-patience-s --leave-out
+    --store-patience-s --leave-out --pixels-max
     --expected.samples --expected.tokens --expected.learnt
     --attention --compile --prefetch --reshard-after-forward --replicas
     --lora.rank --lora.alpha --lora.targets --lora.merge

@@ -131,8 +131,8 @@ class TrainStage(Config):
     """How an image is framed: crop keeps the centre of it as a square, pad keeps all of it and adds
     a border; native keeps its shape, for Qwen2.5-VL."""
     pixels_max: int = Field(1280 * 28 * 28, ge=4 * 28 * 28)
-    """With image_mode native, the most pixels that an image keeps; 1,280 tokens by default, as
-    Qwen2.5-VL's authors recommend. The exported processor has the same limit."""
+    """Largest number of pixels that an image keeps with image_mode native; the default makes 1,280
+    tokens, as Qwen2.5-VL's authors recommend. The exported processor has the same limit."""
     learning: Learning
     """Parts of the model that learn."""
     optimiser: Optimiser = Optimiser()

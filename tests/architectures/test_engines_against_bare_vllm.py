@@ -25,14 +25,14 @@ EXACT = [
 ]
 
 TRANSFORMERS_DIFFERS = {
-    "paligemma": "transformers lets the whole prompt see itself; vLLM's attention on CPUs is causal",
+    "paligemma": "transformers lets the whole prompt see itself; vLLM on CPUs is causal",
     "llama4": "7 of 12 captions are the same; the cause is not known",
 }
 """Architectures that transformers computes otherwise than vLLM, and why."""
 
 
 NOT_LOADED = "object has no attribute 'conv_dim'"
-"""vLLM 0.32 cannot load LFM2-VL with transformers 5.17, whose config has no such number any more."""
+"""vLLM 0.32 cannot load LFM2-VL with transformers 5.17, whose config lacks this number."""
 
 
 def _pictures(answers: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -188,7 +188,7 @@ def _build(
 ) -> LossModule:
     """The product's module with random weights in place of those of files."""
     read = sharding._read_weights
-    sharding._read_weights = lambda model, folder, seed: _draw_weights(model)
+    sharding._read_weights = lambda model, folder, family, seed: _draw_weights(model)
     try:
         return sharding.build_sharded_module(
             folder, learning, world.mesh, dtype, choice.switches, choice.lora

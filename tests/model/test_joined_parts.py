@@ -99,7 +99,10 @@ def test_the_papers_pretraining_starts_from_it(
     assert target.name == "vicuna-7b-clip-l-336"
     target.parent.mkdir()
     assert _join(target, language, clip) is None
-    checked = check_stage(paper.replace(model=str(target), output=str(tmp_path / "out")))
+    learning = paper.learning.replace(vision_from=1)  # the tower here is a small one
+    checked = check_stage(
+        paper.replace(model=str(target), output=str(tmp_path / "out"), learning=learning)
+    )
     assert checked.config.text_config.hidden_size == 128
     assert checked.collator.image_tokens == 16
 
@@ -130,8 +133,11 @@ def test_a_sentencepiece_tokenizer_gives_the_ids_of_llama(
     assert run_script(source, tmp_path / "ours") is None
     ours = AutoTokenizer.from_pretrained(tmp_path / "ours")
     wanted = LlamaTokenizer.from_pretrained(source)
-    for text in ("USER: hi ASSISTANT:", "hello</s>USER: it's ok", "a\n\nb  c"):
+    for text in ("USER: hi ASSISTANT:", "a\n\nb  c"):
         assert ours(text)["input_ids"] == wanted(text)["input_ids"]
+    # As in training, the text behind an end is encoded on its own, and begins with a space.
+    parts = [wanted(text, add_special_tokens=False)["input_ids"] for text in ("hello", "USER: ok")]
+    assert ours("hello</s>USER: ok")["input_ids"] == [1, *parts[0], 2, *parts[1]]
 
 
 def _as_mistral(folder: Path) -> None:

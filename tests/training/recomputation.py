@@ -55,7 +55,7 @@ def sum_loss(
         targets += [token if learnt and sample.reason is None else -100] * repeats
     pixels = None
     if sample.pixels is not None:
-        scaled = (torch.from_numpy(sample.pixels.copy()).float() / 255 - _MEAN) / _STD
+        scaled = (torch.from_numpy(sample.pictures[0].copy()).float() / 255 - _MEAN) / _STD
         pixels = scaled.permute(2, 0, 1)[None]
     logits = model(input_ids=torch.tensor([ids]), pixel_values=pixels).logits[0, :-1]
     wanted = torch.tensor(targets[1:])

@@ -90,7 +90,9 @@ def _compare_losses(lessons: Path, checkpoint: Path, tmp_path: Path) -> None:
         module = build_module(spec, world)
         parameters = [p for p in module.parameters() if p.requires_grad]
         optimiser = build_optimiser(parameters, job.optimiser)
-        Checkpoints(spec.output, 1, world, learning_only=True).restore_newest(module, optimiser)
+        Checkpoints(spec.output, 1, world, 10.0, learning_only=True).restore_newest(
+            module, optimiser
+        )
         for sample in samples:
             found = module(spec.collator.collate([sample]))
             expected, learnt = sum_loss(merged, sample, spec.collator.image_tokens)
@@ -212,7 +214,7 @@ def test_adapters_begin_as_nothing_and_the_same_for_all_workers() -> None:
             {"learning": Learning(projector=False), "lora": {"rank": 4, "targets": ("linear_1",)}},
             "which are all in parts that do not learn",
         ),
-        ({"learning": Learning(language=False, projector=False)}, "that do not learn"),
+        ({"learning": Learning(language=False, projector=False)}, "found no part that learns"),
     ],
 )
 def test_adapters_that_cannot_be_trained_are_refused(

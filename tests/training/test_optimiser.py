@@ -41,13 +41,13 @@ def test_a_checkpoint_of_one_group_continues_in_two(checkpoint: Path, tmp_path: 
         for number, parameter in enumerate(parameters):
             parameter.grad = torch.full_like(parameter, 0.01 * (number + 1))
         old.step()
-        saved = Checkpoints(spec.output, 2, world)
+        saved = Checkpoints(spec.output, 2, world, 10.0)
         saved.save(Manifest(1, spec.digest, 8, 100), module, old)
         saved.wait_until_durable()
         other = build_module(spec, world)
         learning = [p for p in other.parameters() if p.requires_grad]
         new = build_optimiser(learning, spec.job.optimiser)
-        Checkpoints(spec.output, 2, world).restore_newest(other, new)
+        Checkpoints(spec.output, 2, world, 10.0).restore_newest(other, new)
         assert [group["weight_decay"] for group in new.param_groups] == [0.1, 0.0]
         for before, after in zip(parameters, learning, strict=True):
             assert torch.equal(before.full_tensor(), after.full_tensor())

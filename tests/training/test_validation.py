@@ -26,6 +26,7 @@ from s4v_core.training.worker.step_metrics import read_metrics
 from s4v_core.training.worker.world import join_world, open_local_world
 from tests.training.lessons import build_job, write_lessons
 from tests.training.recomputation import sum_loss
+from tests.training.small_run import train_until
 
 HELD_OUT = 0.2
 
@@ -196,6 +197,8 @@ def test_held_out_images_that_are_gone_give_no_loss_and_end_no_run(
 ) -> None:
     lessons = write_lessons(tmp_path / "lessons", count=6)
     job = _job(lessons, checkpoint, tmp_path / "run", batch_size=4, validation_share=0.4)
+    job = job.replace(max_missing_share=1.0)
+    train_until(job, lambda metrics, session: session.request_stop())
     _, spec = prepare_run(check_stage(job))
     records = json.loads((lessons / "data.json").read_text())
     held_out = [records[n] for n in spec.order.draw_held_out()]

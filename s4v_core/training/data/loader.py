@@ -79,6 +79,7 @@ class StepReader(torch.utils.data.Dataset[ReadStep]):
         return self._epochs[epoch][place]
 
     def _read(self, numbers: Numbers) -> list[Sample]:
+        numbers = np.asarray(numbers)
         is_left_out = np.isin(numbers, self._left_out_numbers)
         kept, left_out = numbers[~is_left_out], numbers[is_left_out]
         rows = self._table.take(kept).to_pylist()

@@ -81,8 +81,7 @@ def _find_bad_samples(spec: RunSpec, world: World, module: LossModule, step: int
         return []
     with torch.no_grad():
         for batch in read:
-            tensors = (batch.ids_RT, batch.positions_RT, batch.labels_RT, batch.pixels_NSS3)
-            loss = module(*(tensor.to(world.device) for tensor in tensors))
+            loss = module(batch.to(world.device))
             if not bool(torch.isfinite(loss)):
                 bad += batch.numbers
     return [number for part in world.gather_from_workers(bad) for number in part]
