@@ -126,7 +126,7 @@ class PromptRenderer:
             return None  # a template that does not like this conversation
         _, found, behind = text.rpartition(_PROBE[::-1])
         ids = self._encode(behind.lstrip()) if found else []
-        special = set(self.tokenizer.all_special_ids) - {self.image_id}
+        special = _list_special_ids(self.tokenizer) - {self.image_id}
         is_end = ids and ids[0] in special and self.tokenizer.decode(ids[:1]) not in ANSWER_MARKS
         return ids[0] if is_end else None
 
@@ -240,3 +240,10 @@ def _find_special_ids(tokenizer: Any, texts: Sequence[str]) -> set[int]:
     """Ids of those texts that are one token each."""
     vocabulary = tokenizer.get_added_vocab()
     return {vocabulary[text] for text in texts if text in vocabulary}
+
+
+def _list_special_ids(tokenizer: Any) -> set[int]:
+    """Ids of special tokens, of those too that no setting of the tokenizer names: fine-tunes often
+    keep such a token as the end of a turn alone."""
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    return {*tokenizer.all_special_ids, *(i for i, token in added.items() if token.special)}

@@ -43,6 +43,7 @@ def build_job(lessons: Path, model: Path, output: Path, **changes: Any) -> Train
         "optimiser": Optimiser(learning_rate=1e-3, eps=1e-5, weight_decay=0.1),
         "device": "cpu",
         "loader_workers": 0,
+        "max_missing_share": 0.2,  # two of the photos are broken
         "expected": {"samples": 21, "tokens": 60, "learnt": 20},
     }
     return TrainStage.model_validate(settings | changes)

@@ -197,7 +197,7 @@ def test_held_out_images_that_are_gone_give_no_loss_and_end_no_run(
 ) -> None:
     lessons = write_lessons(tmp_path / "lessons", count=6)
     job = _job(lessons, checkpoint, tmp_path / "run", batch_size=4, validation_share=0.4)
-    job = job.replace(max_missing_share=1.0)
+    job = job.replace(max_missing_share=1.0, epochs=3)
     train_until(job, lambda metrics, session: session.request_stop())
     _, spec = prepare_run(check_stage(job))
     records = json.loads((lessons / "data.json").read_text())
@@ -231,7 +231,9 @@ def test_a_share_that_leaves_nothing_is_refused(
 def test_the_share_belongs_to_the_run_and_the_rhythm_does_not(
     lessons: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    prepare_run(check_stage(_job(lessons, checkpoint, tmp_path)))
+    train_until(
+        _job(lessons, checkpoint, tmp_path), lambda metrics, session: session.request_stop()
+    )
     check_stage(_job(lessons, checkpoint, tmp_path, validate_every_steps=7))
     with pytest.raises(ConfigError, match=r"was made with validation_share 0.2, found 0.1"):
         check_stage(_job(lessons, checkpoint, tmp_path, validation_share=0.1))
