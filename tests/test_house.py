@@ -24,7 +24,7 @@ TRAINING = """
     --optimiser.eps --optimiser.weight-decay --optimiser.clip
     --saving.every-min --saving.every-steps --saving.keep --saving.grace-s
     --store-patience-s --leave-out --pixels-max
-    --expected.samples --expected.tokens --expected.learnt
+    --expected.samples --expected.tokens --expected.learnt --expected.language
     --attention --compile --prefetch --reshard-after-forward --replicas
     --lora.rank --lora.alpha --lora.targets --lora.merge
     --validation-share --validate-every-steps --log-to

@@ -31,6 +31,20 @@ _DEMO_IMAGE_PX = 112
 _DEMO_PATCH_PX = 16
 
 
+def build_llava_13b_config() -> LlavaConfig:
+    """Config of LLaVA-1.5-13B (Figure 2): as ShareGPT4V-7B, with Vicuna-13B-v1.5."""
+    config = build_sharegpt4v_7b_config()
+    text = config.text_config.to_dict() | {
+        "hidden_size": 5120,
+        "intermediate_size": 13824,
+        "num_hidden_layers": 40,
+        "num_attention_heads": 40,
+        "num_key_value_heads": 40,
+        "head_dim": 128,
+    }
+    return build_llava_config(config.vision_config, LlamaConfig(**text), 32000, 32001)
+
+
 def build_sharegpt4v_7b_config() -> LlavaConfig:
     """Config of ShareGPT4V-7B: CLIP ViT-L/14-336, a two-layer projector with GELU, and
     Vicuna-7B-v1.5 (Sec. 4.1).

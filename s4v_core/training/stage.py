@@ -100,6 +100,8 @@ class Expected(Config):
     """Expected number of tokens in a sample, image included."""
     learnt: int = Field(ge=1)
     """Expected number of tokens in a sample that carry loss."""
+    language: Literal["7b", "13b"] = "7b"
+    """Vicuna's size that the plan assumes while the model is not there yet."""
 
 
 class TrainStage(Config):

@@ -18,6 +18,7 @@ from s4v_core.errors import ConfigError
 from s4v_core.model.builders import (
     DEMO_VOCABULARY,
     build_demo_config,
+    build_llava_13b_config,
     build_sharegpt4v_7b_config,
     build_tokenizer,
 )
@@ -292,8 +293,10 @@ def _choose_model(job: TrainStage) -> tuple[LlavaConfig, str, Any]:
             )
         config = LlavaConfig.from_pretrained(job.model)
         return config, job.model, AutoTokenizer.from_pretrained(job.model, trust_remote_code=False)
-    assumed = f"the shape of ShareGPT4V-7B ({job.model} is not there yet)"
-    return build_sharegpt4v_7b_config(), assumed, None
+    is_large = job.expected.language == "13b"
+    name = "LLaVA-1.5-13B" if is_large else "ShareGPT4V-7B"
+    config = build_llava_13b_config() if is_large else build_sharegpt4v_7b_config()
+    return config, f"the shape of {name} ({job.model} is not there yet)", None
 
 
 def _format_line(label: str, cells: list[str]) -> str:
