@@ -9,6 +9,7 @@ from s4v_core.engines.choice import choose_engine
 from s4v_core.engines.fitness import refuse_unfit_checkpoint
 from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.engines.settings import EngineSpec
+from s4v_core.environment import fill_in_root
 from s4v_core.errors import ConfigError
 from s4v_core.model.checkpoint_facts import FAKE_FACTS, CheckpointFacts, read_facts
 from serve.settings import ModelConfig
