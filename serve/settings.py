@@ -16,7 +16,6 @@ from s4v_core.images.policy import DecodeConfig
 from serve.front.fetching import FetchConfig
 from serve.front.guard import GuardConfig
 
-
 _MODEL_ID = r"^[A-Za-z0-9._-]{1,64}$"
 _BUSY_SHARE, _SPARE_SHARE = 0.75, 8
 
@@ -174,7 +173,7 @@ class ServeConfig(Config):
     log_texts: bool = False
     """Write prompts and answers to a log of their own, as JSON lines."""
     log_folder: str = ""
-    """Folder of the logs of requests and texts on each node. Empty: where Ray keeps Serve's logs."""
+    """Folder of the logs of requests and texts, on each node. Default: that of Serve's own logs."""
 
     def apply_changes(self, changes: Mapping[str, Any]) -> Self:
         """Copy it with other numbers, from `user_config` of the deployment Ingress.

@@ -4,6 +4,7 @@ operator wants them. Neither ever holds the secret of a key.
 
 import json
 import logging
+import os
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -13,6 +14,24 @@ ACCESS, TEXTS = "s4v.access", "s4v.texts"
 
 _FILE_BYTES, _OLD_FILES = 64 << 20, 4
 """Size at which a log file is put aside, and how many of these are kept."""
+
+
+def find_log_place(folder: str) -> tuple[Path, str]:
+    """Find the folder of the logs and the name of this process in it.
+
+    Args:
+        folder: The configured folder; empty: where Ray keeps the logs of Serve, so that they are
+            collected and shown with these.
+    """
+    from ray.serve import get_replica_context
+    from ray.serve._private.logging_utils import get_serve_logs_dir
+    from ray.serve.exceptions import RayServeException
+
+    try:
+        name = get_replica_context().replica_id.unique_id
+    except RayServeException:  # in a test without Serve
+        name = str(os.getpid())
+    return Path(folder or get_serve_logs_dir()), name
 
 
 def open_logs(folder: Path, name: str) -> None:
