@@ -26,6 +26,10 @@ MAX_CONNECTIONS = 16_000
 """Open connections of a proxy; further ones are closed at once. Nodes allow 65,536 open files."""
 
 
+_READ_BYTES = 256 << 10
+"""Most bytes that asyncio or uvloop hand over at a time; a part of a body may begin at their end."""
+
+
 def install_door() -> None:
     """Make uvicorn take `DoorProtocol` in this process, for servers that start later."""
     auto.AutoHTTPProtocol = DoorProtocol
@@ -56,7 +60,7 @@ class DoorProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         while data and self._is_open():
             if not self._is_in_head:
-                super().data_received(data)
+                self._receive_body(data)
                 return
             # Never more than the head may have: what the parser gets, it keeps.
             part, data = data[: self._room], data[self._room :]
@@ -66,13 +70,25 @@ class DoorProtocol(HttpToolsProtocol):
                 message = f"Headers may have {MAX_HEAD_BYTES >> 10} KiB in all."
                 self._refuse(Refusal(431, "headers_too_large", message))
 
+    def _receive_body(self, data: bytes) -> None:
+        """Pass on a part of a body. What of it is no content, such as trailers after the last
+        chunk, may be as long as a head."""
+        self._room -= len(data)
+        super().data_received(data)
+        if self._room <= 0 and self._is_open():
+            self.transport.abort()  # an answer may have begun
+
+    def on_body(self, body: bytes) -> None:
+        self._room = MAX_HEAD_BYTES + _READ_BYTES
+        super().on_body(body)
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
         if self._head_timer is None:
             self._start_head_timer()
 
     def on_headers_complete(self) -> None:
-        self._is_in_head = False
+        self._is_in_head, self._room = False, MAX_HEAD_BYTES + _READ_BYTES
         self._stop_head_timer()
         super().on_headers_complete()
 
