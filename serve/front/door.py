@@ -27,7 +27,7 @@ MAX_CONNECTIONS = 16_000
 
 
 _READ_BYTES = 256 << 10
-"""Most bytes that asyncio or uvloop hand over at a time; a part of a body may begin at their end."""
+"""Most bytes that asyncio or uvloop hand over at a time; content may begin at their end."""
 
 
 def install_door() -> None:
