@@ -11,12 +11,12 @@ _VISION_WORDS = ("vision", "visual", "image", "img_", "vit_", "mm_")
 """Parts of names in config.json that only models with a vision part have."""
 
 
-def refuse_unusable(model: str, config: Mapping[str, Any], image_processor: str | None) -> None:
+def refuse_unusable(model: str, config: Mapping[str, Any], takes_images: bool) -> None:
     """Refuse a checkpoint in the original layout, one that takes no images, or an unknown one.
 
     Args:
         config: Contents of its config.json.
-        image_processor: Name of its image processor's class; None if no file names one.
+        takes_images: Whether it takes images, or whether that does not matter.
 
     Raises:
         ConfigError: It is one of these; the sentence says which, and what to do.
@@ -27,7 +27,7 @@ def refuse_unusable(model: str, config: Mapping[str, Any], image_processor: str 
             f"model: {model} is in the original layout of LLaVA; convert it first: "
             f"python ray_jobs/convert.py {model} DST"
         )
-    if image_processor is None and not _takes_images(config):
+    if not takes_images:
         raise ConfigError(f"model: {model} takes no images (model_type {kind})")
     known = list_model_types()
     if kind is None or not known or kind in known:
@@ -54,7 +54,7 @@ def is_original_layout(config: Mapping[str, Any]) -> bool:
     ]
 
 
-def _takes_images(config: Mapping[str, Any]) -> bool:
+def has_vision_part(config: Mapping[str, Any]) -> bool:
     """Whether a model has a vision part: vLLM says so, or the name of a setting does."""
     names = set(config.get("architectures") or ())
     if names & list_multimodal_architectures():

@@ -101,7 +101,7 @@ class ReplicaClient:
             Refusal: 429 or 503, no engine can answer now.
         """
         model = self.model
-        request = self._choose_adapter(request)
+        request = self._prepare(request)
         end: Ending = await self._call("caption", request, model.samplings, model.config.gate)
         return end
 
@@ -111,7 +111,7 @@ class ReplicaClient:
         Raises:
             Refusal: 429 or 503, no engine can answer now; 400 or 422, no engine can ever answer.
         """
-        request = self._choose_adapter(request)
+        request = self._prepare(request)
         answer: Generation = await self._call("complete", request, sampling)
         return _require_text(answer)
 
@@ -124,11 +124,18 @@ class ReplicaClient:
             Refusal: 429 or 503, no engine can answer now; 400 or 422, no engine can ever answer.
         """
         async with self._translate_errors():
-            request = self._choose_adapter(request)
+            request = self._prepare(request)
             async for piece in self._streaming.stream.remote(request, sampling):
                 yield _require_text(piece) if isinstance(piece, Generation) else piece
 
-    def _choose_adapter(self, request: Request) -> Request:
+    def _prepare(self, request: Request) -> Request:
+        """Name the adapter of this model in a request.
+
+        Raises:
+            Refusal: 400, the model takes no images and the request has one.
+        """
+        if request.images and not self.model.facts.takes_images:
+            raise Refusal(400, "no_images", "This model takes no images.")
         return replace(request, adapter=self.model.adapter) if self.model.adapter else request
 
     async def _call(self, method: str, *args: Any) -> Any:

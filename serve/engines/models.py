@@ -61,7 +61,7 @@ def _check_model(config: ModelConfig) -> Model:
     """Check one model.
 
     Raises:
-        ConfigError: The checkpoint is missing or accepts no images, or its engine is not installed.
+        ConfigError: The checkpoint is missing or of a kind that no engine loads, or its engine is not installed.
     """
     config = _fill_in_places(config)
     path = str(CAPTIONER) if config.path == "demo" else config.path
@@ -72,7 +72,7 @@ def _check_model(config: ModelConfig) -> Model:
             f"settings.nodes_per_engine: found {config.settings.nodes_per_engine}, allowed 1 here, "
             "because a replica runs on one node; use more of its GPUs with gpus_per_engine"
         )
-    facts = FAKE_FACTS if config.engine == "fake" else read_facts(path)
+    facts = FAKE_FACTS if config.engine == "fake" else read_facts(path, needs_images=False)
     template = config.template or facts.template
     spec = choose_engine(config.engine, path, template, config.settings, facts.revision)
     refuse_unfit_checkpoint(spec.name, path, facts.quantization)

@@ -15,9 +15,11 @@ import pytest
 
 from s4v_core.errors import ConfigError
 from serve.api import ingress as ingress_module
+from serve.engines.client import ReplicaClient
+from serve.engines.models import check_models
 from serve.front.logs import ACCESS, TEXTS
 from serve.keys import POLL_S, Key, WatchedKeyring, make_key, read_keys
-from serve.settings import ServeConfig
+from serve.settings import ModelConfig, ServeConfig
 from tests.conftest import photo
 from tests.serve.service import FAKE, about
 from tests.serve.stub_service import MODEL, Stub, ask
@@ -447,6 +449,31 @@ def test_each_turn_of_a_chat_names_its_image_alike(stub: Serving) -> None:
         names = [request.names_of_images for request in handle.requests]
         assert len(set(names[:3])) == 1, "the cache of an engine knows an image by its name"
         assert names[3] != names[0]
+
+    run(work())
+
+
+def test_a_model_without_images_chats_and_refuses_them_in_a_sentence(
+    stub: Serving, tmp_path: Path
+) -> None:
+    (tmp_path / "llama").mkdir()
+    (tmp_path / "llama" / "config.json").write_text('{"model_type": "llama"}')
+    config = ModelConfig.model_validate({"id": "llama", "path": str(tmp_path / "llama")})
+    [model] = check_models((config,))
+    assert model.spec.template == "model"
+
+    async def work() -> None:
+        service = stub()
+        client = ReplicaClient(model, service.handles[0])  # type: ignore[arg-type]
+        service.ingress._clients["llama"] = client
+        async with service.client() as http:
+            assert (await http.post(CHAT, json=ask(model="llama"))).status_code == 200
+            shown = ask(model="llama", messages=about(IMAGE["content"]))
+            for is_streamed in (False, True):
+                answer = await http.post(CHAT, json=shown | {"stream": is_streamed})
+                assert code(answer) == (400, "no_images")
+            answer = await http.post("/v1/caption", params={"model": "llama"}, **IMAGE)
+            assert code(answer) == (400, "no_images")
 
     run(work())
 
