@@ -29,9 +29,9 @@ class Scaling(Config):
     request then waits for an engine to start."""
     max_replicas: int = Field(4, ge=1)
     """Maximum number of replicas."""
-    target_ongoing_requests: float = Field(32, gt=0)
+    target_ongoing_requests: float = Field(128, gt=0)
     """Running requests per replica above which replicas are added."""
-    max_ongoing_requests: int = Field(64, ge=1)
+    max_ongoing_requests: int = Field(256, ge=1)
     """Maximum number of running requests per replica. Further ones wait in the queue of an engine;
     an ingress replica refuses them with 429."""
     max_queued_requests: int = Field(64, ge=1)
@@ -153,9 +153,7 @@ class ServeConfig(Config):
 
     models: tuple[ModelConfig, ...] = Field(min_length=1)
     """Models to serve. Caption requests that name no model go to the first one."""
-    ingress: Scaling = Scaling(
-        min_replicas=2, target_ongoing_requests=128, max_ongoing_requests=256
-    )
+    ingress: Scaling = Scaling(min_replicas=2)
     """Autoscaling of the ingress replicas, which check requests and decode images. A single one
     would limit the throughput."""
     ingress_cpus: float = Field(1.0, gt=0)

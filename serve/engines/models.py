@@ -61,7 +61,8 @@ def _check_model(config: ModelConfig) -> Model:
     """Check one model.
 
     Raises:
-        ConfigError: The checkpoint is missing or of a kind that no engine loads, or its engine is not installed.
+        ConfigError: The checkpoint is missing or of a kind that no engine loads, or its engine is
+            not installed.
     """
     config = _fill_in_places(config)
     path = str(CAPTIONER) if config.path == "demo" else config.path
