@@ -154,12 +154,12 @@ class Guard:
         config, scope = self._config, exchange.scope
         key = None if _is_open(scope, config.page) else self._find_key(scope["headers"])
         exchange.scope["state"]["key"] = exchange.key = key.name if key else ""
+        _CURRENT.set(key or _ANYONE)
         refuse_long_head(scope, config.max_header_kib << 10)
         max_bytes = config.max_body_mib << 20
         declared = read_declared_length(scope["headers"], max_bytes)
         exchange.body = Body(receive, declared, max_bytes, config.body_limit_s)
         if key:
-            _CURRENT.set(key)
             release_place = self._capacity.admit(scope["method"])
             try:
                 release_key = self._limiter.admit(
