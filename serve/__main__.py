@@ -22,6 +22,7 @@ import yaml
 from s4v_core.errors import ConfigError, S4VError
 from serve.keys import make_key
 from serve.protections import list_protections
+from serve.settings import DEMO
 
 _ONE_REPLICA = {"min_replicas": 1, "max_replicas": 1}
 
@@ -93,8 +94,6 @@ def _read_plan(config: Path) -> _Plan:
 
 
 def _prepare_demo(engine: str, folder: Path) -> _Plan:
-    from serve.app import DEMO
-
     secret, line = make_key("demo")
     keys = folder / "keys"
     keys.write_text(f"{line}\n")
@@ -129,13 +128,14 @@ def refuse_unusable_port(port: int) -> None:
 
 
 def _serve(plan: _Plan, port: int) -> int:
+    # Ray takes 127.0.0.1 for its node then, and so its metrics port listens on this machine alone.
+    # The variable works on Linux in spite of its name, and is read when ray is first imported.
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else its core writes to the terminal
     from serve.app import build_application, check_args
 
     checked = check_args(plan.args)
     checked[0].apply_changes(plan.live)
-    # Ray takes 127.0.0.1 for its node then, and so its metrics port listens on this machine alone.
-    # The variable is read on import, and works on Linux in spite of its name.
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
     from ray import serve
 

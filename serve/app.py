@@ -13,13 +13,7 @@ from serve.api.routes import ROUTES, make_app
 from serve.engines.models import Model, check_models
 from serve.front.refusals import RETRY_AFTER_S
 from serve.keys import Keyring, open_keyring
-from serve.settings import ModelConfig, Scaling, ServeConfig
-
-DEMO = (
-    ModelConfig(id="share-captioner", path="demo"),
-    ModelConfig(id="sharegpt4v-7b", path="demo"),
-)
-"""Both models without a GPU and without a download."""
+from serve.settings import DEMO, Scaling, ServeConfig
 
 _HEALTH_PERIOD_S, _HEALTH_TIMEOUT_S = 10.0, 30.0
 _DRAIN_S = 60.0

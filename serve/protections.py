@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from serve.front.door import HEAD_LIMIT_S, MAX_CONNECTIONS, MAX_HEAD_BYTES
+from serve.front.door import HEAD_LIMIT_S, MAX_CONNECTIONS, MAX_HEAD_BYTES, VARIABLE
 from serve.front.guard import GuardConfig
-from serve.front.shedding import VARIABLE
 from serve.keys import read_keys
 from serve.settings import ServeConfig
 

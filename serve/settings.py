@@ -126,6 +126,13 @@ class ModelConfig(Config):
         return self
 
 
+DEMO = (
+    ModelConfig(id="share-captioner", path="demo"),
+    ModelConfig(id="sharegpt4v-7b", path="demo"),
+)
+"""Both models without a GPU and without a download."""
+
+
 class Limits(Config):
     """Limits of one request."""
 

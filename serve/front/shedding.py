@@ -22,16 +22,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from serve.front.door import install_door
+from serve.front.door import CALLBACK, VARIABLE, install_door
 from serve.front.exchange import App, Message, Receive, Scope, Send
 from serve.front.limits import find_header_values
 from serve.front.metrics import ROUTES, count_request
 from serve.front.proxy_errors import OnReport, ProxyErrors, refuse_in_proxy
 from serve.front.refusals import OVERLOADED_HEADER, make_overload_refusal
 
-VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
-"""Environment variable of Ray's nodes that must be set to CALLBACK."""
-CALLBACK = "serve.front.shedding:middlewares"
+__all__ = ["CALLBACK", "VARIABLE", "Shedding", "middlewares"]
 
 LIMIT_STEP = 0.25
 """How much an answer raises the limit. With a quarter, out of five requests that arrive at the

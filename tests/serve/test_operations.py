@@ -10,13 +10,17 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import httpx
 import pytest
 
 from s4v_core.errors import ConfigError
 from serve.api import ingress as ingress_module
+from serve.api.routes import make_app
+from serve.app import check_args
 from serve.engines.client import ReplicaClient
 from serve.engines.models import check_models
+from serve.front.guard import Guard
 from serve.front.logs import ACCESS, TEXTS
 from serve.keys import POLL_S, Key, WatchedKeyring, make_key, read_keys
 from serve.settings import ModelConfig, ServeConfig
@@ -301,6 +305,15 @@ def test_serve_replaces_replicas_for_args_and_not_for_user_config() -> None:
 
     assert version(1) == version(2)
     assert version(1) != version(1, guard={"concurrent": 1})
+
+
+def test_the_copy_of_the_app_in_a_replica_shares_its_rules_with_its_guard(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("")
+    args = {"models": [FAKE], "guard": {"keys_file": str(tmp_path / "keys")}}
+    config, _, keyring = check_args(args)
+    app = cloudpickle.loads(cloudpickle.dumps(make_app(config, keyring)))
+    [guard] = [layer for layer in app.user_middleware if layer.cls is Guard]
+    assert guard.kwargs["config"] is app.state.rules
 
 
 # A full ingress

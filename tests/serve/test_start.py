@@ -89,6 +89,15 @@ def test_the_self_check_counts_the_numbers_of_user_config(
     assert "requests_per_minute: found 0" in capsys.readouterr().err
 
 
+def test_the_command_sets_rays_variables_before_it_imports_ray() -> None:
+    """Ray reads them on import."""
+    code = "import sys, serve.__main__; print([m for m in ('ray', 'vllm') if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_it_gives_a_key_answers_and_ends_at_ctrl_c() -> None:
