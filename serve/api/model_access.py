@@ -10,6 +10,7 @@ from ray.serve.handle import DeploymentHandle
 from s4v_core.engines.requests import Generation, Request
 from s4v_core.engines.sampling import SamplingConfig
 from serve.api.keep_alive import COLD_RETRY_S
+from serve.api.routes import find_rules
 from serve.engines.client import ReplicaClient
 from serve.engines.models import Model
 from serve.front.guard import find_current_key
@@ -46,7 +47,7 @@ class ModelAccess:
         """
         # From the deployed values each time, so that a number that is taken out goes back to them.
         self._config = self._deployed.apply_changes(user_config)
-        self.app.state.rules.config = self._config.guard
+        find_rules(self.app).config = self._config.guard
 
     def _list_names(self) -> list[str]:
         """List the models that the key may use."""

@@ -82,10 +82,9 @@ def make_app(config: ServeConfig, keyring: Keyring) -> FastAPI:
     )
     app.add_exception_handler(RequestValidationError, _answer_invalid_body)
     app.add_exception_handler(HTTPException, _answer_http_error)
-    app.state.rules = GuardRules(config.guard)
     app.add_middleware(
         Guard,
-        config=app.state.rules,
+        config=GuardRules(config.guard),
         keyring=keyring,
         on_end=count_request,
         capacity=config.ingress.max_ongoing_requests,
@@ -94,6 +93,13 @@ def make_app(config: ServeConfig, keyring: Keyring) -> FastAPI:
         add_page(app)
     add_model_names(app, [model.id for model in config.models])
     return app
+
+
+def find_rules(app: FastAPI) -> GuardRules:
+    """Find the rules of an app's guard, which can be replaced while it works."""
+    [guard] = [layer for layer in app.user_middleware if layer.cls is Guard]
+    found: GuardRules = guard.kwargs["config"]
+    return found
 
 
 async def _answer_invalid_body(_: Request, error: Exception) -> Response:
