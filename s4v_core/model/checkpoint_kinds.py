@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from s4v_core.errors import ConfigError
@@ -9,6 +10,10 @@ from s4v_core.installed_names import list_model_types, list_multimodal_architect
 
 _VISION_WORDS = ("vision", "visual", "image", "img_", "vit_", "mm_")
 """Parts of names in config.json that only models with a vision part have."""
+
+
+_ORIGINAL_CLASSES = ("Share4V", "LlavaLlama")
+"""Beginnings of the names of classes in share4v's and LLaVA's own code."""
 
 
 def refuse_unusable(model: str, config: Mapping[str, Any], takes_images: bool) -> None:
@@ -23,9 +28,11 @@ def refuse_unusable(model: str, config: Mapping[str, Any], takes_images: bool) -
     """
     kind = config.get("model_type")
     if is_original_layout(config):
+        is_here = Path(model).expanduser().is_dir()
+        fetch = "" if is_here else f"in a local copy SRC (hf download {model} --local-dir SRC), "
         raise ConfigError(
-            f"model: {model} is in the original layout of LLaVA; convert it first: "
-            f"python ray_jobs/convert.py {model} DST"
+            f"model: {model} is in the original layout of LLaVA; convert it first: {fetch}"
+            f"python ray_jobs/convert.py {model if is_here else 'SRC'} DST"
         )
     if not takes_images:
         raise ConfigError(f"model: {model} takes no images (model_type {kind})")
@@ -49,9 +56,10 @@ def refuse_unusable(model: str, config: Mapping[str, Any], takes_images: bool) -
 
 def is_original_layout(config: Mapping[str, Any]) -> bool:
     """Whether a config.json is that of a checkpoint in the layout of LLaVA's or share4v's code."""
-    return "mm_vision_tower" in config and config.get("architectures") != [
-        "LlavaForConditionalGeneration"
-    ]
+    classes = config.get("architectures") or ()
+    if any(str(name).startswith(_ORIGINAL_CLASSES) for name in classes):
+        return True
+    return "mm_vision_tower" in config and classes != ["LlavaForConditionalGeneration"]
 
 
 def has_vision_part(config: Mapping[str, Any]) -> bool:

@@ -205,7 +205,9 @@ def test_a_replica_takes_the_gpus_of_its_engine(local_ray: None) -> None:
     [found] = check_models(ServeConfig.model_validate({"models": [model]}).models)
     for device, gpus in (("gpu", 4), ("cpu", 0)):
         spec = replace(found.spec, device=device)
-        options = LLMServer.get_deployment_options(_build_llm_config(replace(found, spec=spec)))
+        options = LLMServer.get_deployment_options(
+            _build_llm_config(replace(found, spec=spec), 120.0)
+        )
         assert options["ray_actor_options"]["num_gpus"] == gpus
         [bundle] = options["placement_group_bundles"]
         assert {name: size for name, size in bundle.items() if size} == (
