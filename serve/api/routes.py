@@ -97,8 +97,9 @@ def make_app(config: ServeConfig, keyring: Keyring) -> FastAPI:
 
 def find_rules(app: FastAPI) -> GuardRules:
     """Find the rules of an app's guard, which can be replaced while it works."""
-    [guard] = [layer for layer in app.user_middleware if layer.cls is Guard]
-    found: GuardRules = guard.kwargs["config"]
+    layers: list[Any] = list(app.user_middleware)
+    [found] = [layer.kwargs["config"] for layer in layers if layer.cls is Guard]
+    assert isinstance(found, GuardRules), "make_app gives the guard rules that can be replaced"
     return found
 
 
