@@ -38,7 +38,7 @@ bench: setup  ## write benchmark tables to tests/perf/RESULTS.md; takes an hour,
 	$(PY) -m tests.perf
 
 bench-serve: setup  ## the same for the endpoints; takes a quarter of an hour
-	$(PY) -m tests.perf serve_overhead serve_load
+	$(PY) -m tests.perf serve_overhead serve_chats serve_load
 
 check: setup  ## check format, lint, types, import layers and the lock files' hashes
 	.venv/bin/ruff format --check .

@@ -1,4 +1,5 @@
-"""API keys: reads the file of names and SHA-256 digests, and finds the key of a secret.
+"""API keys: reads the file of names and SHA-256 digests, and finds the key of a secret. A file that
+changes is read again within seconds.
 
 A secret is shown once, when it is made; no file, error or log of this program ever holds one.
 `python -m serve.keys alice` makes a key.
@@ -6,14 +7,26 @@ A secret is shown once, when it is made; no file, error or log of this program e
 
 import argparse
 import hashlib
+import logging
+import math
+import os
 import re
 import secrets
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from s4v_core.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 1.0
+"""Seconds between two looks at the keys file, and for which a change must have settled: an editor
+writes a file in several steps, and half a file would lock half of the clients out."""
 
 LONGEST_SECRET = 512
 """Longest secret in characters. A longer one is refused before it is hashed, because the time to
@@ -22,7 +35,11 @@ hash it grows with its length."""
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 _LIMIT = re.compile(r"(requests_per_minute|concurrent)=([1-9][0-9]{0,6})")
-_LINE_FORMAT = "name sha256hex [requests_per_minute=N] [concurrent=N]"
+_EXPIRY = re.compile(r"expires=([0-9]{4}-[0-9]{2}-[0-9]{2}(?:T[0-9]{2}:[0-9]{2}(?::[0-9]{2})?Z)?)")
+_MODELS = re.compile(r"models=([A-Za-z0-9._-]{1,64}(?:,[A-Za-z0-9._-]{1,64})*)")
+_LINE_FORMAT = (
+    "name sha256hex [requests_per_minute=N] [concurrent=N] [expires=2027-12-31] [models=A,B]"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +51,24 @@ class Key:
         digest: SHA-256 of the secret.
         requests_per_minute: Requests that the key may send per minute; None: the guard's default.
         concurrent: Requests that the key may run at a time; None: the guard's default.
+        expires: Second of the Unix clock from which the key no longer works; None: never.
+        models: Ids of the models that the key may use; None: all.
     """
 
     name: str
     digest: bytes = field(repr=False)
     requests_per_minute: int | None = None
     concurrent: int | None = None
+    expires: float | None = None
+    models: frozenset[str] | None = None
+
+    def has_expired(self) -> bool:
+        """Whether the key no longer works."""
+        return self.expires is not None and time.time() >= self.expires
+
+    def allows(self, model: str) -> bool:
+        """Whether the key may use a model."""
+        return self.models is None or model in self.models
 
 
 class Keyring:
@@ -61,13 +90,70 @@ class Keyring:
         return match
 
 
+class WatchedKeyring(Keyring):
+    """The keys of a file, which is read again when it changes.
+
+    A file that cannot be read or has a wrong line changes nothing: the keys known before stay, and
+    the log says why. A copy of this object on another node watches the file of that node.
+    """
+
+    def __init__(self, path: str, clock: Callable[[], float] = time.monotonic) -> None:
+        """Read the file.
+
+        Raises:
+            ConfigError: The file or one of its lines cannot be used.
+        """
+        super().__init__(read_keys(path))
+        self._path, self._clock = path, clock
+        self._next_look = -math.inf
+        self._read = self._noticed = _identify(path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Clocks and file numbers of another node mean nothing there.
+        return self.__dict__ | {"_next_look": -math.inf, "_read": (), "_noticed": ()}
+
+    def find(self, secret: str) -> Key | None:
+        if self._clock() >= self._next_look:
+            self._next_look = self._clock() + POLL_S
+            self._look()
+        return super().find(secret)
+
+    def _look(self) -> None:
+        found = _identify(self._path)
+        has_settled = found == self._noticed or _is_old(found)
+        self._noticed = found
+        if found == self._read or not has_settled:
+            return
+        self._read = found
+        try:
+            self._keys = read_keys(self._path)
+        except ConfigError as error:
+            logger.error("%s; the %d keys known before stay valid", error, len(self._keys))
+        else:
+            logger.warning("keys file %s was read again: %d keys", self._path, len(self._keys))
+
+
+def _identify(path: str) -> tuple[int, ...]:
+    """Numbers that change with a file, also where a link to it moves on; empty without a file."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _is_old(identity: tuple[int, ...]) -> bool:
+    """Whether a file was last written long enough ago to be whole."""
+    return bool(identity) and time.time() - identity[-1] / 1e9 > POLL_S
+
+
 def open_keyring(path: str) -> Keyring:
-    """Read the keys of the file at `path`. An empty path gives a keyring without keys.
+    """Read the keys of the file at `path` and watch it. An empty path gives a keyring without any.
 
     Raises:
         ConfigError: The file or one of its lines cannot be used.
     """
-    return Keyring(read_keys(path) if path else ())
+    return WatchedKeyring(path) if path else Keyring()
 
 
 def read_keys(path: str | Path) -> tuple[Key, ...]:
@@ -98,15 +184,32 @@ def _parse_key(words: Sequence[str], place: str) -> Key:
         raise ConfigError(f"{place}: the name is not 1 to 64 of A-Z a-z 0-9 . _ -")
     if len(words) < 2 or not _DIGEST.fullmatch(words[1]):
         raise ConfigError(f"{place}: the second word is not a SHA-256 in 64 hex digits")
-    limits: dict[str, int] = {}
+    options: dict[str, Any] = {}
     for word in words[2:]:
-        limit = _LIMIT.fullmatch(word)
-        if limit is None or limit[1] in limits:
+        name, value = _parse_option(word)
+        if not name or name in options:
             raise ConfigError(
-                f"{place}: allowed is {_LINE_FORMAT}, each limit once and from 1 to 9999999"
+                f"{place}: allowed is {_LINE_FORMAT}, each word once, numbers from 1 to 9999999"
             )
-        limits[limit[1]] = int(limit[2])
-    return Key(words[0], bytes.fromhex(words[1]), **limits)
+        options[name] = value
+    return Key(words[0], bytes.fromhex(words[1]), **options)
+
+
+def _parse_option(word: str) -> tuple[str, Any]:
+    """Name and value of one word behind the digest; an empty name if it is not allowed."""
+    if limit := _LIMIT.fullmatch(word):
+        return limit[1], int(limit[2])
+    if models := _MODELS.fullmatch(word):
+        return "models", frozenset(models[1].split(","))
+    if expiry := _EXPIRY.fullmatch(word):
+        try:
+            moment = datetime.fromisoformat(expiry[1])
+        except ValueError:  # the 31st of February
+            return "", None
+        # A day is meant whole, and as it is in UTC.
+        moment = moment if "T" in expiry[1] else moment + timedelta(days=1)
+        return "expires", moment.replace(tzinfo=UTC).timestamp()
+    return "", None
 
 
 def _refuse_duplicate(keys: Sequence[Key], place: str) -> None:

@@ -1,19 +1,25 @@
 """Lists what protects the endpoints under a configuration, in sentences for their operators."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from serve.front.door import HEAD_LIMIT_S, MAX_CONNECTIONS, MAX_HEAD_BYTES, VARIABLE
+from serve.front.guard import GuardConfig
 from serve.keys import read_keys
 from serve.settings import ServeConfig
 
 
-def list_protections(args: dict[str, Any]) -> list[str]:
+def list_protections(args: dict[str, Any], live: Mapping[str, Any] | None = None) -> list[str]:
     """List the protections, one line each. A line that begins with `WARNING` names a risk.
+
+    Args:
+        live: Numbers in `user_config` of the file.
 
     Raises:
         ConfigError: The configuration cannot be used.
     """
-    config = ServeConfig.model_validate(args)
+    config = ServeConfig.model_validate(args).apply_changes(live or {})
     guard, limits = config.guard, config.limits
     return [
         _describe_keys(config),
@@ -30,11 +36,13 @@ def list_protections(args: dict[str, Any]) -> list[str]:
         "them stay words",
         _describe_urls(config),
         "model files: safetensors, no code from them is run (trust_remote_code is off)",
-        "cross-origin requests: closed; page: " + ("open, without data" if guard.page else "off"),
+        f"connections: {MAX_CONNECTIONS} at each proxy; a head within {HEAD_LIMIT_S:g} s and "
+        f"{MAX_HEAD_BYTES >> 10} KiB, if the nodes set {VARIABLE}",
+        _describe_origins(guard),
         (
             "WARNING logs: prompts and answers are written"
             if config.log_texts
-            else "logs: no prompts, no images, no keys"
+            else "logs: which key asked what and when; no prompts, no images, no keys"
         ),
         *(
             f"{model.id}: {model.scaling.min_replicas} to {model.scaling.max_replicas} replicas, "
@@ -50,7 +58,18 @@ def _describe_keys(config: ServeConfig) -> str:
     if not config.guard.keys_file:
         return "WARNING keys: no keys_file, so every request but health is refused"
     count = len(read_keys(Path(config.guard.keys_file)))
-    return f"keys: {count}, stored only as hashes; every path but health and page needs one"
+    return (
+        f"keys: {count}, stored only as hashes and read again within seconds of a change; every "
+        "path but health and page needs one"
+    )
+
+
+def _describe_origins(guard: GuardConfig) -> str:
+    page = "page: " + ("open, without data" if guard.page else "off")
+    if not guard.cors_origins:
+        return f"cross-origin requests: closed; {page}"
+    mark = "WARNING " if "*" in guard.cors_origins else ""
+    return f"{mark}cross-origin requests: from {', '.join(guard.cors_origins)}; {page}"
 
 
 def _describe_urls(config: ServeConfig) -> str:

@@ -1,6 +1,7 @@
 """Settings of the application: the fields of `args` in serve/config.yaml."""
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,6 +16,9 @@ from s4v_core.images.policy import DecodeConfig
 from serve.front.fetching import FetchConfig
 from serve.front.guard import GuardConfig
 
+_MODEL_ID = r"^[A-Za-z0-9._-]{1,64}$"
+_BUSY_SHARE, _SPARE_SHARE = 0.75, 8
+
 
 class Scaling(Config):
     """Autoscaling of one deployment. Every value is set here, because Ray Serve's own defaults for
@@ -25,10 +29,11 @@ class Scaling(Config):
     request then waits for an engine to start."""
     max_replicas: int = Field(4, ge=1)
     """Maximum number of replicas."""
-    target_ongoing_requests: float = Field(32, gt=0)
+    target_ongoing_requests: float = Field(128, gt=0)
     """Running requests per replica above which replicas are added."""
-    max_ongoing_requests: int = Field(64, ge=1)
-    """Maximum number of running requests per replica; further ones wait in the queue."""
+    max_ongoing_requests: int = Field(256, ge=1)
+    """Maximum number of running requests per replica. Further ones wait in the queue of an engine;
+    an ingress replica refuses them with 429."""
     max_queued_requests: int = Field(64, ge=1)
     """Maximum number of requests waiting at each proxy; further ones are refused with 429 and
     Retry-After."""
@@ -45,10 +50,47 @@ class Scaling(Config):
         return self
 
 
+class EngineScaling(Scaling):
+    """Autoscaling of the engines of one model. Two numbers follow from the engine's own limit
+    unless they are set."""
+
+    target_ongoing_requests: float | None = Field(None, gt=0)  # type: ignore[assignment]
+    """Running requests per replica above which replicas are added. Default: three quarters of the
+    sequences that an engine generates at the same time (settings.max_num_seqs). Below that, another
+    engine would only make each batch smaller."""
+    max_ongoing_requests: int | None = Field(None, ge=1)  # type: ignore[assignment]
+    """Maximum number of running requests per replica; further ones wait in the queue. Default: the
+    sequences of an engine and an eighth more, so that a place that becomes free is filled at
+    once."""
+
+    def fill_in(self, sequences: int) -> Scaling:
+        """Copy it with every number set.
+
+        Args:
+            sequences: Answers that an engine generates at the same time.
+        """
+        found = dict(self)
+        most = self.max_ongoing_requests or sequences + max(sequences // _SPARE_SHARE, 1)
+        found["max_ongoing_requests"] = most
+        found["target_ongoing_requests"] = self.target_ongoing_requests or max(
+            1.0, min(sequences, most) * _BUSY_SHARE
+        )
+        return Scaling.model_validate(found)
+
+
+class AdapterConfig(Config):
+    """A LoRA adapter that the engines of a model also serve, as a model of its own."""
+
+    id: str = Field(pattern=_MODEL_ID)
+    """Name of the adapter in requests, in place of a model's."""
+    path: str
+    """LoRA adapter: a folder on any URI, or a hub id."""
+
+
 class ModelConfig(Config):
     """One model and its engines."""
 
-    id: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    id: str = Field(pattern=_MODEL_ID)
     """Name of the model in requests."""
     path: str
     """Checkpoint: a folder or URI, a hub id, or `demo` for the demo captioner that ships with this
@@ -70,7 +112,9 @@ class ModelConfig(Config):
     """Quality gate for captions."""
     ladder: Ladder = Ladder()
     """Samplings of the retries after the gate rejects a caption."""
-    scaling: Scaling = Scaling()
+    adapters: tuple[AdapterConfig, ...] = ()
+    """LoRA adapters that its engines serve beside the model itself."""
+    scaling: EngineScaling = EngineScaling()
     """Autoscaling of this model's engine replicas."""
 
     @model_validator(mode="after")
@@ -80,6 +124,13 @@ class ModelConfig(Config):
                 "gate: found min_quality or plugin, which only a batch pass asks; leave them off"
             )
         return self
+
+
+DEMO = (
+    ModelConfig(id="share-captioner", path="demo"),
+    ModelConfig(id="sharegpt4v-7b", path="demo"),
+)
+"""Both models without a GPU and without a download."""
 
 
 class Limits(Config):
@@ -95,6 +146,13 @@ class Limits(Config):
     """Maximum number of images in one request to /v1/captions."""
     timeout_s: float = Field(120.0, gt=0)
     """Seconds from the arrival of a request to the end of its answer."""
+    engine_start_s: float = Field(600.0, gt=0)
+    """Further seconds for a request to a model whose engines were scaled to zero, so that it can
+    wait for one to start. Streams get a comment every few seconds meanwhile."""
+
+
+_LIVE_GROUPS = ("guard", "limits")
+_FIXED_FIELDS = frozenset({"keys_file", "open_to_all", "page"})
 
 
 class ServeConfig(Config):
@@ -102,7 +160,7 @@ class ServeConfig(Config):
 
     models: tuple[ModelConfig, ...] = Field(min_length=1)
     """Models to serve. Caption requests that name no model go to the first one."""
-    ingress: Scaling = Scaling(min_replicas=2, target_ongoing_requests=64, max_ongoing_requests=128)
+    ingress: Scaling = Scaling(min_replicas=2)
     """Autoscaling of the ingress replicas, which check requests and decode images. A single one
     would limit the throughput."""
     ingress_cpus: float = Field(1.0, gt=0)
@@ -118,4 +176,29 @@ class ServeConfig(Config):
     decode: DecodeConfig = DecodeConfig()
     """Decoding of images, with the same settings and defaults as a batch pass."""
     log_texts: bool = False
-    """Write prompts and answers to the log."""
+    """Write prompts and answers to a log of their own, as JSON lines."""
+    log_folder: str = ""
+    """Folder of the logs of requests and texts, on each node. Default: that of Serve's own logs."""
+
+    def apply_changes(self, changes: Mapping[str, Any]) -> Self:
+        """Copy it with other numbers, from `user_config` of the deployment Ingress.
+
+        Args:
+            changes: Fields of `guard` and `limits` by group. Whatever else decides who may do what
+                needs a deployment.
+
+        Raises:
+            ConfigError: A field is unknown, fixed, or has a value that is not allowed.
+        """
+        for group, fields in changes.items():
+            if group not in _LIVE_GROUPS or not isinstance(fields, Mapping):
+                raise ConfigError(
+                    f"user_config.{group}: allowed are the fields of {' and '.join(_LIVE_GROUPS)}"
+                )
+            if fixed := sorted(_FIXED_FIELDS & fields.keys()):
+                raise ConfigError(
+                    f"user_config.{group}.{fixed[0]} cannot change while the endpoints run; set it "
+                    "in args"
+                )
+        parts = {group: getattr(self, group).replace(**dict(changes[group])) for group in changes}
+        return self.replace(**parts)

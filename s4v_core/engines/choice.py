@@ -120,6 +120,11 @@ def _bring_checkpoint_here(spec: EngineSpec) -> EngineSpec:
         if spec.settings.adapter:
             folder, _ = locate_adapter(spec.settings.adapter, spec.adapter_revision)
             spec = replace(spec, settings=spec.settings.replace(adapter=str(folder)))
+        adapters = [
+            (name, str(locate_adapter(place, revision)[0]), revision)
+            for name, place, revision in spec.adapters
+        ]
+        spec = replace(spec, adapters=tuple(adapters))
     return spec
 
 

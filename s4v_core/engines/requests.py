@@ -36,6 +36,9 @@ class Request:
         prefill: Start of the answer, which the model continues; the generation's text begins with
             it.
         answer_schema: JSON schema, as JSON text, that the answer must follow.
+        image_names: For each image, a name that changes with its pixels, under which an engine may
+            keep what it made of the image; empty: made from `content`.
+        adapter: Name of one of the engine's further LoRA adapters; empty: the model itself.
     """
 
     key: str
@@ -48,6 +51,8 @@ class Request:
     is_raw: bool = False
     prefill: str = ""
     answer_schema: str | None = None
+    image_names: tuple[str, ...] = ()
+    adapter: str = ""
 
     @property
     def pictures(self) -> list[Image.Image]:
@@ -58,6 +63,12 @@ class Request:
     def turns_of_images(self) -> tuple[int, ...]:
         """One turn per image, whether or not the request names them."""
         return self.image_turns or (0,) * len(self.images)
+
+    @property
+    def names_of_images(self) -> tuple[str, ...]:
+        """One name per image, whether or not the request gives them."""
+        content = self.content or self.key
+        return self.image_names or tuple(f"{content}-{n}" for n in range(len(self.images)))
 
     @property
     def is_single_question(self) -> bool:

@@ -170,6 +170,7 @@ class EngineSpec:
             there.
         images_per_request: Most images that one request holds.
         adapter_revision: Commit or hash of the LoRA adapter's files; None without an adapter.
+        adapters: Further LoRA adapters that requests choose by name: name, place and revision.
         shares_images: Whether several requests show the same image, so that what they have in
             common is worth keeping.
     """
@@ -183,6 +184,7 @@ class EngineSpec:
     images_per_request: int = 1
     adapter_revision: str | None = None
     shares_images: bool = False
+    adapters: tuple[tuple[str, str, str], ...] = ()
 
     @property
     def gpus(self) -> int:

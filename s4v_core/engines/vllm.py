@@ -23,7 +23,7 @@ from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.engines.settings import EngineSpec
 from s4v_core.engines.thinking import AnswerPieces
 from s4v_core.engines.vllm_arguments import (
-    build_adapter_request,
+    build_adapter_requests,
     build_engine_args,
     count_sequences,
     set_environment,
@@ -56,7 +56,7 @@ class VllmEngine:
         self._numbers = itertools.count()
         self._question_ids: dict[str, list[int]] = {}
         self._images_per_request = spec.images_per_request
-        self._adapter = build_adapter_request(spec.settings)
+        self._adapters = build_adapter_requests(spec)
         self._load, self._held = LoadMeter(count_sequences(spec)), 0
         self._shares_images = spec.shares_images
         before = set(psutil.Process().children(recursive=True))
@@ -99,7 +99,8 @@ class VllmEngine:
             on_piece = AnswerPieces(on_piece, self._prompts.is_thinking_open(request))
         last, ids = None, list[int]()
         try:
-            answers = self._engine.generate(prompt, parameters, number, lora_request=self._adapter)
+            adapter = self._adapters[request.adapter]
+            answers = self._engine.generate(prompt, parameters, number, lora_request=adapter)
             async for last in answers:
                 ids += last.outputs[0].token_ids
                 if on_piece:
@@ -120,8 +121,7 @@ class VllmEngine:
         if request.images:
             prompt["multi_modal_data"] = {"image": request.pictures}
             if self._shares_images:
-                content = request.content or request.key
-                names = [f"{content}-{place}" for place in range(len(request.images))]
+                names = list(request.names_of_images)
                 prompt["multi_modal_uuids"] = {"image": names}  # else vLLM hashes the pixels
         return prompt
 

@@ -26,6 +26,7 @@ _VISION_PARTS = ("vision", "visual", "projector", "connector", "merger")
 """Parts of the names of layers before the language model."""
 
 _ADAPTER_NAME, _ADAPTER_ID = "adapter", 1
+"""Name and number of the adapter of the settings; further adapters have the numbers behind it."""
 
 _SHARED_IMAGES_GB = 2
 """Processed images that are kept where several requests show the same one; they follow each other,
@@ -77,19 +78,31 @@ def build_engine_args(spec: EngineSpec, shape: ModelShape) -> Any:
     arguments |= _divide_memory(spec, length, shape.kv_values)
     arguments |= _spread_model(settings)
     arguments |= _change_answers(settings)
+    arguments |= _make_room_for_adapters(spec)
     return AsyncEngineArgs(**arguments | settings.read_json("engine_args"))
 
 
-def build_adapter_request(settings: EngineSettings) -> Any:
-    """The vllm LoRARequest that goes with every request; None without an adapter.
+def build_adapter_requests(spec: EngineSpec) -> dict[str, Any]:
+    """The vllm LoRARequest that goes with a request, by the adapter that the request names; for
+    requests that name none, that of the settings, or None.
 
-    `settings.adapter` is a folder on this node.
+    All adapters are folders on this node.
     """
-    if settings.adapter is None:
-        return None
+    found: dict[str, Any] = {"": None}
+    if not _list_adapters(spec):
+        return found
     from vllm.lora.request import LoRARequest
 
-    return LoRARequest(_ADAPTER_NAME, _ADAPTER_ID, settings.adapter)
+    if spec.settings.adapter is not None:
+        found[""] = LoRARequest(_ADAPTER_NAME, _ADAPTER_ID, spec.settings.adapter)
+    for number, (name, folder, _) in enumerate(spec.adapters, _ADAPTER_ID + 1):
+        found[name] = LoRARequest(name, number, folder)
+    return found
+
+
+def _list_adapters(spec: EngineSpec) -> list[str]:
+    own = [] if spec.settings.adapter is None else [spec.settings.adapter]
+    return own + [folder for _, folder, _ in spec.adapters]
 
 
 def count_sequences(spec: EngineSpec) -> int:
@@ -161,20 +174,25 @@ def _change_answers(settings: EngineSettings) -> dict[str, Any]:
         "speculative_config": settings.read_json("speculative") or None,
         "mm_processor_kwargs": settings.read_json("mm_processor_kwargs") or None,
     }
-    found = {name: value for name, value in found.items() if value is not None}
-    if settings.adapter is not None:
-        rank = _read_rank(Path(settings.adapter))
-        found |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
-        _refuse_vision_layers(settings)
-    return found
+    return {name: value for name, value in found.items() if value is not None}
 
 
-def _refuse_vision_layers(settings: EngineSettings) -> None:
+def _make_room_for_adapters(spec: EngineSpec) -> dict[str, Any]:
+    adapters = _list_adapters(spec)
+    if not adapters:
+        return {}
+    for adapter in adapters:
+        _refuse_vision_layers(adapter, spec.settings)
+    rank = max(_read_rank(Path(adapter)) for adapter in adapters)
+    return {"enable_lora": True, "max_loras": len(adapters), "max_lora_rank": rank}
+
+
+def _refuse_vision_layers(adapter: str, settings: EngineSettings) -> None:
     """Refuse an adapter with layers that vLLM would leave out without a word."""
     is_asked_for = _TOWER_ADAPTERS in settings.read_json("engine_args")
-    if not is_asked_for and _adapts_vision(Path(settings.adapter or "")):
+    if not is_asked_for and _adapts_vision(Path(adapter)):
         raise ConfigError(
-            f"settings.adapter: {settings.adapter} has layers before the language model, which "
+            f"settings.adapter: {adapter} has layers before the language model, which "
             "vLLM leaves out; caption with the merged model instead (OUTPUT/model of a LoRA run), "
             f"or try vLLM's own way: --settings.engine-args '{{\"{_TOWER_ADAPTERS}\": true}}'"
         )

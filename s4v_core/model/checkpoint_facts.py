@@ -10,7 +10,7 @@ from typing import Any
 from s4v_core.checkpoints import fingerprint, locate_checkpoint, refuse_other_kinds
 from s4v_core.errors import ConfigError
 from s4v_core.images.policy import Framing
-from s4v_core.model.checkpoint_kinds import refuse_unusable
+from s4v_core.model.checkpoint_kinds import has_vision_part, refuse_unusable
 
 _LARGEST_PX, _SMALLEST_PX = 4096**2, 2560**2
 """Most pixels of a picture on its way to a model, and the fewest that this limit may be."""
@@ -31,23 +31,28 @@ class CheckpointFacts:
         revision: Commit of a hub model, else a hash that changes with the files.
         quantization: The method by which its weights are quantized, as its config.json names it;
             None if they are not.
+        takes_images: Whether requests may bring images.
     """
 
     framing: Framing
     template: str
     revision: str
     quantization: str | None = None
+    takes_images: bool = True
 
 
-def read_facts(model: str, revision: str | None = None) -> CheckpointFacts:
+def read_facts(
+    model: str, revision: str | None = None, needs_images: bool = True
+) -> CheckpointFacts:
     """Read the facts of a local folder, a folder in a store, or a hub id. Fetches no weights.
 
     Args:
         revision: Branch, tag or commit of a hub model; None takes the one in its name, or main.
+        needs_images: Refuse a model that takes no images.
 
     Raises:
-        ConfigError: There is no such checkpoint, it takes no images, or it is of a kind that no
-            engine loads.
+        ConfigError: There is no such checkpoint, it takes no images though it must, or it is of a
+            kind that no engine loads.
     """
     folder, revision = locate_checkpoint(model, revision=revision)
     refuse_other_kinds(model, [path.name for path in folder.iterdir()])
@@ -59,11 +64,12 @@ def read_facts(model: str, revision: str | None = None) -> CheckpointFacts:
     processor = _read_json(folder, "processor_config.json")
     images = processor.get("image_processor") or _read_json(folder, "preprocessor_config.json")
     kind = images.get("image_processor_type") if isinstance(images, dict) else None
-    refuse_unusable(model, config, kind if isinstance(kind, str) else None)
+    takes_images = isinstance(kind, str) or has_vision_part(config)
+    refuse_unusable(model, config, takes_images or not needs_images)
     template = "vicuna_v1" if _speaks_vicuna(config, folder) else "model"
     method = (config.get("quantization_config") or {}).get("quant_method")
     framing = _choose_framing(config, images if isinstance(images, dict) else {})
-    return CheckpointFacts(framing, template, revision or fingerprint(folder), method)
+    return CheckpointFacts(framing, template, revision or fingerprint(folder), method, takes_images)
 
 
 def _speaks_vicuna(config: Mapping[str, Any], folder: Path) -> bool:

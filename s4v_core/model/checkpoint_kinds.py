@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from s4v_core.errors import ConfigError
@@ -11,23 +12,29 @@ _VISION_WORDS = ("vision", "visual", "image", "img_", "vit_", "mm_")
 """Parts of names in config.json that only models with a vision part have."""
 
 
-def refuse_unusable(model: str, config: Mapping[str, Any], image_processor: str | None) -> None:
+_ORIGINAL_CLASSES = ("Share4V", "LlavaLlama")
+"""Beginnings of the names of classes in share4v's and LLaVA's own code."""
+
+
+def refuse_unusable(model: str, config: Mapping[str, Any], takes_images: bool) -> None:
     """Refuse a checkpoint in the original layout, one that takes no images, or an unknown one.
 
     Args:
         config: Contents of its config.json.
-        image_processor: Name of its image processor's class; None if no file names one.
+        takes_images: Whether it takes images, or whether that does not matter.
 
     Raises:
         ConfigError: It is one of these; the sentence says which, and what to do.
     """
     kind = config.get("model_type")
     if is_original_layout(config):
+        is_here = Path(model).expanduser().is_dir()
+        fetch = "" if is_here else f"in a local copy SRC (hf download {model} --local-dir SRC), "
         raise ConfigError(
-            f"model: {model} is in the original layout of LLaVA; convert it first: "
-            f"python ray_jobs/convert.py {model} DST"
+            f"model: {model} is in the original layout of LLaVA; convert it first: {fetch}"
+            f"python ray_jobs/convert.py {model if is_here else 'SRC'} DST"
         )
-    if image_processor is None and not _takes_images(config):
+    if not takes_images:
         raise ConfigError(f"model: {model} takes no images (model_type {kind})")
     known = list_model_types()
     if kind is None or not known or kind in known:
@@ -49,12 +56,13 @@ def refuse_unusable(model: str, config: Mapping[str, Any], image_processor: str 
 
 def is_original_layout(config: Mapping[str, Any]) -> bool:
     """Whether a config.json is that of a checkpoint in the layout of LLaVA's or share4v's code."""
-    return "mm_vision_tower" in config and config.get("architectures") != [
-        "LlavaForConditionalGeneration"
-    ]
+    classes = config.get("architectures") or ()
+    if any(str(name).startswith(_ORIGINAL_CLASSES) for name in classes):
+        return True
+    return "mm_vision_tower" in config and classes != ["LlavaForConditionalGeneration"]
 
 
-def _takes_images(config: Mapping[str, Any]) -> bool:
+def has_vision_part(config: Mapping[str, Any]) -> bool:
     """Whether a model has a vision part: vLLM says so, or the name of a setting does."""
     names = set(config.get("architectures") or ())
     if names & list_multimodal_architectures():

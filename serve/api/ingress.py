@@ -2,10 +2,9 @@
 
 import asyncio
 import json
-import logging
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
@@ -23,6 +22,8 @@ from serve.api.answers import (
     read_request_id,
 )
 from serve.api.conversations import Conversation, check_length, read_conversation, read_sampling
+from serve.api.keep_alive import COMMENT, KEEP_ALIVE_S, fill_silence
+from serve.api.model_access import ModelAccess
 from serve.api.pictures import Picture, PictureLoader, read_base64
 from serve.api.schemas import (
     AnswerMessage,
@@ -44,11 +45,9 @@ from serve.api.uploads import read_caption_request
 from serve.engines.client import ReplicaClient
 from serve.engines.models import Model
 from serve.front.fetching import Fetcher
-from serve.front.metrics import build_metrics
 from serve.front.refusals import Refusal, make_overload_refusal
+from serve.front.scraping import scrape_nodes
 from serve.settings import ServeConfig
-
-log = logging.getLogger("s4v.serve")
 
 _EVENT_STREAM = "text/event-stream"
 _NDJSON = "application/x-ndjson"
@@ -56,19 +55,14 @@ _BATCH_CONCURRENCY = 8
 """Images of one batch that are worked on at a time: one batch must not fill the engines' queue."""
 
 
-class Ingress:
+class Ingress(ModelAccess):
     """One replica of the ingress deployment."""
 
     def __init__(
         self, config: ServeConfig, models: tuple[Model, ...], *handles: DeploymentHandle
     ) -> None:
-        self._config = config
-        self._clients = {
-            model.config.id: ReplicaClient(model, handle)
-            for model, handle in zip(models, handles, strict=True)
-        }
+        super().__init__(config, models, handles)
         self._pictures = PictureLoader(config.decode, config.decoders, Fetcher(config.fetch))
-        self._metrics = build_metrics()
 
     async def healthz(self) -> Response:
         """Answer ok as long as the process runs."""
@@ -81,7 +75,11 @@ class Ingress:
 
     async def models(self) -> ModelList:
         """List all models."""
-        return ModelList(data=[ModelCard(id=name) for name in self._clients])
+        return ModelList(data=[ModelCard(id=name) for name in self._list_names()])
+
+    async def prometheus(self) -> Response:
+        """Show the metrics of all nodes in Prometheus' text format."""
+        return PlainTextResponse(await scrape_nodes())
 
     async def model(self, model: str) -> ModelCard:
         """Describe one model."""
@@ -92,12 +90,11 @@ class Ingress:
         client = self._find_client(body.model)
         conversation = read_conversation(body.messages, self._config.limits)
         sampling = read_sampling(body, client.model.config.sampling, self._config.limits)
-        async with _limit_time(self._config.limits.timeout_s), client.reserve_slot():
+        async with self._limit_time(client), client.reserve_slot():
             request = await self._build_chat_request(conversation, client.model, http)
             if body.stream:
                 return await self._start_stream(ChatStream(body, http), client, request, sampling)
             answer = await self._complete(client, request, sampling)
-        self._log_texts(http, request.prompt, answer.text)
         message = AnswerMessage(content=answer.text or "")
         choice = ChatChoice(message=message, finish_reason=find_finish_reason(answer))
         return _respond_json(
@@ -116,11 +113,10 @@ class Ingress:
         check_length(len(body.prompt), self._config.limits)
         sampling = read_sampling(body, client.model.config.sampling, self._config.limits)
         request = Request(read_request_id(http), "", (), body.prompt, is_raw=True)
-        async with _limit_time(self._config.limits.timeout_s), client.reserve_slot():
+        async with self._limit_time(client), client.reserve_slot():
             if body.stream:
                 return await self._start_stream(TextStream(body, http), client, request, sampling)
             answer = await self._complete(client, request, sampling)
-        self._log_texts(http, request.prompt, answer.text)
         choice = CompletionChoice(text=answer.text or "", finish_reason=find_finish_reason(answer))
         return _respond_json(
             CompletionAnswer(
@@ -137,7 +133,7 @@ class Ingress:
         if all(client.is_full() for client in self._clients.values()):
             raise make_overload_refusal()  # before the body is read, which would take longest
         data, body = await read_caption_request(http)
-        async with _limit_time(self._config.limits.timeout_s):
+        async with self._limit_time(self._find_client(body.model)):
             return await self._caption_image(data, body, read_request_id(http))
 
     async def captions(self, body: BatchRequest, http: HttpRequest) -> Response:
@@ -157,7 +153,7 @@ class Ingress:
 
         async def caption_line(index: int, image: CaptionRequest) -> BatchLine:
             try:
-                async with slots, _limit_time(self._config.limits.timeout_s):
+                async with slots, self._limit_time(self._find_client(image.model)):
                     answer = await self._caption_image(None, image, f"{name}-{index}")
                 return BatchLine(index=index, answer=answer)
             except Refusal as refusal:
@@ -176,16 +172,19 @@ class Ingress:
         self, conversation: Conversation, model: Model, http: HttpRequest
     ) -> Request:
         images: tuple[Pixels, ...] = ()
+        names: tuple[str, ...] = ()
         digest = conversation.digest
         if conversation.image_url is not None:
             framing = model.facts.framing
             picture = await self._pictures.load_from_url(conversation.image_url, framing)
             images, digest = (picture.pixels,), digest + picture.sha256
+            names = (picture.sha256,)  # the same in every turn, unlike the digest
         return Request(
             key=read_request_id(http),
             content=digest,
             images=images,
             prompt=conversation.question,
+            image_names=names,
             earlier=conversation.earlier,
             system=conversation.system,
             image_turns=(conversation.image_turn,) * len(images),
@@ -200,12 +199,14 @@ class Ingress:
         check_length(len(prompt), self._config.limits)
         async with client.reserve_slot():
             picture = await self._load_picture(data, body, model)
-            request = Request(name, picture.sha256, (picture.pixels,), prompt)
+            request = Request(
+                name, picture.sha256, (picture.pixels,), prompt, image_names=(picture.sha256,)
+            )
             started = time.monotonic()
             end = await client.caption(request)
         self._metrics.count_caption(model.config.id, end.status, end.reason)
         if end.answer:
-            self._count_tokens(model, end.answer)
+            self._note_answer(model, request, end.answer)
         generate_ms = 1000 * (time.monotonic() - started)
         return build_caption_answer(request, body, model, picture, end, generate_ms)
 
@@ -219,13 +220,6 @@ class Ingress:
             data = read_base64(body.image or "")
         return await self._pictures.load_from_bytes(data or b"", framing)
 
-    async def _complete(
-        self, client: ReplicaClient, request: Request, sampling: SamplingConfig
-    ) -> Generation:
-        answer = await client.complete(request, sampling)
-        self._count_tokens(client.model, answer)
-        return answer
-
     async def _start_stream(
         self,
         writer: ChatStream,
@@ -234,46 +228,31 @@ class Ingress:
         sampling: SamplingConfig,
     ) -> Response:
         """Start a streamed answer after its first piece has arrived, because a request that is
-        refused before that can still be answered with an error status."""
-        pieces = client.stream(request, sampling)
-        first = await anext(pieces)
-        events = self._write_events(writer, client.model, first, pieces)
+        refused before that can still be answered with an error status. Where an engine may have to
+        start first, it starts at once, because clients do not wait for minutes in silence."""
+        limit = self._limit_time(client)
+        pieces = self._stream(client, request, sampling)
+        first = None if client.may_be_cold() else await anext(pieces)
+        events = self._write_events(writer, limit, first, pieces)
         return StreamingResponse(events, media_type=_EVENT_STREAM)
 
     async def _write_events(
         self,
         writer: ChatStream,
-        model: Model,
-        first: str | Generation,
+        limit: AbstractAsyncContextManager[None],
+        first: str | Generation | None,
         rest: AsyncIterator[str | Generation],
     ) -> AsyncIterator[bytes]:
         yield writer.write_opening()
         try:
-            async with _limit_time(self._config.limits.timeout_s):
-                yield writer.write_piece(first)
-                async for piece in rest:
-                    yield writer.write_piece(piece)
-                    if isinstance(piece, Generation):
-                        self._count_tokens(model, piece)
+            async with limit:
+                if first is not None:
+                    yield writer.write_piece(first)
+                async for piece in fill_silence(rest, KEEP_ALIVE_S):
+                    yield COMMENT if piece is None else writer.write_piece(piece)
         except Refusal as refusal:
             yield b"data: " + refusal.body() + b"\n\n"
         yield b"data: [DONE]\n\n"
-
-    def _find_client(self, model: str | None) -> ReplicaClient:
-        if model is None:
-            return next(iter(self._clients.values()))
-        if model not in self._clients:
-            raise Refusal(404, "model_not_found", "There is no such model.")
-        return self._clients[model]
-
-    def _count_tokens(self, model: Model, answer: Generation) -> None:
-        self._metrics.count_tokens(model.config.id, answer.prompt_tokens, answer.output_tokens)
-
-    def _log_texts(self, http: HttpRequest, prompt: str, answer: str | None) -> None:
-        if self._config.log_texts:
-            log.info(
-                "%s", json.dumps({"id": read_request_id(http), "prompt": prompt, "text": answer})
-            )
 
 
 def _fill_defaults(image: CaptionRequest, batch: BatchRequest) -> CaptionRequest:
@@ -281,15 +260,6 @@ def _fill_defaults(image: CaptionRequest, batch: BatchRequest) -> CaptionRequest
     prompt = batch.prompt if image.prompt is None else image.prompt
     model = batch.model if image.model is None else image.model
     return image.model_copy(update={"prompt": prompt, "model": model})
-
-
-@asynccontextmanager
-async def _limit_time(limit_s: float) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(limit_s):
-            yield
-    except TimeoutError:
-        raise Refusal(504, "timeout", "The answer took too long.") from None
 
 
 def _respond_json(answer: ChatAnswer | CompletionAnswer) -> Response:

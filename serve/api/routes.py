@@ -17,7 +17,7 @@ from serve.api.schemas import (
     ModelCard,
     ModelList,
 )
-from serve.front.guard import Guard
+from serve.front.guard import Guard, GuardRules
 from serve.front.metrics import count_request
 from serve.front.refusals import Refusal, make_invalid_body_refusal
 from serve.keys import Keyring
@@ -41,6 +41,9 @@ ROUTES: dict[str, _Route] = {
         "/readyz",
         response_class=PlainTextResponse,
         responses={503: {"description": "Engines are starting."}},
+    ),
+    "prometheus": lambda app: app.get(
+        "/metrics", response_class=PlainTextResponse, responses=_describe_errors()
     ),
     "models": lambda app: app.get(
         "/v1/models", response_model=ModelList, responses=_describe_errors()
@@ -79,11 +82,25 @@ def make_app(config: ServeConfig, keyring: Keyring) -> FastAPI:
     )
     app.add_exception_handler(RequestValidationError, _answer_invalid_body)
     app.add_exception_handler(HTTPException, _answer_http_error)
-    app.add_middleware(Guard, config=config.guard, keyring=keyring, on_end=count_request)
+    app.add_middleware(
+        Guard,
+        config=GuardRules(config.guard),
+        keyring=keyring,
+        on_end=count_request,
+        capacity=config.ingress.max_ongoing_requests,
+    )
     if config.guard.page:
         add_page(app)
     add_model_names(app, [model.id for model in config.models])
     return app
+
+
+def find_rules(app: FastAPI) -> GuardRules:
+    """Find the rules of an app's guard, which can be replaced while it works."""
+    layers: list[Any] = list(app.user_middleware)
+    [found] = [layer.kwargs["config"] for layer in layers if layer.cls is Guard]
+    assert isinstance(found, GuardRules), "make_app gives the guard rules that can be replaced"
+    return found
 
 
 async def _answer_invalid_body(_: Request, error: Exception) -> Response:

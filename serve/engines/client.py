@@ -1,9 +1,11 @@
 """Client of one model's replicas. Turns full queues and dead replicas into fixed refusals."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from ray.exceptions import RayActorError, RayTaskError
@@ -44,7 +46,10 @@ class ReplicaClient:
         self.model = model
         self._handle = handle
         self._streaming = handle.options(stream=True)
-        scaling = model.config.scaling
+        scaling = model.scaling
+        self._scales_to_zero = scaling.min_replicas == 0
+        self._idle_limit_s = scaling.downscale_delay_s
+        self._last_answer = -math.inf
         self._was_up = scaling.min_replicas == 0
         self._slots = scaling.max_ongoing_requests * scaling.max_replicas
         self._slots += scaling.max_queued_requests
@@ -54,6 +59,12 @@ class ReplicaClient:
     def is_full(self) -> bool:
         """Whether `reserve_slot` would refuse now."""
         return self._taken >= self._slots or time.monotonic() < self._full_until
+
+    def may_be_cold(self) -> bool:
+        """Whether the model's engines may have been scaled to zero, so that a request waits for one
+        to start."""
+        idle_s = time.monotonic() - self._last_answer
+        return self._scales_to_zero and idle_s > self._idle_limit_s
 
     @asynccontextmanager
     async def reserve_slot(self) -> AsyncIterator[None]:
@@ -90,6 +101,7 @@ class ReplicaClient:
             Refusal: 429 or 503, no engine can answer now.
         """
         model = self.model
+        request = self._prepare(request)
         end: Ending = await self._call("caption", request, model.samplings, model.config.gate)
         return end
 
@@ -99,6 +111,7 @@ class ReplicaClient:
         Raises:
             Refusal: 429 or 503, no engine can answer now; 400 or 422, no engine can ever answer.
         """
+        request = self._prepare(request)
         answer: Generation = await self._call("complete", request, sampling)
         return _require_text(answer)
 
@@ -111,8 +124,19 @@ class ReplicaClient:
             Refusal: 429 or 503, no engine can answer now; 400 or 422, no engine can ever answer.
         """
         async with self._translate_errors():
+            request = self._prepare(request)
             async for piece in self._streaming.stream.remote(request, sampling):
                 yield _require_text(piece) if isinstance(piece, Generation) else piece
+
+    def _prepare(self, request: Request) -> Request:
+        """Name the adapter of this model in a request.
+
+        Raises:
+            Refusal: 400, the model takes no images and the request has one.
+        """
+        if request.images and not self.model.facts.takes_images:
+            raise Refusal(400, "no_images", "This model takes no images.")
+        return replace(request, adapter=self.model.adapter) if self.model.adapter else request
 
     async def _call(self, method: str, *args: Any) -> Any:
         """Call a method of a replica, and again on another one if the replica dies."""
@@ -131,6 +155,7 @@ class ReplicaClient:
         try:
             yield
             self._full_until = 0.0  # an answer frees a place in the queue
+            self._last_answer = time.monotonic()
         except BackPressureError:
             self._full_until = time.monotonic() + _FULL_QUEUE_S
             raise make_overload_refusal() from None

@@ -8,8 +8,10 @@ import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable
+from datetime import UTC, datetime
 from typing import Any
 
+from serve.front.cors import build_origin_headers
 from serve.front.limits import Body, find_header_values
 from serve.front.refusals import Refusal
 
@@ -39,6 +41,7 @@ class Exchange:
         status: HTTP status that was sent; 499 if the client left before the answer began.
         body: The request's body. It is None, and cannot be read, until the request is admitted.
         release: Frees the place that the request takes within the key's limits.
+        allowed_origin: Origin whose pages may read the answer; empty: none but its own.
     """
 
     def __init__(self, scope: Scope, send: Send, is_page: bool) -> None:
@@ -49,8 +52,10 @@ class Exchange:
         self.scope = {**scope, "state": state}
         self.key, self.code, self.status = "", "", _CLIENT_LEFT
         self.body: Body | None = None
-        self.release: Callable[[], None] = lambda: None
+        self.release: Callable[[], object] = lambda: None
+        self.allowed_origin = b""
         self._send, self._is_page, self._since = send, is_page, time.monotonic()
+        self._at = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._refused: Refusal | None = None
         self._is_started = self._is_over = self._is_gone = False
 
@@ -142,13 +147,18 @@ class Exchange:
         if not self._is_page:
             ours[b"cache-control"] = b"no-store"
         theirs = [(name, value) for name, value in headers if name.lower() not in ours]
+        if self.allowed_origin:
+            ours |= build_origin_headers(self.allowed_origin)
         # No page of another origin may read an answer, whatever the app allows.
-        closed = [pair for pair in theirs if not pair[0].lower().startswith(b"access-control-")]
+        is_preflight = self.allowed_origin and self.scope["method"] == "OPTIONS"
+        prefix = b"access-control-allow-origin" if is_preflight else b"access-control-"
+        closed = [pair for pair in theirs if not pair[0].lower().startswith(prefix)]
         return [*closed, *ours.items()]
 
     def build_report(self) -> dict[str, str | int]:
         """Build the request's line of the access log, without headers, bodies or query."""
         return {
+            "at": self._at,
             "request_id": self.request_id,
             "method": _make_printable(self.scope.get("method", "WEBSOCKET")),
             "path": _make_printable(self.scope["path"]),

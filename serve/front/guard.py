@@ -8,29 +8,39 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 from pydantic import Field
 
 from s4v_core.config import Config
+from serve.front.cors import build_preflight_headers, find_allowed_origin
 from serve.front.exchange import App, Exchange, Receive, Scope, Send
 from serve.front.limits import (
     Body,
+    Capacity,
     KeyLimiter,
     find_header_values,
     read_declared_length,
     refuse_long_head,
 )
+from serve.front.logs import ACCESS
+from serve.front.proxy_errors import HEALTH_PATHS
 from serve.front.refusals import Refusal
 from serve.keys import Key, Keyring
 
 logger = logging.getLogger(__name__)
-_access_log = logging.getLogger("s4v.access")
+_access_log = logging.getLogger(ACCESS)
 
-_HEALTH_PATHS = frozenset({"/healthz", "/readyz"})
 _PAGE_FILE = re.compile(r"/page/(?:[A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _ANYONE = Key("anyone", b"")
 """The key whose limits apply to every request when no key is needed."""
+_CURRENT: ContextVar[Key] = ContextVar("key", default=_ANYONE)
+
+
+def find_current_key() -> Key:
+    """Find the key of the request that is being answered, in whatever task of its."""
+    return _CURRENT.get()
 
 
 class GuardConfig(Config):
@@ -51,8 +61,22 @@ class GuardConfig(Config):
     """Requests per minute for keys without a limit of their own; counted per ingress replica."""
     concurrent: int = Field(64, ge=1)
     """Requests at a time for keys without a limit of their own; counted per ingress replica."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may send requests and read answers, such as https://app.example.com; "*"
+    allows all. Without one, browsers keep every other origin out."""
     page: bool = True
     """Serve the static page at "/" and its files under "/page/" without a key."""
+
+
+class GuardRules:
+    """The guard's configuration, which can be replaced while the guard works.
+
+    Attributes:
+        config: The configuration that holds from the next request on.
+    """
+
+    def __init__(self, config: GuardConfig) -> None:
+        self.config = config
 
 
 def _ignore_report(report: Mapping[str, Any]) -> None:
@@ -66,18 +90,25 @@ class Guard:
         app: The app behind it; it finds `key` and `request_id` in `scope["state"]`.
         config: Limits, and what is open without a key.
         keyring: The known keys.
+        capacity: Requests that may be generating at a time; None: any number.
         on_end: Called with the report (`Exchange.build_report`) of every request that has ended.
     """
 
     def __init__(
         self,
         app: App,
-        config: GuardConfig,
+        config: GuardConfig | GuardRules,
         keyring: Keyring,
         on_end: Callable[[Mapping[str, Any]], None] = _ignore_report,
+        capacity: int | None = None,
     ) -> None:
-        self._app, self._config, self._keyring, self._on_end = app, config, keyring, on_end
-        self._limiter = KeyLimiter()
+        self._app, self._keyring, self._on_end = app, keyring, on_end
+        self._rules = config if isinstance(config, GuardRules) else GuardRules(config)
+        self._limiter, self._capacity = KeyLimiter(), Capacity(capacity)
+
+    @property
+    def _config(self) -> GuardConfig:
+        return self._rules.config
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -97,6 +128,11 @@ class Guard:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, send, self._config.page and _is_page_path(scope))
+        exchange.allowed_origin = find_allowed_origin(scope, self._config.cors_origins)
+        if preflight := build_preflight_headers(scope, exchange.allowed_origin):
+            await _answer_preflight(exchange, preflight)
+            self._report_end(exchange)
+            return
         try:
             self._admit(exchange, receive)
             await self._app(exchange.scope, exchange.receive, exchange.send)
@@ -118,16 +154,23 @@ class Guard:
         config, scope = self._config, exchange.scope
         key = None if _is_open(scope, config.page) else self._find_key(scope["headers"])
         exchange.scope["state"]["key"] = exchange.key = key.name if key else ""
+        _CURRENT.set(key or _ANYONE)
         refuse_long_head(scope, config.max_header_kib << 10)
         max_bytes = config.max_body_mib << 20
         declared = read_declared_length(scope["headers"], max_bytes)
         exchange.body = Body(receive, declared, max_bytes, config.body_limit_s)
         if key:
-            exchange.release = self._limiter.admit(
-                key.name,
-                key.requests_per_minute or config.requests_per_minute,
-                key.concurrent or config.concurrent,
-            )
+            release_place = self._capacity.admit(scope["method"])
+            try:
+                release_key = self._limiter.admit(
+                    key.name,
+                    key.requests_per_minute or config.requests_per_minute,
+                    key.concurrent or config.concurrent,
+                )
+            except Refusal:
+                release_place()
+                raise
+            exchange.release = lambda: (release_key(), release_place())
 
     def _find_key(self, headers: Iterable[tuple[bytes, bytes]]) -> Key:
         if self._config.open_to_all:
@@ -136,12 +179,20 @@ class Guard:
         if key is None:
             message = "Send an API key that is known here: Authorization: Bearer KEY."
             raise Refusal(401, "invalid_api_key", message)
+        if key.has_expired():
+            raise Refusal(401, "expired_api_key", "This API key has expired; ask for a new one.")
         return key
 
     def _report_end(self, exchange: Exchange) -> None:
         report = exchange.build_report()
         self._on_end(report)
         _access_log.info(json.dumps(report))
+
+
+async def _answer_preflight(exchange: Exchange, headers: list[tuple[bytes, bytes]]) -> None:
+    start = {"type": "http.response.start", "status": 204, "headers": headers}
+    await exchange.send(start)
+    await exchange.send({"type": "http.response.body", "body": b""})
 
 
 def _is_page_path(scope: Scope) -> bool:
@@ -157,7 +208,7 @@ def _is_open(scope: Scope, page: bool) -> bool:
         return False  # a router removes root_path, and would see another path than this check
     if scope.get("raw_path") not in (None, path.encode("utf-8", "surrogatepass")):
         return False  # something was percent-encoded
-    return path in _HEALTH_PATHS or (page and _is_page_path(scope))
+    return path in HEALTH_PATHS or (page and _is_page_path(scope))
 
 
 def _read_secret(authorizations: list[bytes]) -> str:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from serve.front.refusals import Refusal
+from serve.front.refusals import Refusal, make_overload_refusal
 
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _HEADER_LINE_OVERHEAD = 4
@@ -123,6 +123,48 @@ class Body:
             raise Refusal(400, "wrong_content_length", message)
 
 
+def _do_nothing() -> None:
+    pass
+
+
+class Capacity:
+    """How many requests may be generating at a time, whatever their keys. Reading (GET, HEAD) is
+    never refused, so that a busy node still lists its models."""
+
+    def __init__(self, places: int | None) -> None:
+        self._places, self._taken = places, 0
+
+    def admit(self, method: str) -> Callable[[], None]:
+        """Admit one request. Returns the function to call when the request has ended; calling it
+        again has no effect.
+
+        Raises:
+            Refusal: 429, all places are taken.
+        """
+        if self._places is None or method != "POST":
+            return _do_nothing
+        if self._taken >= self._places:
+            raise make_overload_refusal()
+        self._taken += 1
+        return _make_release(self._free)
+
+    def _free(self) -> None:
+        self._taken -= 1
+
+
+def _make_release(free: Callable[[], None]) -> Callable[[], None]:
+    """Wrap a function so that only its first call has an effect."""
+    is_released = False
+
+    def release() -> None:
+        nonlocal is_released
+        if not is_released:
+            is_released = True
+            free()
+
+    return release
+
+
 class KeyLimiter:
     """Limits the rate (a token bucket that holds one minute's requests) and the number of running
     requests of each key."""
@@ -149,15 +191,11 @@ class KeyLimiter:
             message = f"This key may have {concurrent} requests at a time."
             raise Refusal(429, "too_many_at_once", message, retry_after_s=1)
         self._running[name] += 1
-        is_released = False
 
-        def release() -> None:
-            nonlocal is_released
-            if not is_released:
-                is_released = True
-                self._running[name] -= 1
+        def free() -> None:
+            self._running[name] -= 1
 
-        return release
+        return _make_release(free)
 
     def _take_token(self, name: str, requests_per_minute: int) -> None:
         rate, now = requests_per_minute / 60, self._clock()

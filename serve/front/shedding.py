@@ -7,24 +7,29 @@ arrives. How many requests may run at a time is learnt from the answers, as TCP 
 when the ingress refuses because the engines are busy, the limit falls by one; each answer at the
 limit raises it by a quarter.
 
+`middlewares` also brings the limits on connections (`door.py`) and the errors of the proxy in
+OpenAI's shape (`proxy_errors.py`).
+
 It runs in the proxies if the environment of Ray's nodes sets
 RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve.front.shedding:middlewares. Without it the endpoints
-answer the same, but later.
+answer the same, but later, and heads of requests have no limits. Ray's HAProxy mode
+(RAY_SERVE_ENABLE_HA_PROXY) has no Python proxy, so this module does not work there; the mode is
+refused when the application is built.
 """
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from serve.front.exchange import App, Exchange, Message, Receive, Scope, Send
+from serve.front.door import CALLBACK, VARIABLE, install_door
+from serve.front.exchange import App, Message, Receive, Scope, Send
 from serve.front.limits import find_header_values
 from serve.front.metrics import ROUTES, count_request
+from serve.front.proxy_errors import OnReport, ProxyErrors, refuse_in_proxy
 from serve.front.refusals import OVERLOADED_HEADER, make_overload_refusal
 
-VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
-"""Environment variable of Ray's nodes that must be set to CALLBACK."""
-CALLBACK = "serve.front.shedding:middlewares"
+__all__ = ["CALLBACK", "VARIABLE", "Shedding", "middlewares"]
 
 LIMIT_STEP = 0.25
 """How much an answer raises the limit. With a quarter, out of five requests that arrive at the
@@ -32,10 +37,6 @@ limit, four are answered and one is refused."""
 
 LIMIT_LIFETIME_S = 5.0
 """Seconds without a refusal from the ingress after which the limit is dropped."""
-
-_DRAIN_BYTES = 32 << 20
-"""Bodies of declared length up to this are drained, so that a client that is still sending receives
-the refusal instead of a broken connection."""
 
 
 class ConcurrencyLimit:
@@ -78,7 +79,7 @@ class Shedding:
             refused here.
     """
 
-    def __init__(self, app: App, on_refusal: Callable[[Mapping[str, Any]], None]) -> None:
+    def __init__(self, app: App, on_refusal: OnReport) -> None:
         self._app, self._on_refusal = app, on_refusal
         self._limits = {path: ConcurrencyLimit() for path in ROUTES}
 
@@ -97,11 +98,7 @@ class Shedding:
             limit.running -= 1
 
     async def _refuse(self, scope: Scope, send: Send) -> None:
-        exchange = Exchange(scope, send, is_page=False)
-        lengths = find_header_values(scope["headers"], b"content-length")
-        is_short = len(lengths) == 1 and lengths[0].isdigit() and int(lengths[0]) <= _DRAIN_BYTES
-        await exchange.refuse(make_overload_refusal(), keep_open=is_short)
-        self._on_refusal(exchange.build_report())
+        self._on_refusal(await refuse_in_proxy(scope, send, make_overload_refusal()))
 
 
 def _adjust_on_answer(limit: ConcurrencyLimit, send: Send) -> Send:
@@ -130,7 +127,14 @@ def _is_overload(answer: Message) -> bool:
 
 
 def middlewares() -> list[Any]:
-    """Build the middlewares for Ray Serve's proxy: instances of starlette's Middleware."""
+    """Build the middlewares for Ray Serve's proxy: instances of starlette's Middleware.
+
+    Serve calls this in each proxy before the proxy listens, so the door's limits are set here, too.
+    """
     from starlette.middleware import Middleware
 
-    return [Middleware(Shedding, on_refusal=count_request)]
+    install_door()
+    return [
+        Middleware(ProxyErrors, on_refusal=count_request),
+        Middleware(Shedding, on_refusal=count_request),
+    ]

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+import psutil
 import pytest
 import yaml
 
+from s4v_core.demo.shipped import CAPTIONER
 from s4v_core.flow import prometheus as run_metrics
 from serve.front.metrics import NAMES
 from serve.keys import make_key
@@ -17,7 +19,6 @@ from tests.cluster.dashboard import USED
 from tests.cluster.head import BIN, ROOT, head_node
 from tests.conftest import photo
 from tests.perf.servers import free_port
-from tests.serve.service import ALONE, FAKE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -28,6 +29,8 @@ GPU_METRICS = {"ray_node_gpus_utilization", "ray_node_gram_used"}
 class Deployed(NamedTuple):
     client: httpx.Client
     metrics: str
+    config: Path
+    variables: dict[str, str]
 
 
 @pytest.fixture(scope="module")
@@ -36,36 +39,38 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     secret, line = make_key("tests")
     (folder / "keys").write_text(f"{line}\n")
     config = _write_config(folder, port := free_port())
-    with head_node() as variables:
-        command = [BIN / "serve", "deploy", config]
-        address = {"RAY_DASHBOARD_ADDRESS": variables["RAY_API_SERVER_ADDRESS"]}
-        done = subprocess.run(
-            command, env=variables | address, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+    with head_node(cpus=16, S4V_ROOT=str(folder)) as variables:
+        _deploy(config, variables)
         with httpx.Client(
             base_url=f"http://127.0.0.1:{port}",
             headers={"authorization": f"Bearer {secret}"},
             timeout=60,
         ) as client:
             _wait_until_ready(client)
-            yield Deployed(client, variables["METRICS"])
+            yield Deployed(client, variables["METRICS"], config, variables)
 
 
 def _write_config(folder: Path, port: int) -> Path:
-    """Adapt the shipped file to no GPUs: the demo captioner on vLLM, and a fake engine."""
+    """Write the shipped file as it is, but for the place of its keys and its port. Below $S4V_ROOT
+    lie two copies of the demo captioner; the installed vLLM chooses the device."""
+    (folder / "models").mkdir()
     config: dict[str, Any] = yaml.safe_load((ROOT / "serve" / "config.yaml").read_text())
     config["http_options"]["port"] = port
     args = config["applications"][0]["args"]
-    real = {"path": "demo", "settings": {"cpus": 1}, "scaling": ALONE}
-    args["models"] = [
-        shape | {"id": model["id"]}
-        for shape, model in zip((real, FAKE), args["models"], strict=True)
-    ]
-    args["ingress"] |= ALONE
+    for model in args["models"]:
+        (folder / "models" / model["id"]).symlink_to(CAPTIONER)
     args["guard"]["keys_file"] = str(folder / "keys")
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     return folder / "config.yaml"
+
+
+def _deploy(config: Path, variables: dict[str, str]) -> None:
+    command = [BIN / "serve", "deploy", config]
+    address = {"RAY_DASHBOARD_ADDRESS": variables["RAY_API_SERVER_ADDRESS"]}
+    done = subprocess.run(
+        command, env=variables | address, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def _wait_until_ready(client: httpx.Client) -> None:
@@ -115,3 +120,37 @@ def _read_metric_names(address: str) -> set[str]:
     lines = httpx.get(address).text.splitlines()
     names = {line.partition("{")[0].split(" ")[0] for line in lines if not line.startswith("#")}
     return {name.removesuffix("_count") for name in names} | names
+
+
+def _list_replicas() -> set[int]:
+    found = set()
+    for process in psutil.process_iter(["cmdline"]):
+        if "ServeReplica:s4v:" in " ".join(process.info["cmdline"] or []):
+            found.add(process.pid)
+    return found
+
+
+def test_another_number_in_user_config_takes_effect_and_replaces_no_replica(
+    deployed: Deployed,
+) -> None:
+    before = _list_replicas()
+    assert before
+    content = deployed.config.read_text()
+    config = yaml.safe_load(content)
+    [deployment] = config["applications"][0]["deployments"]
+    deployment["user_config"]["guard"]["requests_per_minute"] = 2
+    deployed.config.write_text(yaml.safe_dump(config))
+    try:
+        _deploy(deployed.config, deployed.variables)
+        deadline = time.monotonic() + 30
+        while deployed.client.get("/v1/models").status_code != 429:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        deployed.config.write_text(content)
+        _deploy(deployed.config, deployed.variables)
+    deadline = time.monotonic() + 30
+    while deployed.client.get("/v1/models").status_code == 429:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    assert _list_replicas() == before

@@ -42,6 +42,10 @@ def _write(folder: Path, files: dict[str, Any]) -> str:
             {"config.json": {"model_type": "share4v", "mm_vision_tower": "x", "auto_map": {}}},
             r"is in the original layout of LLaVA; convert it first: .*convert\.py ",
         ),
+        (
+            {"config.json": {"model_type": "x", "architectures": ["Share4VLlamaForCausalLM"]}},
+            r"is in the original layout of LLaVA; convert it first: python ray_jobs/convert\.py /",
+        ),
         ({"model_index.json": {}}, "holds a pipeline of diffusers"),
         ({"model-Q4_K_M.gguf": 0}, "holds GGUF files; .*--engine openai"),
         ({"config.json": {"model_type": "llama"}}, r"takes no images \(model_type llama\)"),

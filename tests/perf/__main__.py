@@ -21,7 +21,7 @@ BENCHMARKS = (
     *("against_others", "feed_rate", "indexing", "data_moved", "resume", "whole_run", "training"),
     "fields_pass",
 )
-ENDPOINTS = ("serve_overhead", "serve_load")
+ENDPOINTS = ("serve_overhead", "serve_chats", "serve_load")
 ALL = BENCHMARKS + ENDPOINTS
 PAGE = Path(__file__).parent / "RESULTS.md"
 BEGIN, END = "<!-- benchmarks -->\n", "<!-- end of benchmarks -->\n"

@@ -48,12 +48,14 @@ class Server:
     Attributes:
         first_piece_s: Seconds to the first piece of each streamed request, by number of clients.
         lengths: Different numbers of tokens of prompt and output.
+        shown: Images shown so far; none is shown twice, because both servers keep images.
     """
 
     address: str
     key: str
     first_piece_s: dict[int, list[float]] = field(default_factory=dict)
     lengths: set[tuple[int, int]] = field(default_factory=set)
+    shown: int = 0
 
     def throughput(self, clients: int) -> float:
         """Measure whole answers per second."""
@@ -68,7 +70,8 @@ class Server:
     async def _send_requests(self, clients: int, stream: bool) -> float:
         await asyncio.sleep(PAUSE_S)
         count = REQUESTS[clients][stream]
-        bodies = iter(_build_bodies(count, stream))
+        bodies = iter(_build_bodies(range(self.shown, self.shown + count), stream))
+        self.shown += count
         connector = aiohttp.TCPConnector(limit=clients)
         headers = {"authorization": f"Bearer {self.key}"}
         async with aiohttp.ClientSession(
@@ -110,9 +113,9 @@ def _has_text(line: bytes) -> bool:
     return bool(choices and choices[0]["delta"].get("content"))
 
 
-def _build_bodies(count: int, stream: bool) -> list[dict[str, Any]]:
+def _build_bodies(seeds: range, stream: bool) -> list[dict[str, Any]]:
     asked = {"model": MODEL, "max_tokens": TOKENS, "temperature": 0, "stream": stream}
-    return [asked | {"messages": about(photo(n, (640, 480)))} for n in range(count)]
+    return [asked | {"messages": about(photo(n, (640, 480)))} for n in seeds]
 
 
 @contextmanager
@@ -124,7 +127,7 @@ def _run_bare(checkpoint: Path, folder: Path) -> Iterator[Server]:
         *("--served-model-name", MODEL, "--host", "127.0.0.1", "--port", str(port)),
         *("--dtype", "float32", "--max-num-seqs", str(SEQUENCES), "--generation-config", "vllm"),
         *("--kv-cache-memory-bytes", str(KV_CACHE_GIB << 30), "--enforce-eager"),
-        *("--no-enable-prefix-caching", "--mm-processor-cache-gb", "0"),
+        *("--enable-prefix-caching", "--block-size", "32", "--mm-processor-cache-gb", "2"),
         *("--limit-mm-per-prompt", '{"image": 1}', "--disable-log-stats"),
     ]
     variables = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -644,6 +645,7 @@ def test_the_access_log_is_a_line_of_json_without_secrets(
     ask(guard, "/v1/wait", bearer(), body=[*pieces(), {"type": "http.disconnect"}])
     lines = [json.loads(record.message) for record in caplog.records]
     assert all(line.pop("ms") >= 0 and line.pop("request_id") for line in lines)
+    assert all(datetime.fromisoformat(line.pop("at")).tzinfo for line in lines)
     assert [line.pop("code") for line in lines] == ["", "invalid_api_key", ""]
     assert lines == [
         {

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 from ray.serve._private.utils import call_function_from_import_path
 from starlette.middleware import Middleware
 
+from serve.front.door import DoorProtocol
 from serve.front.exchange import Message, Receive, Scope, Send
+from serve.front.proxy_errors import ProxyErrors
 from serve.front.refusals import Refusal, make_overload_refusal
 from serve.front.shedding import (
     CALLBACK,
@@ -201,10 +204,14 @@ def test_the_refusal_looks_like_the_ingresss_and_reaches_a_client_that_is_still_
     assert (b"connection" in found) == closes
 
 
-def test_ray_finds_the_middleware_by_its_name() -> None:
-    (middleware,) = call_function_from_import_path(CALLBACK)
-    assert isinstance(middleware, Middleware)
-    assert middleware.cls is Shedding
+def test_ray_finds_the_middlewares_by_their_name_and_its_server_gets_the_door() -> None:
+    found = call_function_from_import_path(CALLBACK)
+    assert all(isinstance(middleware, Middleware) for middleware in found)
+    # Serve wraps in this order: shedding is the outermost.
+    assert [middleware.cls for middleware in found] == [ProxyErrors, Shedding]
+    config = uvicorn.Config(lambda: None, factory=True, log_config=None)
+    config.load()
+    assert config.http_protocol_class is DoorProtocol
 
 
 @pytest.mark.slow
