@@ -59,7 +59,8 @@ class FakeEngine:
 
     async def tokenize(self, request: Request) -> list[int]:
         """One id per word of a request, and one per image."""
-        texts = [request.system or "", request.prompt, *(t for turn in request.earlier for t in turn)]
+        earlier = (text for turn in request.earlier for text in turn)
+        texts = [request.system or "", *earlier, request.prompt]
         words = [word for text in texts for word in text.split()]
         return [0] * len(request.images) + [zlib.crc32(word.encode()) for word in words]
 

@@ -1,46 +1,37 @@
 """Implements the routes: checks requests, decodes images, calls the replicas and answers."""
 
 import asyncio
-import json
-import logging
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from dataclasses import replace
 
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from ray.serve.handle import DeploymentHandle
 
-from s4v_core.engines.requests import Generation, Request
-from s4v_core.engines.requests import Picture as Pixels
-from s4v_core.engines.sampling import SamplingConfig
+from s4v_core.engines.requests import Request
+from s4v_core.environment import find_version
+from serve.api.answer_forms import read_answer_schema
 from serve.api.answers import (
     ChatStream,
     TextStream,
-    build_caption_answer,
-    build_usage,
-    find_finish_reason,
+    build_chat_answer,
+    build_completion_answer,
     read_request_id,
 )
-from serve.api.conversations import Conversation, check_length, read_conversation, read_sampling
-from serve.api.pictures import Picture, PictureLoader, read_base64
-from serve.api.schemas import (
-    AnswerMessage,
-    BatchLine,
-    BatchRequest,
-    CaptionAnswer,
-    CaptionOptions,
-    CaptionRequest,
-    ChatAnswer,
-    ChatChoice,
-    ChatRequest,
-    CompletionAnswer,
-    CompletionChoice,
-    CompletionRequest,
-    ModelCard,
-    ModelList,
+from serve.api.bodies import ChatRequest, CompletionRequest, TokenizeRequest
+from serve.api.captions import Captioner
+from serve.api.conversations import (
+    Conversation,
+    check_length,
+    read_messages,
+    refuse_many_images,
 )
-from serve.api.uploads import read_caption_request
+from serve.api.pictures import PictureLoader
+from serve.api.response_bodies import ResponsesRequest
+from serve.api.responses import ResponseWriter, read_input, read_output_schema
+from serve.api.sampling import read_sampling
+from serve.api.schemas import BatchRequest, CaptionAnswer, ModelCard, ModelList, TokenList, Version
+from serve.api.texts import TextGeneration, blame, limit_time
 from serve.engines.client import ReplicaClient
 from serve.engines.models import Model
 from serve.front.fetching import Fetcher
@@ -48,12 +39,7 @@ from serve.front.metrics import build_metrics
 from serve.front.refusals import Refusal, make_overload_refusal
 from serve.settings import ServeConfig
 
-log = logging.getLogger("s4v.serve")
-
-_EVENT_STREAM = "text/event-stream"
 _NDJSON = "application/x-ndjson"
-_BATCH_CONCURRENCY = 8
-"""Images of one batch that are worked on at a time: one batch must not fill the engines' queue."""
 
 
 class Ingress:
@@ -62,13 +48,15 @@ class Ingress:
     def __init__(
         self, config: ServeConfig, models: tuple[Model, ...], *handles: DeploymentHandle
     ) -> None:
-        self._config = config
+        self._limits = config.limits
         self._clients = {
             model.config.id: ReplicaClient(model, handle)
             for model, handle in zip(models, handles, strict=True)
         }
         self._pictures = PictureLoader(config.decode, config.decoders, Fetcher(config.fetch))
-        self._metrics = build_metrics()
+        metrics = build_metrics()
+        self._texts = TextGeneration(metrics, config.limits.timeout_s, config.log_texts)
+        self._captioner = Captioner(self._find_client, self._pictures, metrics, config.limits)
 
     async def healthz(self) -> Response:
         """Answer ok as long as the process runs."""
@@ -79,218 +67,151 @@ class Ingress:
         up = await asyncio.gather(*(client.is_up() for client in self._clients.values()))
         return PlainTextResponse("ok") if all(up) else PlainTextResponse("starting", 503)
 
+    async def health(self) -> Response:
+        """Answer as /healthz does, under the name that vLLM gives it."""
+        return await self.healthz()
+
+    async def version(self) -> Version:
+        """Name the version of this software."""
+        return Version(version=find_version("s4v") or "unknown")
+
     async def models(self) -> ModelList:
         """List all models."""
-        return ModelList(data=[ModelCard(id=name) for name in self._clients])
+        cards = await asyncio.gather(*map(_describe_model, self._clients.values()))
+        return ModelList(data=list(cards))
 
     async def model(self, model: str) -> ModelCard:
         """Describe one model."""
-        return ModelCard(id=self._find_client(model).model.config.id)
+        return await _describe_model(self._find_client(model))
 
     async def chat(self, body: ChatRequest, http: HttpRequest) -> Response:
-        """Answer the last message of a conversation, which may contain one image."""
+        """Answer the last message of a conversation, which may contain images."""
         client = self._find_client(body.model)
-        conversation = read_conversation(body.messages, self._config.limits)
-        sampling = read_sampling(body, client.model.config.sampling, self._config.limits)
-        async with _limit_time(self._config.limits.timeout_s), client.reserve_slot():
-            request = await self._build_chat_request(conversation, client.model, http)
-            if body.stream:
-                return await self._start_stream(ChatStream(body, http), client, request, sampling)
-            answer = await self._complete(client, request, sampling)
-        self._log_texts(http, request.prompt, answer.text)
-        message = AnswerMessage(content=answer.text or "")
-        choice = ChatChoice(message=message, finish_reason=find_finish_reason(answer))
-        return _respond_json(
-            ChatAnswer(
-                id=f"chatcmpl-{read_request_id(http)}",
-                created=int(time.time()),
-                model=body.model,
-                choices=[choice],
-                usage=build_usage(answer),
-            )
-        )
+        conversation = read_messages(body.messages, self._limits)
+        tokens = {
+            "max_completion_tokens": body.max_completion_tokens,
+            "max_tokens": body.max_tokens,
+        }
+        sampling = read_sampling(body, tokens, client.model.config.sampling, self._limits)
+        schema = read_answer_schema(body.response_format, client.model.spec.name, "response_format")
+        async with limit_time(self._limits.timeout_s), client.reserve_slot():
+            request = await self._build_request(conversation, client.model, http, schema)
+            with blame("messages"):
+                if body.stream:
+                    writer = ChatStream(body, http)
+                    return await self._texts.start_stream(writer, client, request, sampling)
+                answer = await self._texts.complete(client, request, sampling, http)
+        return JSONResponse(build_chat_answer(body, http, answer).model_dump())
+
+    async def responses(self, body: ResponsesRequest, http: HttpRequest) -> Response:
+        """Answer the last message of a conversation in OpenAI's newer form."""
+        client = self._find_client(body.model)
+        conversation = read_input(body, self._limits)
+        tokens = {"max_output_tokens": body.max_output_tokens}
+        sampling = read_sampling(body, tokens, client.model.config.sampling, self._limits)
+        schema = read_output_schema(body, client.model.spec.name)
+        writer = ResponseWriter(body, http, sampling)
+        async with limit_time(self._limits.timeout_s), client.reserve_slot():
+            request = await self._build_request(conversation, client.model, http, schema)
+            with blame("input"):
+                if body.stream:
+                    return await self._texts.start_stream(writer, client, request, sampling)
+                answer = await self._texts.complete(client, request, sampling, http)
+        return JSONResponse(writer.build_whole(answer))
 
     async def completions(self, body: CompletionRequest, http: HttpRequest) -> Response:
-        """Continue a text."""
+        """Continue a text, or each of several texts."""
         client = self._find_client(body.model)
-        check_length(len(body.prompt), self._config.limits)
-        sampling = read_sampling(body, client.model.config.sampling, self._config.limits)
-        request = Request(read_request_id(http), "", (), body.prompt, is_raw=True)
-        async with _limit_time(self._config.limits.timeout_s), client.reserve_slot():
-            if body.stream:
-                return await self._start_stream(TextStream(body, http), client, request, sampling)
-            answer = await self._complete(client, request, sampling)
-        self._log_texts(http, request.prompt, answer.text)
-        choice = CompletionChoice(text=answer.text or "", finish_reason=find_finish_reason(answer))
-        return _respond_json(
-            CompletionAnswer(
-                id=f"cmpl-{read_request_id(http)}",
-                created=int(time.time()),
-                model=body.model,
-                choices=[choice],
-                usage=build_usage(answer),
-            )
-        )
+        prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
+        check_length(sum(map(len, prompts)), self._limits, "prompt")
+        tokens = {"max_tokens": body.max_tokens}
+        sampling = read_sampling(body, tokens, client.model.config.sampling, self._limits)
+        schema = read_answer_schema(body.response_format, client.model.spec.name, "response_format")
+        name = read_request_id(http)
+        requests = [
+            Request(f"{name}-{n}" if n else name, "", (), text, is_raw=True, answer_schema=schema)
+            for n, text in enumerate(prompts)
+        ]
+        async with limit_time(self._limits.timeout_s), client.reserve_slot():
+            with blame("prompt"):
+                if body.stream:
+                    _refuse_many_streams(requests)
+                    writer = TextStream(body, http)
+                    return await self._texts.start_stream(writer, client, requests[0], sampling)
+                # One after the other: a request takes one place, whatever it asks for.
+                answers = [
+                    await self._texts.complete(client, request, sampling, http)
+                    for request in requests
+                ]
+        return JSONResponse(build_completion_answer(body, http, answers).model_dump())
+
+    async def tokenize(self, body: TokenizeRequest, http: HttpRequest) -> TokenList:
+        """Tokenize a text, or messages with the model's template."""
+        client = self._find_client(body.model)
+        if (body.prompt is None) == (body.messages is None):
+            raise Refusal(400, "no_text", "Send one of `prompt` and `messages`.", param="prompt")
+        name = read_request_id(http)
+        if body.messages is None:
+            text = body.prompt or ""
+            check_length(len(text), self._limits, "prompt")
+            request = Request(name, "", (), text, is_raw=True)
+        else:
+            conversation = read_messages(body.messages, self._limits)
+            request = await self._build_request(conversation, client.model, http, None)
+        async with limit_time(self._limits.timeout_s):
+            ids = await client.tokenize(request)
+        longest = await client.find_max_model_len()
+        return TokenList(count=len(ids), max_model_len=longest, tokens=ids)
 
     async def caption(self, http: HttpRequest) -> CaptionAnswer:
         """Caption one image as a batch pass does: with the same decoding, gate and retries."""
         if all(client.is_full() for client in self._clients.values()):
             raise make_overload_refusal()  # before the body is read, which would take longest
-        data, body = await read_caption_request(http)
-        async with _limit_time(self._config.limits.timeout_s):
-            return await self._caption_image(data, body, read_request_id(http))
+        return await self._captioner.caption(http)
 
     async def captions(self, body: BatchRequest, http: HttpRequest) -> Response:
         """Caption several images. The answer has one line of NDJSON for each, in the order in which
         they are finished."""
-        limit = self._config.limits.max_batch_images
-        if len(body.images) > limit:
-            raise Refusal(400, "too_many_images", f"At most {limit} images.")
-        images = [_fill_defaults(image, body) for image in body.images]
-        for image in images:
-            self._find_client(image.model)  # an unknown model refuses the whole batch
-        lines = self._write_lines(images, read_request_id(http))
-        return StreamingResponse(lines, media_type=_NDJSON)
+        return StreamingResponse(self._captioner.write_lines(body, http), media_type=_NDJSON)
 
-    async def _write_lines(self, images: list[CaptionRequest], name: str) -> AsyncIterator[bytes]:
-        slots = asyncio.Semaphore(_BATCH_CONCURRENCY)
-
-        async def caption_line(index: int, image: CaptionRequest) -> BatchLine:
-            try:
-                async with slots, _limit_time(self._config.limits.timeout_s):
-                    answer = await self._caption_image(None, image, f"{name}-{index}")
-                return BatchLine(index=index, answer=answer)
-            except Refusal as refusal:
-                self._metrics.count_refusal(refusal.code)
-                return BatchLine(index=index, error=json.loads(refusal.body())["error"])
-
-        tasks = [asyncio.create_task(caption_line(n, image)) for n, image in enumerate(images)]
-        try:
-            for done in asyncio.as_completed(tasks):
-                yield (await done).model_dump_json().encode() + b"\n"
-        finally:
-            for task in tasks:
-                task.cancel()
-
-    async def _build_chat_request(
-        self, conversation: Conversation, model: Model, http: HttpRequest
+    async def _build_request(
+        self, conversation: Conversation, model: Model, http: HttpRequest, schema: str | None
     ) -> Request:
-        images: tuple[Pixels, ...] = ()
-        digest = conversation.digest
-        if conversation.image_url is not None:
-            framing = model.facts.framing
-            picture = await self._pictures.load_from_url(conversation.image_url, framing)
-            images, digest = (picture.pixels,), digest + picture.sha256
-        return Request(
+        refuse_many_images(conversation, model.spec.images_per_request)
+        request = Request(
             key=read_request_id(http),
-            content=digest,
-            images=images,
+            content=conversation.digest,
+            images=(),
             prompt=conversation.question,
             earlier=conversation.earlier,
             system=conversation.system,
-            image_turns=(conversation.image_turn,) * len(images),
+            answer_schema=schema,
         )
-
-    async def _caption_image(
-        self, data: bytes | None, body: CaptionOptions, name: str
-    ) -> CaptionAnswer:
-        client = self._find_client(body.model)
-        model = client.model
-        prompt = body.prompt or model.config.prompt
-        check_length(len(prompt), self._config.limits)
-        async with client.reserve_slot():
-            picture = await self._load_picture(data, body, model)
-            request = Request(name, picture.sha256, (picture.pixels,), prompt)
-            started = time.monotonic()
-            end = await client.caption(request)
-        self._metrics.count_caption(model.config.id, end.status, end.reason)
-        if end.answer:
-            self._count_tokens(model, end.answer)
-        generate_ms = 1000 * (time.monotonic() - started)
-        return build_caption_answer(request, body, model, picture, end, generate_ms)
-
-    async def _load_picture(
-        self, data: bytes | None, body: CaptionOptions, model: Model
-    ) -> Picture:
-        framing = model.facts.framing
-        if isinstance(body, CaptionRequest):
-            if body.url is not None:
-                return await self._pictures.load_from_url(body.url, framing)
-            data = read_base64(body.image or "")
-        return await self._pictures.load_from_bytes(data or b"", framing)
-
-    async def _complete(
-        self, client: ReplicaClient, request: Request, sampling: SamplingConfig
-    ) -> Generation:
-        answer = await client.complete(request, sampling)
-        self._count_tokens(client.model, answer)
-        return answer
-
-    async def _start_stream(
-        self,
-        writer: ChatStream,
-        client: ReplicaClient,
-        request: Request,
-        sampling: SamplingConfig,
-    ) -> Response:
-        """Start a streamed answer after its first piece has arrived, because a request that is
-        refused before that can still be answered with an error status."""
-        pieces = client.stream(request, sampling)
-        first = await anext(pieces)
-        events = self._write_events(writer, client.model, first, pieces)
-        return StreamingResponse(events, media_type=_EVENT_STREAM)
-
-    async def _write_events(
-        self,
-        writer: ChatStream,
-        model: Model,
-        first: str | Generation,
-        rest: AsyncIterator[str | Generation],
-    ) -> AsyncIterator[bytes]:
-        yield writer.write_opening()
-        try:
-            async with _limit_time(self._config.limits.timeout_s):
-                yield writer.write_piece(first)
-                async for piece in rest:
-                    yield writer.write_piece(piece)
-                    if isinstance(piece, Generation):
-                        self._count_tokens(model, piece)
-        except Refusal as refusal:
-            yield b"data: " + refusal.body() + b"\n\n"
-        yield b"data: [DONE]\n\n"
+        for image in conversation.images:
+            with blame(image.place):
+                picture = await self._pictures.load_from_url(image.url, model.facts.framing)
+            request = replace(
+                request,
+                content=request.content + picture.sha256,
+                images=(*request.images, picture.pixels),
+                image_turns=(*request.image_turns, image.turn),
+            )
+        return request
 
     def _find_client(self, model: str | None) -> ReplicaClient:
         if model is None:
             return next(iter(self._clients.values()))
         if model not in self._clients:
-            raise Refusal(404, "model_not_found", "There is no such model.")
+            message = "There is no such model; GET /v1/models lists those that are served."
+            raise Refusal(404, "model_not_found", message, param="model")
         return self._clients[model]
 
-    def _count_tokens(self, model: Model, answer: Generation) -> None:
-        self._metrics.count_tokens(model.config.id, answer.prompt_tokens, answer.output_tokens)
 
-    def _log_texts(self, http: HttpRequest, prompt: str, answer: str | None) -> None:
-        if self._config.log_texts:
-            log.info(
-                "%s", json.dumps({"id": read_request_id(http), "prompt": prompt, "text": answer})
-            )
+async def _describe_model(client: ReplicaClient) -> ModelCard:
+    return ModelCard(id=client.model.config.id, max_model_len=await client.find_max_model_len())
 
 
-def _fill_defaults(image: CaptionRequest, batch: BatchRequest) -> CaptionRequest:
-    """Copy an image with the batch's prompt and model in place of those that it leaves unset."""
-    prompt = batch.prompt if image.prompt is None else image.prompt
-    model = batch.model if image.model is None else image.model
-    return image.model_copy(update={"prompt": prompt, "model": model})
-
-
-@asynccontextmanager
-async def _limit_time(limit_s: float) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(limit_s):
-            yield
-    except TimeoutError:
-        raise Refusal(504, "timeout", "The answer took too long.") from None
-
-
-def _respond_json(answer: ChatAnswer | CompletionAnswer) -> Response:
-    return JSONResponse(answer.model_dump())
+def _refuse_many_streams(requests: Sequence[Request]) -> None:
+    if len(requests) > 1:
+        message = f"prompt: found {len(requests)} texts, allowed 1 with stream; send one each time."
+        raise Refusal(400, "too_many_prompts", message, param="prompt")

@@ -7,11 +7,15 @@ from s4v_core import storage
 from s4v_core.demo.shipped import CAPTIONER
 from s4v_core.engines.choice import choose_engine
 from s4v_core.engines.fitness import refuse_unfit_checkpoint
+from s4v_core.engines.rendering import OWN_TEMPLATE
 from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.engines.settings import EngineSpec
 from s4v_core.errors import ConfigError
 from s4v_core.model.checkpoint_facts import FAKE_FACTS, CheckpointFacts, read_facts
 from serve.settings import ModelConfig
+
+_MOST_IMAGES = 8
+"""Images in a conversation of a model that does not say how many it takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,8 @@ def _check_model(config: ModelConfig) -> Model:
         )
     facts = FAKE_FACTS if config.engine == "fake" else read_facts(path)
     template = config.template or facts.template
-    spec = choose_engine(config.engine, path, template, config.settings, facts.revision)
+    images = config.images or (_MOST_IMAGES if template == OWN_TEMPLATE else 1)
+    spec = choose_engine(config.engine, path, template, config.settings, facts.revision, images)
     refuse_unfit_checkpoint(spec.name, path, facts.quantization)
     return Model(config, spec, facts)
 

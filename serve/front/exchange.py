@@ -39,6 +39,7 @@ class Exchange:
         status: HTTP status that was sent; 499 if the client left before the answer began.
         body: The request's body. It is None, and cannot be read, until the request is admitted.
         release: Frees the place that the request takes within the key's limits.
+        more_headers: Headers that the answer gets besides, with names in lower case.
     """
 
     def __init__(self, scope: Scope, send: Send, is_page: bool) -> None:
@@ -50,6 +51,7 @@ class Exchange:
         self.key, self.code, self.status = "", "", _CLIENT_LEFT
         self.body: Body | None = None
         self.release: Callable[[], None] = lambda: None
+        self.more_headers: dict[str, str] = {}
         self._send, self._is_page, self._since = send, is_page, time.monotonic()
         self._refused: Refusal | None = None
         self._is_started = self._is_over = self._is_gone = False
@@ -141,6 +143,7 @@ class Exchange:
         }
         if not self._is_page:
             ours[b"cache-control"] = b"no-store"
+        ours |= {name.encode(): value.encode() for name, value in self.more_headers.items()}
         theirs = [(name, value) for name, value in headers if name.lower() not in ours]
         # No page of another origin may read an answer, whatever the app allows.
         closed = [pair for pair in theirs if not pair[0].lower().startswith(b"access-control-")]

@@ -27,7 +27,7 @@ from serve.keys import Key, Keyring
 logger = logging.getLogger(__name__)
 _access_log = logging.getLogger("s4v.access")
 
-_HEALTH_PATHS = frozenset({"/healthz", "/readyz"})
+_HEALTH_PATHS = frozenset({"/health", "/healthz", "/readyz"})
 _PAGE_FILE = re.compile(r"/page/(?:[A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _ANYONE = Key("anyone", b"")
 """The key whose limits apply to every request when no key is needed."""
@@ -123,11 +123,13 @@ class Guard:
         declared = read_declared_length(scope["headers"], max_bytes)
         exchange.body = Body(receive, declared, max_bytes, config.body_limit_s)
         if key:
-            exchange.release = self._limiter.admit(
-                key.name,
-                key.requests_per_minute or config.requests_per_minute,
-                key.concurrent or config.concurrent,
-            )
+            rate = key.requests_per_minute or config.requests_per_minute
+            try:
+                exchange.release = self._limiter.admit(
+                    key.name, rate, key.concurrent or config.concurrent
+                )
+            finally:
+                exchange.more_headers = self._limiter.build_headers(key.name, rate)
 
     def _find_key(self, headers: Iterable[tuple[bytes, bytes]]) -> Key:
         if self._config.open_to_all:
