@@ -104,7 +104,14 @@ def _make_answer(
         try:
             text = json.dumps(build_example(json.loads(request.answer_schema), text))
         # Schemas of users may hold anything in any place.
-        except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except (
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
             return refuse(error)
     text = cut_at_stop(sampling, request.prefill + text)
     if fault is Fault.WORKER:

@@ -169,7 +169,9 @@ _TAKEN = frozenset(["stop", "top_k", "min_p", "min_tokens"])
 def _parameters(sampling: SamplingConfig) -> dict[str, Any]:
     drawn = sampling.temperature > 0
     changes = list_client_changes(sampling)
-    more = {name: changes[name] for name in ("top_k", "min_p") if drawn and name in changes}
+    more: dict[str, Any] = {
+        name: changes[name] for name in ("top_k", "min_p") if drawn and name in changes
+    }
     if "min_tokens" in changes:
         more["min_new_tokens"] = changes["min_tokens"]
     return {

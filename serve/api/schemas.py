@@ -6,6 +6,8 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from serve.api.fields import refuse_lone_surrogates
+
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
@@ -166,6 +168,12 @@ class BatchRequest(_Body):
     """Prompt for images that have none."""
     model: str | None = None
     """Model for images that name none."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_bad_unicode(cls, body: Any) -> Any:
+        refuse_lone_surrogates(body)
+        return body
 
 
 class Tokens(_Answer):

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import openai
 
 from s4v_core.captioning.ladder import climb_ladder
 from s4v_core.engines.fake import FakeEngine
@@ -95,6 +96,12 @@ class House:
                 return await client.request(method, path, headers=headers, **more)
 
         return asyncio.run(run())
+
+    def openai(self) -> openai.AsyncOpenAI:
+        """The openai client, connected to the application without a socket."""
+        web = httpx.AsyncClient(transport=httpx.ASGITransport(self.app))
+        url = "http://here/v1"
+        return openai.AsyncOpenAI(base_url=url, api_key=SECRET, max_retries=0, http_client=web)
 
     def post(self, path: str, body: Any) -> httpx.Response:
         """Post a body as JSON; texts with half a surrogate pair are escaped, as clients do."""
