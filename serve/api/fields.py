@@ -56,7 +56,7 @@ _REFUSED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "structured_outputs": (_ONE_FORM, ()),
     "previous_response_id": ("answers are not stored; send the conversation as input", ()),
     "conversation": ("conversations are not stored; send the messages as input", ()),
-    "prompt_template": ("prompts are not stored; send the text", ()),
+    "prompt": ("prompts are not stored; send the text as input", ()),
     "background": ("an answer is sent at once; leave it out", ()),
     "max_tool_calls": (_NO_TOOLS, ()),
 }

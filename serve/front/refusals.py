@@ -83,6 +83,8 @@ def make_overload_refusal() -> Refusal:
 
 def make_invalid_body_refusal(errors: Sequence[Mapping[str, Any]]) -> Refusal:
     """Make a refusal from the first of pydantic's errors, without the value that was found."""
+    if errors[0]["type"] == "json_invalid":  # its place is a position in the text
+        return Refusal(400, "bad_request", "body: The text is no valid JSON.")
     place = write_place(part for part in errors[0]["loc"] if part != "body")
     message = f"{place or 'body'}: {errors[0]['msg'][:_LONGEST_MESSAGE].rstrip('.')}."
     return Refusal(400, "bad_request", message, param=place or None)
