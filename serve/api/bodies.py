@@ -66,7 +66,8 @@ def choose_by_python_type(message: str) -> Discriminator:
 
 
 Count = Annotated[int, Field(ge=1, lt=2**31), BeforeValidator(_read_integer)]
-Seed = Annotated[int, Field(ge=-(2**63), lt=2**63), BeforeValidator(_read_integer)]
+Seed = Annotated[int, BeforeValidator(_read_integer)]
+"""Without bounds: documents write such large ones as floats, which readers round."""
 
 
 class ImageUrl(OpenBody):

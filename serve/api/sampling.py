@@ -43,7 +43,7 @@ def read_sampling(
     changes = {field: getattr(body, field) for field in _PLAIN}
     changes |= {"max_tokens": most, "stop": _read_stop(body.stop)}
     changes |= {"logit_bias": _read_biases(body.logit_bias), "top_k": max(body.top_k or 0, 0)}
-    changes["seed"] = secrets.randbits(32) if body.seed is None else body.seed
+    changes["seed"] = secrets.randbits(32) if body.seed is None else _check_seed(body.seed)
     if body.top_p == 0:  # no token is left to draw from but the most likely one
         changes |= {"top_p": 1.0, "temperature": 0.0}
     if (body.min_tokens or 0) > most:
@@ -51,6 +51,13 @@ def read_sampling(
         raise Refusal(400, "too_many_tokens", message, param="min_tokens")
     given = {field: value for field, value in changes.items() if value is not None}
     return ClientSampling.model_validate(dict(default) | given)
+
+
+def _check_seed(seed: int) -> int:
+    if not -(2**63) <= seed < 2**63:
+        message = "seed: send a whole number of 64 bits, from -2**63 to 2**63 - 1."
+        raise Refusal(400, "bad_seed", message, param="seed")
+    return seed
 
 
 def _read_stop(stop: str | list[str] | None) -> tuple[str, ...]:

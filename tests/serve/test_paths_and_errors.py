@@ -24,7 +24,7 @@ def house() -> House:
     return House({"settings": {"max_model_len": 64}})
 
 
-@pytest.mark.parametrize("path", (*GETS, "/openapi.json", "/"))
+@pytest.mark.parametrize("path", [*GETS, "/openapi.json", "/"])
 def test_head_is_where_get_is(house: House, path: str) -> None:
     got, head = house.send("GET", path), house.send("HEAD", path)
     assert (got.status_code, head.status_code) == (200, 200)
@@ -41,7 +41,7 @@ def test_head_of_an_error_has_no_body(house: House, path: str) -> None:
     assert head.content == b""
 
 
-@pytest.mark.parametrize("path", (*GETS, "/v1/chat/completions"))
+@pytest.mark.parametrize("path", [*GETS, "/v1/chat/completions"])
 def test_a_slash_at_the_end_is_no_other_path(house: House, path: str) -> None:
     if path == "/v1/chat/completions":
         body = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}
