@@ -15,7 +15,10 @@ from serve.api.bodies import (
     choose_by_type,
 )
 
-_ITEMS = "Items are messages; calls of tools and references to stored items are not taken"
+_ITEMS = (
+    "An item is a message; nothing is stored here, so send messages in place of item_reference "
+    "(store: false), and no calls of tools"
+)
 
 
 class InputText(OpenBody):
