@@ -151,14 +151,13 @@ class Ingress:
         if (body.prompt is None) == (body.messages is None):
             raise Refusal(400, "no_text", "Send one of `prompt` and `messages`.", param="prompt")
         name = read_request_id(http)
-        if body.messages is None:
-            text = body.prompt or ""
-            check_length(len(text), self._limits, "prompt")
-            request = Request(name, "", (), text, is_raw=True)
-        else:
-            conversation = read_messages(body.messages, self._limits)
-            request = await self._build_request(conversation, client.model, http, None)
-        async with limit_time(self._limits.timeout_s):
+        text = body.prompt or ""
+        check_length(len(text), self._limits, "prompt")
+        request = Request(name, "", (), text, is_raw=True)
+        async with limit_time(self._limits.timeout_s), client.reserve_slot():
+            if body.messages is not None:
+                conversation = read_messages(body.messages, self._limits)
+                request = await self._build_request(conversation, client.model, http, None)
             ids = await client.tokenize(request)
         longest = await client.find_max_model_len()
         return TokenList(count=len(ids), max_model_len=longest, tokens=ids)

@@ -129,5 +129,5 @@ class ResponsesRequest(Drawn):
     """Maximum number of tokens in the answer. Unset: the model's own setting."""
     text: TextOptions | None = None
     """Options of the answer's text."""
-    metadata: dict[str, Any] | None = None
+    metadata: dict[str, str] | None = None
     """Accepted and repeated in the answer."""

@@ -77,7 +77,6 @@ class ResponseWriter:
     def __init__(self, body: ResponsesRequest, http: HttpRequest, sampling: SamplingConfig) -> None:
         name = read_request_id(http)
         self._item_id, self._count = f"msg_{name}", 0
-        form = body.text.format if body.text and body.text.format else TextForm(type="text")
         self._head: dict[str, Any] = {
             "id": f"resp_{name}",
             "object": "response",
@@ -87,7 +86,7 @@ class ResponseWriter:
             "max_output_tokens": body.max_output_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            "text": {"format": form.model_dump(by_alias=True)},
+            "text": {"format": _repeat_form(body)},
             "metadata": body.metadata or {},
             "error": None,
             "previous_response_id": None,
@@ -171,6 +170,14 @@ class ResponseWriter:
         self._count += 1
         data = json.dumps(event, ensure_ascii=False).encode()
         return b"event: " + kind.encode() + b"\ndata: " + data + b"\n\n"
+
+
+def _repeat_form(body: ResponsesRequest) -> dict[str, Any]:
+    form = body.text.format if body.text and body.text.format else TextForm(type="text")
+    if isinstance(form, FlatSchemaForm):
+        known = {"name": form.name, "strict": form.strict, "schema": form.schema_}
+        return {"type": form.type, **known}
+    return {"type": form.type}
 
 
 def _build_part(text: str) -> dict[str, Any]:

@@ -240,6 +240,28 @@ def test_a_deep_schema_is_refused(house: House) -> None:
     assert code == (400, "unsupported_schema", "response_format")
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "array", "minItems": 10**9},
+        {"type": "array", "items": {"type": "string", "maxLength": 10**12}},
+        {"type": "object", "minProperties": 1e9},
+        {"type": "string", "pattern": "a{1,100000}"},
+        {"type": "string", "pattern": "(a|b)" * 200},
+        {"type": "object", "properties": {"a": {"multipleOf": 3}}, "x": "y" * 70_000},
+    ],
+    ids=lambda schema: str(schema)[:50],
+)
+def test_a_schema_that_would_fill_memory_is_refused(house: House, schema: Any) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    code = error_of(house.chat(response_format=form))
+    assert code == (400, "unsupported_schema", "response_format")
+    flat = {"type": "json_schema", "name": "x", "schema": schema}
+    body = {"model": "share-captioner", "input": "a", "text": {"format": flat}}
+    code = error_of(house.post("/v1/responses", body))
+    assert code == (400, "unsupported_schema", "text.format.schema")
+
+
 COMPLETIONS: list[tuple[dict[str, Any], int]] = [
     ({}, 200),
     *(({"logprobs": value}, 200) for value in (None, False, 0)),

@@ -261,3 +261,34 @@ def test_the_document_names_every_route(house: House) -> None:
     paths = house.send("GET", "/openapi.json").json()["paths"]
     assert {"/v1/responses", "/tokenize", "/version", "/health"} <= paths.keys()
     assert all("head" not in methods for methods in paths.values())
+
+
+@pytest.mark.parametrize("depth", [100, 900, 5000, 100_000])
+def test_a_deep_body_breaks_nothing(house: House, depth: int) -> None:
+    deep = "[" * depth + "]" * depth
+    headers = {"authorization": f"Bearer {SECRET}", "content-type": "application/json"}
+    for path, start in (
+        ("/v1/chat/completions", '"messages": [{"role": "user", "content": "a"}], '),
+        ("/v1/responses", '"input": "a", "text": {"format": {"type": "text", "x": DEEP}}, '),
+        ("/v1/responses", '"input": "a", "metadata": {"a": DEEP}, '),
+        ("/v1/chat/completions", '"messages": [{"role": "user", "content": "a", "x": DEEP}], '),
+        ("/v1/chat/completions", '"messages": DEEP, '),
+        ("/v1/captions", '"images": DEEP, '),
+    ):
+        fields = start.replace("DEEP", deep)
+        content = f'{{{fields}"model": "{MODEL}", "foo": {deep}}}'
+        answer = house.send("POST", path, content=content, headers=headers)
+        assert answer.status_code in (200, 400), (path, answer.text)
+
+
+@pytest.mark.parametrize("value", [b"\xed\xa0\x80", b"\xff\xfe", "\u00e4".encode("latin-1")])
+def test_a_form_field_that_is_no_text_breaks_nothing(house: House, value: bytes) -> None:
+    line = b'--x\r\ncontent-disposition: form-data; name="%s"%s\r\n\r\n%s\r\n'
+    file = line % (b"image", b'; filename="a.jpg"', photo(1))
+    content = file + line % (b"prompt", b"", value) + b"--x--\r\n"
+    kind = "multipart/form-data; boundary=x"
+    headers = {"authorization": f"Bearer {SECRET}", "content-type": kind}
+    answer = house.send("POST", "/v1/caption", content=content, headers=headers)
+    assert answer.status_code in (200, 400), answer.text
+    if answer.status_code == 200:
+        answer.json()["prompt"].encode()
