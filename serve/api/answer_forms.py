@@ -76,7 +76,8 @@ def _refuse_large(schema: Any, place: str) -> None:
                 raise _make_refusal(place, f"found {name} {value}, allowed {_MOST_REPEATS}")
         pattern = found.get("pattern")
         if isinstance(pattern, str):
-            counts = [int(n) for pair in _COUNTS.findall(pattern) for n in pair if n]
+            short = pattern[: _LONGEST_PATTERN + 1]
+            counts = [int(n) for pair in _COUNTS.findall(short) for n in pair if n]
             if len(pattern) > _LONGEST_PATTERN or max(counts, default=0) > _MOST_REPEATS:
                 allowed = f"{_LONGEST_PATTERN} characters and counts of {_MOST_REPEATS}"
                 raise _make_refusal(place, f"found a larger pattern, allowed {allowed}")
