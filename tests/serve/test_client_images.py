@@ -140,3 +140,21 @@ def test_a_damaged_file_is_refused_with_its_place(house: House) -> None:
     assert error_of(chat(house, HEAD + cut)) == (422, "truncated", place)
     assert error_of(house.post("/v1/caption", {"image": cut})) == (422, "truncated", "image")
     assert error_of(chat(house, HEAD)) == (422, "not_an_image", place)
+
+
+def drawn(width: int, height: int) -> str:
+    sink = io.BytesIO()
+    Image.new("1", (width, height)).save(sink, "PNG")
+    return "data:image/png;base64," + base64.b64encode(sink.getvalue()).decode()
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "code"),
+    [(1, 1, "too_small"), (1, 900, "too_small"), (9000, 9000, "too_many_pixels")],
+)
+def test_an_image_of_a_wrong_size_is_refused(
+    house: House, width: int, height: int, code: str
+) -> None:
+    place = "messages[0].content[0].image_url"
+    assert error_of(chat(house, drawn(width, height))) == (422, code, place)
+    assert chat(house, drawn(6000, 6000)).status_code == 200

@@ -292,3 +292,54 @@ def test_a_form_field_that_is_no_text_breaks_nothing(house: House, value: bytes)
     assert answer.status_code in (200, 400), answer.text
     if answer.status_code == 200:
         answer.json()["prompt"].encode()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        *(("GET", path, 404) for path in ("/v1", "/ping", "/docs", "/favicon.ico", "/redoc")),
+        *(("POST", path, 404) for path in ("/chat/completions", "/v1/messages", "/v1/moderations")),
+        *(("POST", path, 404) for path in ("/v1/embeddings", "/v1/audio/speech", "/v1/files")),
+        *(("GET", path, 404) for path in ("/v1/responses/resp_1", "/v1/chat/completions/x")),
+        *(("GET", path, 405) for path in ("/v1/chat/completions", "/v1/responses", "/tokenize")),
+        *((method, "/v1/models", 405) for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS")),
+    ],
+)
+def test_other_paths_and_methods_are_refused(
+    house: House, method: str, path: str, status: int
+) -> None:
+    answer = house.send(method, path)
+    assert answer.status_code == status
+    assert answer.json()["error"]["code"] in ("not_found", "method_not_allowed")
+
+
+TURN = '"messages": [{"role": "user", "content": "Hi"}]'
+WHOLE = f'{{"model": "{MODEL}", {TURN}}}'
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (WHOLE.encode(), 200),
+        (b"\xef\xbb\xbf" + WHOLE.encode(), 200),
+        (WHOLE.encode("utf-16"), 200),
+        (WHOLE.replace("Hi", "\u4f60\u597d \u05e9\u05dc\u05d5\u05dd").encode(), 200),
+        (f'{{"model": "none", "model": "{MODEL}", {TURN}}}'.encode(), 200),
+        (WHOLE.replace("Hi", "\u00e4").encode("latin-1"), 400),
+        (f'{{"model": "{MODEL}", "temperature": NaN, {TURN}}}'.encode(), 400),
+        (f'{{"model": "{MODEL}", "top_p": Infinity, {TURN}}}'.encode(), 400),
+        (f'{{"model": "{MODEL}", "logit_bias": {{"1": NaN}}, {TURN}}}'.encode(), 400),
+        (f'{{"model": "{MODEL}", "seed": {"9" * 5000}, {TURN}}}'.encode(), 400),
+        (f'{{"model": "{MODEL}", "max_tokens": 1e400, {TURN}}}'.encode(), 400),
+        (f"[{WHOLE}]".encode(), 400),
+        (WHOLE[:-1].encode(), 400),
+        (b"null", 400),
+        (b'"text"', 400),
+        (b"\x00", 400),
+    ],
+    ids=lambda value: repr(value)[:60],
+)
+def test_a_body_is_read_as_json_or_refused(house: House, content: bytes, status: int) -> None:
+    headers = {"authorization": f"Bearer {SECRET}", "content-type": "application/json"}
+    answer = house.send("POST", "/v1/chat/completions", content=content, headers=headers)
+    assert answer.status_code == status, answer.text
