@@ -203,8 +203,9 @@ def _parameters(request: Request, sampling: SamplingConfig, stops: list[int], st
     )
 
     schema, changes = request.answer_schema, list_client_changes(sampling)
-    goes_on = changes.get("ignore_eos", False)  # through loops, too: benchmarks count on it
-    ends_loops = sampling.stop_at_loops and not goes_on
+    # Whoever asks for a length gets it, through loops too: benchmarks count on it.
+    has_length = "ignore_eos" in changes or "min_tokens" in changes
+    ends_loops = sampling.stop_at_loops and not has_length
     if "stop" in changes:
         changes["stop"] = list(changes["stop"])
     return SamplingParams(
@@ -213,7 +214,7 @@ def _parameters(request: Request, sampling: SamplingConfig, stops: list[int], st
         top_p=sampling.top_p,
         repetition_penalty=sampling.repetition_penalty,
         seed=sampling.seed_of(request.content),
-        stop_token_ids=[] if goes_on else stops,
+        stop_token_ids=[] if "ignore_eos" in changes else stops,
         repetition_detection=RepetitionDetectionParams(**_LOOP) if ends_loops else None,
         structured_outputs=StructuredOutputsParams(json=schema) if schema else None,
         # One answer per request, and its text from the ids in one go, is the least CPU time.
