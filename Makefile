@@ -3,7 +3,7 @@ PY := .venv/bin/python
 # Ray reports usage statistics by default; tests and demo must not.
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: unit bench bench-serve demo serve test test-faults test-cluster test-slow test-writers check setup lock clean
+.PHONY: unit bench bench-serve demo serve test test-faults test-cluster test-slow test-writers test-clients check setup lock clean
 
 demo: setup  ## caption drawn scenes with the demo captioner: no GPU, no download
 	$(PY) ray_jobs/caption.py demo
@@ -14,8 +14,8 @@ serve: setup  ## run both endpoints with the demo captioner on http://127.0.0.1:
 unit: setup  ## run checks, and beside them all tests that need neither Ray nor an engine; under a minute
 	@$(MAKE) --no-print-directory check & checks=$$!; $(PY) -m tests.lanes && wait $$checks
 
-test: check  ## run all tests except those marked slow, cluster, perf, gpu, faults or writers
-	$(PY) -m pytest --durations 25 -m "not slow and not cluster and not perf and not gpu and not faults and not writers"
+test: check  ## run all tests except those marked slow, cluster, perf, gpu, faults, writers or clients
+	$(PY) -m pytest --durations 25 -m "not slow and not cluster and not perf and not gpu and not faults and not writers and not clients"
 
 test-faults: setup  ## run every fault test with its full number of repetitions; hours on two cores
 	$(PY) -m pytest -m faults
@@ -32,6 +32,15 @@ test-writers: setup .venv-writers/installed  ## run the tests with webdataset, d
 .venv-writers/installed: tests/writers/requirements.txt
 	$(PY) -m venv --clear .venv-writers
 	.venv/bin/uv pip install --python .venv-writers/bin/python $${PIP_FIND_LINKS:+--find-links $$PIP_FIND_LINKS} -r $<
+	touch $@
+
+test-clients: setup .venv-clients/installed  ## run the tests with openai, litellm, LangChain, llama-index, pydantic-ai, instructor and the AI SDK
+	cd tests/clients && npm install --no-audit --no-fund --no-package-lock
+	$(PY) -m pytest -m clients tests/clients
+
+.venv-clients/installed: tests/clients/requirements.txt
+	$(PY) -m venv --clear .venv-clients
+	.venv/bin/uv pip install --python .venv-clients/bin/python $${PIP_FIND_LINKS:+--find-links $$PIP_FIND_LINKS} -r $<
 	touch $@
 
 bench: setup  ## write benchmark tables to tests/perf/RESULTS.md; takes an hour, with nothing else running

@@ -104,6 +104,9 @@ class ModelConfig(Config):
     """Prompt for caption requests that bring none."""
     accelerator: str | None = None
     """Ray's accelerator type, for example A100-80G. Unset: any GPU."""
+    images: int | None = Field(None, ge=1)
+    """Maximum number of images in a conversation. Unset: 1 with a named template, whose models were
+    trained with one, and 8 with the checkpoint's own."""
     settings: EngineSettings = EngineSettings()
     """Settings with which its engines are started."""
     sampling: SamplingConfig = SamplingConfig()
@@ -136,7 +139,7 @@ DEMO = (
 class Limits(Config):
     """Limits of one request."""
 
-    max_text_chars: int = Field(8000, ge=1)
+    max_text_chars: int = Field(65_536, ge=1)
     """Maximum number of characters in all texts of a request together."""
     max_turns: int = Field(64, ge=1)
     """Maximum number of messages in a conversation."""

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-_FOLDERS = ("flow", "faults", "cluster", "perf", "gpu", "writers", "architectures")
+_FOLDERS = ("flow", "faults", "cluster", "perf", "gpu", "writers", "clients", "architectures")
 _FIXTURES = {"local_ray", "s3_server", "browser", "checkpoint"}
 _MODULES = {
     "tests/captioning/test_report.py",  # Chromium

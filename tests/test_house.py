@@ -162,9 +162,10 @@ def test_every_flag_and_setting_is_described_in_a_sentence(place: str) -> None:
 
 
 def test_every_field_of_the_endpoints_is_described_in_a_sentence() -> None:
-    from serve.api import schemas
+    from serve.api import bodies, response_bodies, schemas
 
-    models = [kind for kind in vars(schemas).values() if isinstance(kind, type)]
+    found_in = vars(schemas) | vars(bodies) | vars(response_bodies)
+    models = [kind for kind in found_in.values() if isinstance(kind, type)]
     models = [kind for kind in models if issubclass(kind, BaseModel) and kind is not BaseModel]
     assert len(models) > 15
     found = {field: text for kind in models for field, text in _list_fields(kind, kind.__name__)}

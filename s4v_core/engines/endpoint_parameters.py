@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from s4v_core.engines.endpoint_problems import Problem
-from s4v_core.engines.sampling import SamplingConfig
+from s4v_core.engines.sampling import SamplingConfig, list_client_changes
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class EndpointParameters:
             for name, value in wanted.items()
             if value is not None and not self._is_left_out(name, value)
         }
-        return {self._length: sampling.max_tokens} | kept
+        return {self._length: sampling.max_tokens} | kept | list_client_changes(sampling)
 
     def note_accepted(self, sent: dict[str, Any]) -> None:
         """Remember that the endpoint answered a request with these parameters."""

@@ -13,8 +13,8 @@ import numpy as np
 
 from s4v_core.engines.fake_answers import build_example
 from s4v_core.engines.fake_faults import Fault, FaultyProcess, fault_of
-from s4v_core.engines.requests import Generation, OnPiece, Picture, Request
-from s4v_core.engines.sampling import SamplingConfig
+from s4v_core.engines.requests import Generation, OnPiece, Picture, Request, refuse
+from s4v_core.engines.sampling import SamplingConfig, cut_at_stop
 from s4v_core.engines.settings import EngineSpec
 
 
@@ -36,12 +36,15 @@ class FakeEngine:
         self.last_sign = time.monotonic()
         self._latency_s = spec.settings.fake_latency_s
         self.slots = spec.settings.max_num_seqs
+        self.max_model_len = spec.settings.max_model_len
         self._names_question = spec.shares_images
         self._process = FaultyProcess() if spec.settings.fake_faults else None
 
     async def generate(
         self, request: Request, sampling: SamplingConfig, on_piece: OnPiece | None = None
     ) -> Generation:
+        if refused := self._refuse_long(await self.tokenize(request)):
+            return refused
         fault = None
         if self._process and request.images:
             fault = fault_of(request.images[0])
@@ -53,6 +56,20 @@ class FakeEngine:
             await self._stream(answer.text or "", on_piece)
         self.last_sign = time.monotonic()
         return answer
+
+    async def tokenize(self, request: Request) -> list[int]:
+        """One id per word of a request, and one per image."""
+        earlier = (text for turn in request.earlier for text in turn)
+        texts = [request.system or "", *earlier, request.prompt]
+        words = [word for text in texts for word in text.split()]
+        return [0] * len(request.images) + [zlib.crc32(word.encode()) for word in words]
+
+    def _refuse_long(self, ids: list[int]) -> Generation | None:
+        """Refuse a prompt that is too long, in vLLM's words."""
+        if self.max_model_len is None or len(ids) < self.max_model_len:
+            return None
+        words = f"(length {len(ids)}) is longer than the maximum model length of"
+        return refuse(ValueError(f"The decoder prompt {words} {self.max_model_len}."))
 
     async def _stream(self, text: str, on_piece: OnPiece) -> None:
         """Give the text word by word, over the time that one answer takes."""
@@ -84,8 +101,19 @@ def _make_answer(
             for image in request.images
         )
     if request.answer_schema:
-        text = json.dumps(build_example(json.loads(request.answer_schema), text))
-    text = request.prefill + text
+        try:
+            text = json.dumps(build_example(json.loads(request.answer_schema), text))
+        # Schemas of users may hold anything in any place.
+        except (
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
+            return refuse(error)
+    text = cut_at_stop(sampling, request.prefill + text)
     if fault is Fault.WORKER:
         os._exit(1)
     if fault is Fault.GREED:

@@ -120,6 +120,11 @@ class SupervisedEngine(Generic[A]):
                     waiting.task.cancel()
                 raise
 
+    @property
+    def current(self) -> SupervisableEngine[A]:
+        """The engine that runs now."""
+        return self._engine
+
     def take_load(self) -> EngineLoad | None:
         """The load since the last call, dead engines included; None if the kind does not tell."""
         dead, self._load_of_dead = self._load_of_dead, None

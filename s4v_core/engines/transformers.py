@@ -8,7 +8,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from s4v_core.engines.engine_load import EngineLoad
 from s4v_core.engines.load_meter import LoadMeter
 from s4v_core.engines.rendering import OWN_TEMPLATE, load_renderer
 from s4v_core.engines.requests import Generation, OnPiece, Request, refuse
-from s4v_core.engines.sampling import SamplingConfig
+from s4v_core.engines.sampling import SamplingConfig, cut_at_stop, list_client_changes
 from s4v_core.engines.settings import EngineSpec
 from s4v_core.errors import ConfigError, EngineError
 
@@ -51,12 +51,14 @@ class TransformersEngine:
     async def generate(
         self, request: Request, sampling: SamplingConfig, on_piece: OnPiece | None = None
     ) -> Generation:
+        if lacking := sorted(list_client_changes(sampling).keys() - _TAKEN):
+            return refuse(f"no_{lacking[0]}")
         answer = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(request, sampling, answer))
         if self._batches is None or self._batches.done():
             self._batches = asyncio.create_task(self._run_batches())
         found: Generation = await answer
-        return found
+        return replace(found, text=found.text and cut_at_stop(sampling, found.text))
 
     async def _run_batches(self) -> None:
         await asyncio.sleep(0)  # let requests made in the same tick share a batch
@@ -161,12 +163,23 @@ class _Waiting:
     answer: "asyncio.Future[Generation]"
 
 
+_TAKEN = frozenset(["stop", "top_k", "min_p", "min_tokens"])
+"""Parts of a client's sampling that `generate` of transformers can do; stop texts are cut off."""
+
+
 def _parameters(sampling: SamplingConfig) -> dict[str, Any]:
     drawn = sampling.temperature > 0
+    changes = list_client_changes(sampling)
+    more: dict[str, Any] = {
+        name: changes[name] for name in ("top_k", "min_p") if drawn and name in changes
+    }
+    if "min_tokens" in changes:
+        more["min_new_tokens"] = changes["min_tokens"]
     return {
         "max_new_tokens": sampling.max_tokens,
         "do_sample": drawn,
         "temperature": sampling.temperature if drawn else None,
         "top_p": sampling.top_p if drawn else None,
         "repetition_penalty": sampling.repetition_penalty,
+        **more,
     }

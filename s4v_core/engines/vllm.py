@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import psutil
@@ -19,7 +20,7 @@ from s4v_core.engines.requests import (
     Request,
     refuse,
 )
-from s4v_core.engines.sampling import SamplingConfig
+from s4v_core.engines.sampling import SamplingConfig, cut_at_stop, list_client_changes
 from s4v_core.engines.settings import EngineSpec
 from s4v_core.engines.thinking import AnswerPieces
 from s4v_core.engines.vllm_arguments import (
@@ -65,6 +66,7 @@ class VllmEngine:
             stat_loggers=[lambda *_: self, *_exporters()],
         )
         self._children = set(psutil.Process().children(recursive=True)) - before
+        self.max_model_len = int(self._engine.model_config.max_model_len)
         self._chat = VllmChat(self._engine)
         self._prompts = self._chat.make_renderer(spec.model, spec.template)
         self._uses_code = self._chat.uses_code and spec.template == OWN_TEMPLATE
@@ -94,7 +96,10 @@ class VllmEngine:
         except ConfigError as error:  # a question that forges marks, or that the template refuses
             return refuse(error)
         number = f"{next(self._numbers)}"
-        parameters = _parameters(request, sampling, self._stops, streams=on_piece is not None)
+        try:
+            parameters = _parameters(request, sampling, self._stops, on_piece is not None)
+        except (VLLMClientError, ValueError) as error:
+            return refuse(error)
         if on_piece:
             on_piece = AnswerPieces(on_piece, self._prompts.is_thinking_open(request))
         last, ids = None, list[int]()
@@ -111,7 +116,17 @@ class VllmEngine:
             return refuse(error)  # this request's fault; the engine lives
         assert last is not None, "a request that did not fail has an output"
         finish_reason, length = last.outputs[0].finish_reason, len(last.prompt_token_ids or ())
-        return self._prompts.read_answer(request, ids, finish_reason, length)
+        answer = self._prompts.read_answer(request, ids, finish_reason, length)
+        # vLLM ends at the token that completes a stop text, and the ids still have that token.
+        return replace(answer, text=answer.text and cut_at_stop(sampling, answer.text))
+
+    async def tokenize(self, request: Request) -> list[int]:
+        """Token ids of a request's prompt, with one placeholder per image.
+
+        Raises:
+            ConfigError: The template refuses the request.
+        """
+        return list((await self._make_prompt(request))["prompt_token_ids"])
 
     async def _make_prompt(self, request: Request) -> dict[str, Any]:
         """A request as vLLM takes it."""
@@ -187,17 +202,23 @@ def _parameters(request: Request, sampling: SamplingConfig, stops: list[int], st
         StructuredOutputsParams,
     )
 
-    schema = request.answer_schema
+    schema, changes = request.answer_schema, list_client_changes(sampling)
+    # Whoever asks for a length gets it, through loops too: benchmarks count on it.
+    has_length = "ignore_eos" in changes or "min_tokens" in changes
+    ends_loops = sampling.stop_at_loops and not has_length
+    if "stop" in changes:
+        changes["stop"] = list(changes["stop"])
     return SamplingParams(
         max_tokens=sampling.max_tokens,
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         repetition_penalty=sampling.repetition_penalty,
         seed=sampling.seed_of(request.content),
-        stop_token_ids=stops,
-        repetition_detection=RepetitionDetectionParams(**_LOOP) if sampling.stop_at_loops else None,
+        stop_token_ids=[] if "ignore_eos" in changes else stops,
+        repetition_detection=RepetitionDetectionParams(**_LOOP) if ends_loops else None,
         structured_outputs=StructuredOutputsParams(json=schema) if schema else None,
         # One answer per request, and its text from the ids in one go, is the least CPU time.
         output_kind=RequestOutputKind.DELTA if streams else RequestOutputKind.FINAL_ONLY,
-        detokenize=streams,
+        detokenize=streams or "stop" in changes,
+        **changes,
     )

@@ -8,13 +8,16 @@ import io
 import math
 import warnings
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import AvifImagePlugin, Image, ImageOps, UnidentifiedImageError, features
 
 from s4v_core.images.policy import DecodeConfig, Decoded, Framing, Refused
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """Formats that are decoded; Pillow's default would open all it knows. None of Pillow's CVEs of
 recent years is in the first three. MPO files are opened as JPEG."""
+
+_HAS_AVIF = bool(features.check("avif"))
+"""Whether this Pillow was built with the decoder of AVIF; its wheels are."""
 
 _PAD_COLOUR = (122, 116, 104)
 """int(255 * mean) of CLIP: the colour of the border in the paper's SFT (share4v expand2square)."""
@@ -52,11 +55,17 @@ _DECODED = (
     (0, b"\xff\xd8\xff"),
     (0, b"\x89PNG"),
     (8, b"WEBP"),
+    *([(4, b"ftypavi")] if _HAS_AVIF else ()),
     (0, b"GIF8"),
     (0, b"BM"),
     (0, b"II*\x00"),
     (0, b"MM\x00*"),
 )
+
+
+def list_formats() -> list[str]:
+    """The formats that are decoded, by Pillow's names."""
+    return [*_FORMATS, "AVIF"] if _HAS_AVIF else list(_FORMATS)
 
 
 def decode_image(data: bytes, config: DecodeConfig, framing: Framing) -> Decoded | Refused:
@@ -65,6 +74,8 @@ def decode_image(data: bytes, config: DecodeConfig, framing: Framing) -> Decoded
         return Refused("file_too_big")
     # While opening, Pillow warns above this number and raises above twice this number.
     Image.init()
+    # One thread: each more would take address space, which is limited here.
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     Image.MAX_IMAGE_PIXELS = int(config.max_megapixels * 1e6 / 2)
     try:
         with warnings.catch_warnings():
@@ -80,7 +91,7 @@ def decode_image(data: bytes, config: DecodeConfig, framing: Framing) -> Decoded
 
 
 def _decode(data: bytes, config: DecodeConfig, framing: Framing) -> Decoded | Refused:
-    formats = [name for name in _FORMATS if config.tiff or name != "TIFF"]
+    formats = [name for name in list_formats() if config.tiff or name != "TIFF"]
     with Image.open(io.BytesIO(data), formats=formats) as image:
         refused = _check_size(image, config)
         if refused:

@@ -2,23 +2,29 @@
 
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import Request as HttpRequest
 
 from s4v_core.captioning.ladder import Ending
 from s4v_core.engines.requests import Generation, Request
+from serve.api.bodies import ChatRequest, CompletionRequest
 from serve.api.pictures import Picture
 from serve.api.schemas import (
+    AnswerMessage,
     CaptionAnswer,
     CaptionOptions,
-    ChatRequest,
-    CompletionRequest,
+    ChatAnswer,
+    ChatChoice,
+    CompletionAnswer,
+    CompletionChoice,
     Timings,
     Tokens,
     Usage,
 )
 from serve.engines.models import Model
+from serve.front.refusals import Refusal
 
 
 def read_request_id(http: HttpRequest) -> str:
@@ -65,9 +71,41 @@ def find_finish_reason(answer: Generation) -> Any:
     return "length" if answer.finish_reason == "length" else "stop"
 
 
-def build_usage(answer: Generation) -> Usage:
-    """Build OpenAI's token counts."""
-    prompt, output = answer.prompt_tokens or 0, answer.output_tokens or 0
+def build_chat_answer(body: ChatRequest, http: HttpRequest, answer: Generation) -> ChatAnswer:
+    """Build OpenAI's chat completion."""
+    message = AnswerMessage(content=answer.text or "")
+    return ChatAnswer(
+        id=f"chatcmpl-{read_request_id(http)}",
+        created=int(time.time()),
+        model=body.model,
+        choices=[ChatChoice(message=message, finish_reason=find_finish_reason(answer))],
+        usage=build_usage(answer),
+    )
+
+
+def build_completion_answer(
+    body: CompletionRequest, http: HttpRequest, answers: Sequence[Generation]
+) -> CompletionAnswer:
+    """Build OpenAI's text completion, with one choice per prompt."""
+    choices = [
+        CompletionChoice(
+            index=index, text=answer.text or "", finish_reason=find_finish_reason(answer)
+        )
+        for index, answer in enumerate(answers)
+    ]
+    return CompletionAnswer(
+        id=f"cmpl-{read_request_id(http)}",
+        created=int(time.time()),
+        model=body.model,
+        choices=choices,
+        usage=build_usage(*answers),
+    )
+
+
+def build_usage(*answers: Generation) -> Usage:
+    """Build OpenAI's token counts of all answers to a request together."""
+    prompt = sum(answer.prompt_tokens or 0 for answer in answers)
+    output = sum(answer.output_tokens or 0 for answer in answers)
     return Usage(prompt_tokens=prompt, completion_tokens=output, total_tokens=prompt + output)
 
 
@@ -97,6 +135,14 @@ class ChatStream:
         if self._include_usage:
             end += self._write_event([], usage=build_usage(piece).model_dump())
         return end
+
+    def write_refusal(self, refusal: Refusal) -> bytes:
+        """Write the event of an error in the middle of an answer."""
+        return b"data: " + refusal.body() + b"\n\n"
+
+    def write_end(self) -> bytes:
+        """Write the last event."""
+        return b"data: [DONE]\n\n"
 
     def _build_choices(self, delta: dict[str, str], finish: str | None) -> list[dict[str, Any]]:
         return [{"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}]

@@ -1,15 +1,31 @@
-"""Turns OpenAI's messages into a request to an engine. Pure functions; refuses what a conversation
-template cannot express."""
+"""Turns messages into a conversation that every template can express. Pure functions."""
 
 import hashlib
-import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 
-from s4v_core.engines.sampling import SamplingConfig
-from serve.api.schemas import ChatRequest, CompletionRequest, Message
+from serve.api.bodies import AnsweringMessage, ImagePart, Message, Part, RefusalPart, TextPart
+from serve.api.fields import refuse_unsupported
 from serve.front.refusals import Refusal
 from serve.settings import Limits
+
+_INSTRUCTING = ("system", "developer")
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePlace:
+    """An image of a conversation.
+
+    Attributes:
+        url: Its URL.
+        place: Where it stands in the request.
+        turn: Index of the question that it belongs to, from 0.
+    """
+
+    url: str
+    place: str
+    turn: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,18 +33,16 @@ class Conversation:
     """A conversation that ends with a question.
 
     Attributes:
-        system: Text of the system message; None without one.
-        earlier: Earlier questions with their answers.
-        question: The question to answer.
-        image_url: URL of its only image; None without one.
-        image_turn: Index of the question that the image belongs to, from 0.
+        system: Text of all instructions; None without any.
+        earlier: Earlier questions with their answers. A greeting answers an empty question.
+        question: The question to answer; empty if the assistant spoke last.
+        images: Its images, in order.
     """
 
     system: str | None
     earlier: tuple[tuple[str, str], ...]
     question: str
-    image_url: str | None
-    image_turn: int
+    images: tuple[ImagePlace, ...]
 
     @property
     def digest(self) -> str:
@@ -39,99 +53,139 @@ class Conversation:
 
 
 @dataclass(frozen=True, slots=True)
-class _Turn:
-    """One message with its text and the URLs of its images."""
+class Turn:
+    """One message, or several of one role that follow each other.
+
+    Attributes:
+        role: system, developer, user or assistant.
+        texts: Texts of its parts.
+        images: Images of its parts.
+    """
 
     role: str
-    text: str
-    image_urls: tuple[str, ...]
+    texts: tuple[str, ...]
+    images: tuple[ImagePlace, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """Its texts, one on each line."""
+        return "\n".join(self.texts)
 
 
-def read_conversation(messages: Sequence[Message], limits: Limits) -> Conversation:
-    """Read a conversation from the messages of a request.
+def read_messages(messages: Sequence[Message], limits: Limits) -> Conversation:
+    """Read the conversation of a chat request.
 
     Raises:
-        Refusal: 400; the order of roles, the number or place of images, or the length is not
-            allowed.
+        Refusal: 400; the number of messages, the place of an image or the length is not allowed, or
+            a message belongs to a tool.
     """
-    if len(messages) > limits.max_turns:
-        raise Refusal(400, "too_many_messages", f"At most {limits.max_turns} messages.")
-    turns = [_read_turn(message) for message in messages]
-    check_length(sum(len(turn.text) for turn in turns), limits)
-    system, turns = _split_system(turns)
-    _check_roles(turns)
-    image_url, image_turn = _find_image(turns)
-    texts = [turn.text for turn in turns]
+    turns = [_read_message(message, number) for number, message in enumerate(messages)]
+    return build_conversation(turns, limits, "messages")
+
+
+def build_conversation(turns: Sequence[Turn], limits: Limits, place: str) -> Conversation:
+    """Build the conversation that turns of any order amount to.
+
+    Args:
+        place: The field of the request that holds the turns.
+
+    Raises:
+        Refusal: 400; the number of messages, the place of an image or the length is not allowed.
+    """
+    if len(turns) > limits.max_turns:
+        message = f"{place}: found {len(turns)} messages, allowed {limits.max_turns}."
+        raise Refusal(400, "too_many_messages", message, param=place)
+    check_length(sum(len(turn.text) for turn in turns), limits, place)
+    _refuse_images_elsewhere(turns)
+    instructions = [turn.text for turn in turns if turn.role in _INSTRUCTING]
+    spoken = _join_neighbours([turn for turn in turns if turn.role not in _INSTRUCTING])
+    # Templates know pairs only, so whoever spoke out of turn gets an empty question.
+    if spoken and spoken[0].role == "assistant":
+        spoken = [Turn("user", ()), *spoken]
+    if not spoken or spoken[-1].role == "assistant":
+        spoken.append(Turn("user", ()))
+    images = [
+        replace(image, turn=number)
+        for number, turn in enumerate(spoken[::2])
+        for image in turn.images
+    ]
+    texts = [turn.text for turn in spoken]
     earlier = tuple(zip(texts[0:-1:2], texts[1::2], strict=True))
-    return Conversation(system, earlier, texts[-1], image_url, image_turn)
+    system = "\n".join(instructions) if instructions else None
+    return Conversation(system, earlier, texts[-1], tuple(images))
 
 
-def _read_turn(message: Message) -> _Turn:
-    content = message.content
-    if isinstance(content, str):
-        return _Turn(message.role, content, ())
-    texts = [part.text for part in content if part.type == "text"]
-    urls = tuple(part.image_url.url for part in content if part.type == "image_url")
-    return _Turn(message.role, "\n".join(texts), urls)
-
-
-def _split_system(turns: list[_Turn]) -> tuple[str | None, list[_Turn]]:
-    """Split off the system message, if the first turn is one."""
-    first = turns[0]
-    if first.role != "system":
-        return None, turns
-    if first.image_urls:
-        raise Refusal(400, "image_in_system", "A system message holds no image.")
-    return first.text, turns[1:]
-
-
-def _check_roles(turns: list[_Turn]) -> None:
-    roles = [turn.role for turn in turns]
-    answered = len(roles) // 2
-    if roles != ["user", "assistant"] * answered + ["user"]:
-        raise Refusal(
-            400,
-            "bad_turns",
-            "After at most one system message, user and assistant take turns; user is last.",
-        )
-
-
-def _find_image(turns: list[_Turn]) -> tuple[str | None, int]:
-    """Find the URL of the only image and the index of its question; (None, 0) without an image."""
-    questions, answers = turns[::2], turns[1::2]
-    if any(turn.image_urls for turn in answers):
-        raise Refusal(400, "image_in_answer", "An assistant message holds no image.")
-    images = [(url, index) for index, turn in enumerate(questions) for url in turn.image_urls]
-    if len(images) > 1:
-        raise Refusal(400, "too_many_images", "A conversation holds at most one image.")
-    return images[0] if images else (None, 0)
-
-
-def check_length(characters: int, limits: Limits) -> None:
+def check_length(characters: int, limits: Limits, place: str) -> None:
     """Check the number of characters of a request's texts.
 
     Raises:
         Refusal: 400, there are too many.
     """
     if characters > limits.max_text_chars:
-        raise Refusal(400, "text_too_long", f"At most {limits.max_text_chars} characters of text.")
+        message = (
+            f"{place}: found {characters} characters of text, allowed {limits.max_text_chars}; "
+            "send a shorter text."
+        )
+        raise Refusal(400, "text_too_long", message, param=place)
 
 
-def read_sampling(
-    body: ChatRequest | CompletionRequest, default: SamplingConfig, limits: Limits
-) -> SamplingConfig:
-    """Read the sampling of a request; what it leaves unset comes from the model's default.
+def refuse_many_images(conversation: Conversation, most: int) -> None:
+    """Refuse a conversation with more images than its model takes.
 
     Raises:
-        Refusal: 400, max_tokens is too large.
+        Refusal: 400, it has more.
     """
-    newer = body.max_completion_tokens if isinstance(body, ChatRequest) else None
-    tokens = newer or body.max_tokens or min(default.max_tokens, limits.max_tokens)
-    if tokens > limits.max_tokens:
-        raise Refusal(400, "too_many_tokens", f"max_tokens is at most {limits.max_tokens}.")
-    changes = {"temperature": body.temperature, "top_p": body.top_p}
-    return default.replace(
-        max_tokens=tokens,
-        seed=secrets.randbits(32) if body.seed is None else body.seed,
-        **{name: value for name, value in changes.items() if value is not None},
-    )
+    found = len(conversation.images)
+    if found > most:
+        allowed = "one image" if most == 1 else f"{most} images"
+        message = f"This model takes at most {allowed} in a conversation; found {found}."
+        place = conversation.images[most].place
+        raise Refusal(400, "too_many_images", message, param=place)
+
+
+def _read_message(message: Message, number: int) -> Turn:
+    refuse_unsupported(message.model_extra, "messages", number)
+    content = message.content
+    if isinstance(message, AnsweringMessage) and not content:
+        content = message.refusal or ""
+    if isinstance(content, str):
+        return Turn(message.role, (content,))
+    place = f"messages[{number}].content"
+    return read_parts(message.role, content or [], place)
+
+
+def read_parts(role: str, parts: Sequence[Part], place: str) -> Turn:
+    """Read a message whose content is a list of parts."""
+    texts: list[str] = []
+    images: list[ImagePlace] = []
+    for number, part in enumerate(parts):
+        if isinstance(part, TextPart):
+            texts.append(part.text)
+        elif isinstance(part, RefusalPart):
+            texts.append(part.refusal)
+        elif isinstance(part, ImagePart):
+            found = part.image_url
+            url = found if isinstance(found, str) else found.url
+            images.append(ImagePlace(url, f"{place}[{number}].image_url"))
+    return Turn(role, tuple(texts), tuple(images))
+
+
+def _refuse_images_elsewhere(turns: Sequence[Turn]) -> None:
+    codes = {"assistant": "image_in_answer"}
+    for turn in turns:
+        if turn.images and turn.role != "user":
+            article = "An" if turn.role == "assistant" else "A"
+            message = f"{article} {turn.role} message holds no image; put it into a user message."
+            code = codes.get(turn.role, "image_in_system")
+            raise Refusal(400, code, message, param=turn.images[0].place)
+
+
+def _join_neighbours(turns: Sequence[Turn]) -> list[Turn]:
+    """Join turns of one role that follow each other, as templates join the parts of a message."""
+    joined = []
+    for role, group in groupby(turns, lambda turn: turn.role):
+        same = list(group)
+        texts = tuple(text for turn in same for text in turn.texts)
+        images = tuple(image for turn in same for image in turn.images)
+        joined.append(Turn(role, texts, images))
+    return joined

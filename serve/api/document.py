@@ -52,7 +52,10 @@ CAPTION_REQUEST = {
 BATCH_LINES = {"application/x-ndjson": {"schema": _build_schema(BatchLine)}}
 """Each line of the answer of /v1/captions."""
 
-_EVENT_DATA = {"type": "string", "description": "OpenAI's chunk as JSON, or [DONE] at the end."}
+_EVENT_DATA = {
+    "type": "string",
+    "description": "OpenAI's chunk or event as JSON; [DONE] ends chunks.",
+}
 EVENTS = {
     "text/event-stream": {
         "schema": {"type": "object", "required": ["data"], "properties": {"data": _EVENT_DATA}}

@@ -1,47 +1,38 @@
 """Implements the routes: checks requests, decodes images, calls the replicas and answers."""
 
 import asyncio
-import json
-import time
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Sequence
+from dataclasses import replace
 
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from ray.serve.handle import DeploymentHandle
 
-from s4v_core.engines.requests import Generation, Request
-from s4v_core.engines.requests import Picture as Pixels
-from s4v_core.engines.sampling import SamplingConfig
+from s4v_core.engines.requests import Request
+from s4v_core.environment import find_version
+from serve.api.answer_forms import read_answer_schema
 from serve.api.answers import (
     ChatStream,
     TextStream,
-    build_caption_answer,
-    build_usage,
-    find_finish_reason,
+    build_chat_answer,
+    build_completion_answer,
     read_request_id,
 )
-from serve.api.conversations import Conversation, check_length, read_conversation, read_sampling
-from serve.api.keep_alive import COMMENT, KEEP_ALIVE_S, fill_silence
-from serve.api.model_access import ModelAccess
-from serve.api.pictures import Picture, PictureLoader, read_base64
-from serve.api.schemas import (
-    AnswerMessage,
-    BatchLine,
-    BatchRequest,
-    CaptionAnswer,
-    CaptionOptions,
-    CaptionRequest,
-    ChatAnswer,
-    ChatChoice,
-    ChatRequest,
-    CompletionAnswer,
-    CompletionChoice,
-    CompletionRequest,
-    ModelCard,
-    ModelList,
+from serve.api.bodies import ChatRequest, CompletionRequest, TokenizeRequest
+from serve.api.captions import Captioner
+from serve.api.conversations import (
+    Conversation,
+    check_length,
+    read_messages,
+    refuse_many_images,
 )
-from serve.api.uploads import read_caption_request
+from serve.api.model_access import ModelAccess
+from serve.api.pictures import PictureLoader
+from serve.api.response_bodies import ResponsesRequest
+from serve.api.responses import ResponseWriter, read_input, read_output_schema
+from serve.api.sampling import read_sampling
+from serve.api.schemas import BatchRequest, CaptionAnswer, ModelCard, ModelList, TokenList, Version
+from serve.api.texts import TextGeneration, blame
 from serve.engines.client import ReplicaClient
 from serve.engines.models import Model
 from serve.front.fetching import Fetcher
@@ -49,10 +40,7 @@ from serve.front.refusals import Refusal, make_overload_refusal
 from serve.front.scraping import scrape_nodes
 from serve.settings import ServeConfig
 
-_EVENT_STREAM = "text/event-stream"
 _NDJSON = "application/x-ndjson"
-_BATCH_CONCURRENCY = 8
-"""Images of one batch that are worked on at a time: one batch must not fill the engines' queue."""
 
 
 class Ingress(ModelAccess):
@@ -63,6 +51,8 @@ class Ingress(ModelAccess):
     ) -> None:
         super().__init__(config, models, handles)
         self._pictures = PictureLoader(config.decode, config.decoders, Fetcher(config.fetch))
+        self._texts = TextGeneration(self)
+        self._captioner = Captioner(self, self._pictures)
 
     async def healthz(self) -> Response:
         """Answer ok as long as the process runs."""
@@ -73,9 +63,19 @@ class Ingress(ModelAccess):
         up = await asyncio.gather(*(client.is_up() for client in self._clients.values()))
         return PlainTextResponse("ok") if all(up) else PlainTextResponse("starting", 503)
 
+    async def health(self) -> Response:
+        """Answer as /healthz does, under the name that vLLM gives it."""
+        return await self.healthz()
+
+    async def version(self) -> Version:
+        """Name the version of this software."""
+        return Version(version=find_version("s4v") or "unknown")
+
     async def models(self) -> ModelList:
         """List all models."""
-        return ModelList(data=[ModelCard(id=name) for name in self._list_names()])
+        clients = map(self.find_client, self.list_names())
+        cards = await asyncio.gather(*map(_describe_model, clients))
+        return ModelList(data=list(cards))
 
     async def prometheus(self) -> Response:
         """Show the metrics of all nodes in Prometheus' text format."""
@@ -83,184 +83,127 @@ class Ingress(ModelAccess):
 
     async def model(self, model: str) -> ModelCard:
         """Describe one model."""
-        return ModelCard(id=self._find_client(model).model.config.id)
+        return await _describe_model(self.find_client(model))
 
     async def chat(self, body: ChatRequest, http: HttpRequest) -> Response:
-        """Answer the last message of a conversation, which may contain one image."""
-        client = self._find_client(body.model)
-        conversation = read_conversation(body.messages, self._config.limits)
-        sampling = read_sampling(body, client.model.config.sampling, self._config.limits)
-        async with self._limit_time(client), client.reserve_slot():
-            request = await self._build_chat_request(conversation, client.model, http)
-            if body.stream:
-                return await self._start_stream(ChatStream(body, http), client, request, sampling)
-            answer = await self._complete(client, request, sampling)
-        message = AnswerMessage(content=answer.text or "")
-        choice = ChatChoice(message=message, finish_reason=find_finish_reason(answer))
-        return _respond_json(
-            ChatAnswer(
-                id=f"chatcmpl-{read_request_id(http)}",
-                created=int(time.time()),
-                model=body.model,
-                choices=[choice],
-                usage=build_usage(answer),
-            )
-        )
+        """Answer the last message of a conversation, which may contain images."""
+        client = self.find_client(body.model)
+        conversation = read_messages(body.messages, self.limits)
+        tokens = {
+            "max_completion_tokens": body.max_completion_tokens,
+            "max_tokens": body.max_tokens,
+        }
+        sampling = read_sampling(body, tokens, client.model.config.sampling, self.limits)
+        schema = read_answer_schema(body.response_format, client.model.spec.name, "response_format")
+        async with self.limit_time(client), client.reserve_slot():
+            request = await self._build_request(conversation, client.model, http, schema)
+            with blame("messages"):
+                if body.stream:
+                    writer = ChatStream(body, http)
+                    return await self._texts.start_stream(writer, client, request, sampling)
+                answer = await self._texts.complete(client, request, sampling)
+        return JSONResponse(build_chat_answer(body, http, answer).model_dump())
+
+    async def responses(self, body: ResponsesRequest, http: HttpRequest) -> Response:
+        """Answer the last message of a conversation in OpenAI's newer form."""
+        client = self.find_client(body.model)
+        conversation = read_input(body, self.limits)
+        tokens = {"max_output_tokens": body.max_output_tokens}
+        sampling = read_sampling(body, tokens, client.model.config.sampling, self.limits)
+        schema = read_output_schema(body, client.model.spec.name)
+        writer = ResponseWriter(body, http, sampling)
+        async with self.limit_time(client), client.reserve_slot():
+            request = await self._build_request(conversation, client.model, http, schema)
+            with blame("input"):
+                if body.stream:
+                    return await self._texts.start_stream(writer, client, request, sampling)
+                answer = await self._texts.complete(client, request, sampling)
+        return JSONResponse(writer.build_whole(answer))
 
     async def completions(self, body: CompletionRequest, http: HttpRequest) -> Response:
-        """Continue a text."""
-        client = self._find_client(body.model)
-        check_length(len(body.prompt), self._config.limits)
-        sampling = read_sampling(body, client.model.config.sampling, self._config.limits)
-        request = Request(read_request_id(http), "", (), body.prompt, is_raw=True)
-        async with self._limit_time(client), client.reserve_slot():
-            if body.stream:
-                return await self._start_stream(TextStream(body, http), client, request, sampling)
-            answer = await self._complete(client, request, sampling)
-        choice = CompletionChoice(text=answer.text or "", finish_reason=find_finish_reason(answer))
-        return _respond_json(
-            CompletionAnswer(
-                id=f"cmpl-{read_request_id(http)}",
-                created=int(time.time()),
-                model=body.model,
-                choices=[choice],
-                usage=build_usage(answer),
-            )
-        )
+        """Continue a text, or each of several texts."""
+        client = self.find_client(body.model)
+        prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
+        check_length(sum(map(len, prompts)), self.limits, "prompt")
+        tokens = {"max_tokens": body.max_tokens}
+        sampling = read_sampling(body, tokens, client.model.config.sampling, self.limits)
+        schema = read_answer_schema(body.response_format, client.model.spec.name, "response_format")
+        name = read_request_id(http)
+        requests = [
+            Request(f"{name}-{n}" if n else name, "", (), text, is_raw=True, answer_schema=schema)
+            for n, text in enumerate(prompts)
+        ]
+        async with self.limit_time(client), client.reserve_slot():
+            with blame("prompt"):
+                if body.stream:
+                    _refuse_many_streams(requests)
+                    writer = TextStream(body, http)
+                    return await self._texts.start_stream(writer, client, requests[0], sampling)
+                # One after the other: a request takes one place, whatever it asks for.
+                answers = [
+                    await self._texts.complete(client, request, sampling) for request in requests
+                ]
+        return JSONResponse(build_completion_answer(body, http, answers).model_dump())
+
+    async def tokenize(self, body: TokenizeRequest, http: HttpRequest) -> TokenList:
+        """Tokenize a text, or messages with the model's template."""
+        client = self.find_client(body.model)
+        if (body.prompt is None) == (body.messages is None):
+            raise Refusal(400, "no_text", "Send one of `prompt` and `messages`.", param="prompt")
+        name = read_request_id(http)
+        text = body.prompt or ""
+        check_length(len(text), self.limits, "prompt")
+        request = Request(name, "", (), text, is_raw=True)
+        async with self.limit_time(client), client.reserve_slot():
+            if body.messages is not None:
+                conversation = read_messages(body.messages, self.limits)
+                request = await self._build_request(conversation, client.model, http, None)
+            ids = await client.tokenize(request)
+        longest = await client.find_max_model_len()
+        return TokenList(count=len(ids), max_model_len=longest, tokens=ids)
 
     async def caption(self, http: HttpRequest) -> CaptionAnswer:
         """Caption one image as a batch pass does: with the same decoding, gate and retries."""
         if all(client.is_full() for client in self._clients.values()):
             raise make_overload_refusal()  # before the body is read, which would take longest
-        data, body = await read_caption_request(http)
-        async with self._limit_time(self._find_client(body.model)):
-            return await self._caption_image(data, body, read_request_id(http))
+        return await self._captioner.caption(http)
 
     async def captions(self, body: BatchRequest, http: HttpRequest) -> Response:
         """Caption several images. The answer has one line of NDJSON for each, in the order in which
         they are finished."""
-        limit = self._config.limits.max_batch_images
-        if len(body.images) > limit:
-            raise Refusal(400, "too_many_images", f"At most {limit} images.")
-        images = [_fill_defaults(image, body) for image in body.images]
-        for image in images:
-            self._find_client(image.model)  # an unknown model refuses the whole batch
-        lines = self._write_lines(images, read_request_id(http))
-        return StreamingResponse(lines, media_type=_NDJSON)
+        return StreamingResponse(self._captioner.write_lines(body, http), media_type=_NDJSON)
 
-    async def _write_lines(self, images: list[CaptionRequest], name: str) -> AsyncIterator[bytes]:
-        slots = asyncio.Semaphore(_BATCH_CONCURRENCY)
-
-        async def caption_line(index: int, image: CaptionRequest) -> BatchLine:
-            try:
-                async with slots, self._limit_time(self._find_client(image.model)):
-                    answer = await self._caption_image(None, image, f"{name}-{index}")
-                return BatchLine(index=index, answer=answer)
-            except Refusal as refusal:
-                self._metrics.count_refusal(refusal.code)
-                return BatchLine(index=index, error=json.loads(refusal.body())["error"])
-
-        tasks = [asyncio.create_task(caption_line(n, image)) for n, image in enumerate(images)]
-        try:
-            for done in asyncio.as_completed(tasks):
-                yield (await done).model_dump_json().encode() + b"\n"
-        finally:
-            for task in tasks:
-                task.cancel()
-
-    async def _build_chat_request(
-        self, conversation: Conversation, model: Model, http: HttpRequest
+    async def _build_request(
+        self, conversation: Conversation, model: Model, http: HttpRequest, schema: str | None
     ) -> Request:
-        images: tuple[Pixels, ...] = ()
-        names: tuple[str, ...] = ()
-        digest = conversation.digest
-        if conversation.image_url is not None:
-            framing = model.facts.framing
-            picture = await self._pictures.load_from_url(conversation.image_url, framing)
-            images, digest = (picture.pixels,), digest + picture.sha256
-            names = (picture.sha256,)  # the same in every turn, unlike the digest
-        return Request(
+        refuse_many_images(conversation, model.spec.images_per_request)
+        request = Request(
             key=read_request_id(http),
-            content=digest,
-            images=images,
+            content=conversation.digest,
+            images=(),
             prompt=conversation.question,
-            image_names=names,
             earlier=conversation.earlier,
             system=conversation.system,
-            image_turns=(conversation.image_turn,) * len(images),
+            answer_schema=schema,
         )
-
-    async def _caption_image(
-        self, data: bytes | None, body: CaptionOptions, name: str
-    ) -> CaptionAnswer:
-        client = self._find_client(body.model)
-        model = client.model
-        prompt = body.prompt or model.config.prompt
-        check_length(len(prompt), self._config.limits)
-        async with client.reserve_slot():
-            picture = await self._load_picture(data, body, model)
-            request = Request(
-                name, picture.sha256, (picture.pixels,), prompt, image_names=(picture.sha256,)
+        for image in conversation.images:
+            with blame(image.place):
+                picture = await self._pictures.load_from_url(image.url, model.facts.framing)
+            request = replace(
+                request,
+                content=request.content + picture.sha256,
+                images=(*request.images, picture.pixels),
+                image_names=(*request.image_names, picture.sha256),
+                image_turns=(*request.image_turns, image.turn),
             )
-            started = time.monotonic()
-            end = await client.caption(request)
-        self._metrics.count_caption(model.config.id, end.status, end.reason)
-        if end.answer:
-            self._note_answer(model, request, end.answer)
-        generate_ms = 1000 * (time.monotonic() - started)
-        return build_caption_answer(request, body, model, picture, end, generate_ms)
-
-    async def _load_picture(
-        self, data: bytes | None, body: CaptionOptions, model: Model
-    ) -> Picture:
-        framing = model.facts.framing
-        if isinstance(body, CaptionRequest):
-            if body.url is not None:
-                return await self._pictures.load_from_url(body.url, framing)
-            data = read_base64(body.image or "")
-        return await self._pictures.load_from_bytes(data or b"", framing)
-
-    async def _start_stream(
-        self,
-        writer: ChatStream,
-        client: ReplicaClient,
-        request: Request,
-        sampling: SamplingConfig,
-    ) -> Response:
-        """Start a streamed answer after its first piece has arrived, because a request that is
-        refused before that can still be answered with an error status. Where an engine may have to
-        start first, it starts at once, because clients do not wait for minutes in silence."""
-        limit = self._limit_time(client)
-        pieces = self._stream(client, request, sampling)
-        first = None if client.may_be_cold() else await anext(pieces)
-        events = self._write_events(writer, limit, first, pieces)
-        return StreamingResponse(events, media_type=_EVENT_STREAM)
-
-    async def _write_events(
-        self,
-        writer: ChatStream,
-        limit: AbstractAsyncContextManager[None],
-        first: str | Generation | None,
-        rest: AsyncIterator[str | Generation],
-    ) -> AsyncIterator[bytes]:
-        yield writer.write_opening()
-        try:
-            async with limit:
-                if first is not None:
-                    yield writer.write_piece(first)
-                async for piece in fill_silence(rest, KEEP_ALIVE_S):
-                    yield COMMENT if piece is None else writer.write_piece(piece)
-        except Refusal as refusal:
-            yield b"data: " + refusal.body() + b"\n\n"
-        yield b"data: [DONE]\n\n"
+        return request
 
 
-def _fill_defaults(image: CaptionRequest, batch: BatchRequest) -> CaptionRequest:
-    """Copy an image with the batch's prompt and model in place of those that it leaves unset."""
-    prompt = batch.prompt if image.prompt is None else image.prompt
-    model = batch.model if image.model is None else image.model
-    return image.model_copy(update={"prompt": prompt, "model": model})
+async def _describe_model(client: ReplicaClient) -> ModelCard:
+    return ModelCard(id=client.model.config.id, max_model_len=await client.find_max_model_len())
 
 
-def _respond_json(answer: ChatAnswer | CompletionAnswer) -> Response:
-    return JSONResponse(answer.model_dump())
+def _refuse_many_streams(requests: Sequence[Request]) -> None:
+    if len(requests) > 1:
+        message = f"prompt: found {len(requests)} texts, allowed 1 with stream; send one each time."
+        raise Refusal(400, "too_many_prompts", message, param="prompt")

@@ -8,16 +8,15 @@ from typing import Any
 from ray.serve.handle import DeploymentHandle
 
 from s4v_core.engines.requests import Generation, Request
-from s4v_core.engines.sampling import SamplingConfig
 from serve.api.keep_alive import COLD_RETRY_S
 from serve.api.routes import find_rules
 from serve.engines.client import ReplicaClient
 from serve.engines.models import Model
 from serve.front.guard import find_current_key
 from serve.front.logs import find_log_place, open_logs, write_texts
-from serve.front.metrics import build_metrics
+from serve.front.metrics import ServeMetrics, build_metrics
 from serve.front.refusals import Refusal
-from serve.settings import ServeConfig
+from serve.settings import Limits, ServeConfig
 
 
 class ModelAccess:
@@ -25,6 +24,9 @@ class ModelAccess:
 
     app: Any
     """The FastAPI app; Serve sets it."""
+
+    metrics: ServeMetrics
+    """The metrics of this replica."""
 
     def __init__(
         self, config: ServeConfig, models: tuple[Model, ...], handles: tuple[DeploymentHandle, ...]
@@ -35,8 +37,13 @@ class ModelAccess:
             for model, handle in zip(models, handles, strict=True)
             for served in model.list_served()
         }
-        self._metrics = build_metrics()
+        self.metrics = build_metrics()
         open_logs(*find_log_place(config.log_folder))
+
+    @property
+    def limits(self) -> Limits:
+        """The limits that hold now."""
+        return self._config.limits
 
     def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Take other numbers for guard and limits. Serve calls this in every replica when only
@@ -49,24 +56,25 @@ class ModelAccess:
         self._config = self._deployed.apply_changes(user_config)
         find_rules(self.app).config = self._config.guard
 
-    def _list_names(self) -> list[str]:
+    def list_names(self) -> list[str]:
         """List the models that the key may use."""
         key = find_current_key()
         return [name for name in self._clients if key.allows(name)]
 
-    def _find_client(self, model: str | None) -> ReplicaClient:
+    def find_client(self, model: str | None) -> ReplicaClient:
         """Find a model by its id, or the first one, among those that the key may use.
 
         Raises:
             Refusal: 404, there is none. A key does not learn of models that it may not use.
         """
-        for name in self._list_names():
+        for name in self.list_names():
             if model in (None, name):
                 return self._clients[name]
-        raise Refusal(404, "model_not_found", "There is no such model.")
+        message = "There is no such model; GET /v1/models lists those that are served."
+        raise Refusal(404, "model_not_found", message, param="model")
 
     @asynccontextmanager
-    async def _limit_time(self, client: ReplicaClient) -> AsyncIterator[None]:
+    async def limit_time(self, client: ReplicaClient) -> AsyncIterator[None]:
         """Limit the time of an answer, with more of it where an engine may have to start first.
 
         Raises:
@@ -83,25 +91,10 @@ class ModelAccess:
                 raise Refusal(503, "engine_starting", message, COLD_RETRY_S) from None
             raise Refusal(504, "timeout", "The answer took too long.") from None
 
-    async def _complete(
-        self, client: ReplicaClient, request: Request, sampling: SamplingConfig
-    ) -> Generation:
-        answer = await client.complete(request, sampling)
-        self._note_answer(client.model, request, answer)
-        return answer
-
-    async def _stream(
-        self, client: ReplicaClient, request: Request, sampling: SamplingConfig
-    ) -> AsyncIterator[str | Generation]:
-        async for piece in client.stream(request, sampling):
-            if isinstance(piece, Generation):
-                self._note_answer(client.model, request, piece)
-            yield piece
-
-    def _note_answer(self, model: Model, request: Request, answer: Generation) -> None:
+    def note_answer(self, model: Model, request: Request, answer: Generation) -> None:
         """Count the tokens of an answer, and write its texts to their log if it is on."""
         name = model.config.id
-        self._metrics.count_tokens(name, answer.prompt_tokens, answer.output_tokens)
+        self.metrics.count_tokens(name, answer.prompt_tokens, answer.output_tokens)
         if self._config.log_texts:
             key = find_current_key().name
             write_texts(request.key, key, name, request.prompt, answer.text)

@@ -4,13 +4,16 @@ import asyncio
 import base64
 import binascii
 import hashlib
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
 
+from s4v_core.images.decoding import list_formats
 from s4v_core.images.guard import GuardedDecoder
 from s4v_core.images.policy import DecodeConfig, Decoded, Framing, Refused
 from serve.front.fetching import Fetcher
@@ -19,11 +22,27 @@ from serve.front.refusals import Refusal
 _SENTENCES = {
     "not_an_image": "The bytes are no image of a known format.",
     "truncated": "The image ends too early.",
-    "format_denied": "Images of this format are not taken.",
     "too_many_pixels": "The image has too many pixels.",
     "too_small": "The image is too small.",
     "file_too_big": "The image file is too big.",
 }
+
+
+_FROM_OTHER_FORMS = str.maketrans("-_", "+/", "\r\n\t")
+
+_KINDS = {
+    "HEIC": ((4, b"ftyphei"), (4, b"ftyphev"), (4, b"ftypmif"), (4, b"ftypmsf")),
+    "AVIF": ((4, b"ftypavi"),),
+    "JPEG XL": ((0, b"\xff\x0a"), (0, b"\x00\x00\x00\x0cJXL")),
+    "JPEG 2000": ((0, b"\x00\x00\x00\x0cjP"), (0, b"\xff\x4f\xff\x51")),
+    "PDF": ((0, b"%PDF"),),
+    "PSD": ((0, b"8BPS"),),
+    "SVG": ((0, b"<svg"), (0, b"<?xml")),
+    "ICO": ((0, b"\x00\x00\x01\x00"),),
+}
+"""Formats that people send and that may not be taken -> position and bytes of their signatures."""
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +63,23 @@ class Picture:
 
 
 def read_base64(text: str) -> bytes:
-    """Decode base64 text or a data: URL.
+    """Decode base64 text or a data: URL, in any of the forms that tools write: with line breaks,
+    without padding, with the alphabet for URLs, or percent-encoded in a URL.
 
     Raises:
         Refusal: 400, the text is neither.
     """
-    head, comma, body = text.partition(",")
+    text = text.strip()
     if text[:5].lower() == "data:":
-        if not comma or not head.lower().endswith(";base64"):
-            raise Refusal(400, "bad_data_url", "A data: URL of an image is base64.")
-        text = body
+        head, comma, text = text.partition(",")
+        if not comma or not head.rstrip().lower().endswith(";base64"):
+            message = "A data: URL of an image is base64, as in data:image/jpeg;base64,AAAA."
+            raise Refusal(400, "bad_data_url", message)
+        text = unquote(text) if "%" in text else text
+    # A space inside may be a plus sign that a form has lost, so it is not skipped.
+    compact = text.strip().translate(_FROM_OTHER_FORMS).rstrip("=")
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise Refusal(400, "bad_base64", "The image is no valid base64.") from None
 
@@ -74,8 +98,12 @@ class PictureLoader:
         Raises:
             Refusal: The URL is not allowed or cannot be fetched, or the image is not accepted.
         """
+        url = url.strip()
         if url[:5].lower() == "data:":
             return await self.load_from_bytes(read_base64(url), framing)
+        if not _URL.match(url):
+            message = "The image is no URL; send its bytes as data:image/jpeg;base64,AAAA."
+            raise Refusal(400, "bad_image_url", message)
         return await self.load_from_bytes(await self._fetcher.fetch(url), framing)
 
     async def load_from_bytes(self, data: bytes, framing: Framing) -> Picture:
@@ -90,6 +118,8 @@ class PictureLoader:
         if isinstance(found, Refused):
             reason = found.reason.split(":")[0]
             sentence = _SENTENCES.get(reason, "The image cannot be decoded.")
+            if reason == "format_denied":
+                sentence = _name_formats(data, self._config)
             raise Refusal(422, found.reason, sentence)
         shape = (found.pixel_height, found.pixel_width, 3)
         pixels = np.frombuffer(found.pixels, np.uint8).reshape(shape)
@@ -107,3 +137,16 @@ class PictureLoader:
             return decoder.decode(data)
         finally:
             idle.append(decoder)
+
+
+def _name_formats(data: bytes, config: DecodeConfig) -> str:
+    """Name the format of a file that is not taken, and those that are."""
+    start = data[:64].lstrip()
+    kinds = (
+        kind
+        for kind, signatures in _KINDS.items()
+        if any(start[at:].startswith(signature) for at, signature in signatures)
+    )
+    taken = [name for name in list_formats() if config.tiff or name != "TIFF"]
+    allowed = ", ".join(taken)
+    return f"Images of this format ({next(kinds, 'unknown')}) are not taken; send one of {allowed}."

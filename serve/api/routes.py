@@ -16,7 +16,11 @@ from serve.api.schemas import (
     ErrorAnswer,
     ModelCard,
     ModelList,
+    ResponseAnswer,
+    TokenList,
+    Version,
 )
+from serve.api.spellings import Spellings
 from serve.front.guard import Guard, GuardRules
 from serve.front.metrics import count_request
 from serve.front.refusals import Refusal, make_invalid_body_refusal
@@ -45,11 +49,15 @@ ROUTES: dict[str, _Route] = {
     "prometheus": lambda app: app.get(
         "/metrics", response_class=PlainTextResponse, responses=_describe_errors()
     ),
+    "health": lambda app: app.get("/health", response_class=PlainTextResponse),
+    "version": lambda app: app.get(
+        "/version", response_model=Version, responses=_describe_errors()
+    ),
     "models": lambda app: app.get(
         "/v1/models", response_model=ModelList, responses=_describe_errors()
     ),
     "model": lambda app: app.get(
-        "/v1/models/{model}", response_model=ModelCard, responses=_describe_errors(404)
+        "/v1/models/{model:path}", response_model=ModelCard, responses=_describe_errors(404)
     ),
     "chat": lambda app: app.post(
         "/v1/chat/completions", response_model=ChatAnswer, responses=_GENERATING | _STREAMED
@@ -57,6 +65,10 @@ ROUTES: dict[str, _Route] = {
     "completions": lambda app: app.post(
         "/v1/completions", response_model=CompletionAnswer, responses=_GENERATING | _STREAMED
     ),
+    "responses": lambda app: app.post(
+        "/v1/responses", response_model=ResponseAnswer, responses=_GENERATING | _STREAMED
+    ),
+    "tokenize": lambda app: app.post("/tokenize", response_model=TokenList, responses=_GENERATING),
     "caption": lambda app: app.post(
         "/v1/caption",
         response_model=CaptionAnswer,
@@ -79,9 +91,11 @@ def make_app(config: ServeConfig, keyring: Keyring) -> FastAPI:
         description="Captions and conversations about images.",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
     )
     app.add_exception_handler(RequestValidationError, _answer_invalid_body)
     app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_middleware(Spellings)
     app.add_middleware(
         Guard,
         config=GuardRules(config.guard),

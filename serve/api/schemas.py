@@ -1,9 +1,12 @@
-"""Bodies of requests and answers, in OpenAI's form if it has one. Unknown fields are refused."""
+"""Bodies of answers, in OpenAI's form if it has one, and of requests for captions, in which unknown
+fields are refused."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
+
+from serve.api.fields import refuse_lone_surrogates
 
 
 class _Body(BaseModel):
@@ -12,96 +15,6 @@ class _Body(BaseModel):
 
 class _Answer(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
-
-
-def _read_integer(value: Any) -> Any:
-    """Turn a float such as 1.0 into an integer: JSON does not distinguish the two."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-Count = Annotated[int, Field(ge=1, lt=2**31), BeforeValidator(_read_integer)]
-Seed = Annotated[int, Field(ge=0, lt=2**53), BeforeValidator(_read_integer)]
-"""Below 2**53, so that every reader of JSON reads the same number."""
-
-
-class ImageUrl(_Body):
-    """The address or the content of an image."""
-
-    url: str
-    """A data: URL with base64 content or, if the operator allows it, an https URL."""
-    detail: Literal["auto", "low", "high"] | None = None
-    """Accepted and ignored: the model sees every image at the same size."""
-
-
-class TextPart(_Body):
-    """Text in a message."""
-
-    type: Literal["text"]
-    text: str
-
-
-class ImagePart(_Body):
-    """An image in a message. A conversation contains at most one."""
-
-    type: Literal["image_url"]
-    image_url: ImageUrl
-
-
-Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
-
-
-class Message(_Body):
-    """One message of a conversation."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str | list[Part]
-    name: str | None = None
-    """Accepted and ignored."""
-
-
-class StreamOptions(_Body):
-    """Options of a streamed answer."""
-
-    include_usage: bool = False
-    """Send one more chunk at the end, with the token counts."""
-
-
-class _Sampled(_Body):
-    model: str
-    """Name of the model."""
-    max_tokens: Count | None = None
-    """Maximum number of tokens in the answer. Unset: the model's own setting."""
-    temperature: float | None = Field(None, ge=0.0, le=2.0)
-    """Sampling temperature. Unset: the model's own setting."""
-    top_p: float | None = Field(None, gt=0.0, le=1.0)
-    """Share of probability that tokens are drawn from. Unset: the model's own setting."""
-    seed: Seed | None = None
-    """Random seed: the same seed draws the same answer. Unset: a new seed for each request."""
-    n: Annotated[Literal[1], BeforeValidator(_read_integer)] | None = None
-    """Number of answers. Only 1 is supported."""
-    stream: bool = False
-    """Send the answer in pieces, as server-sent events."""
-    stream_options: StreamOptions | None = None
-    """Options of a streamed answer."""
-    user: str | None = None
-    """Accepted and ignored."""
-
-
-class ChatRequest(_Sampled):
-    """Body of POST /v1/chat/completions."""
-
-    messages: list[Message] = Field(min_length=1)
-    """Messages in order: at most one system message, which is first; then user and assistant in
-    turns, with user last."""
-    max_completion_tokens: Count | None = None
-    """Newer name of max_tokens; it takes precedence."""
-
-
-class CompletionRequest(_Sampled):
-    """Body of POST /v1/completions."""
-
-    prompt: str = Field(min_length=1)
-    """Text to continue. It is passed to the model without a conversation template."""
 
 
 class Usage(_Answer):
@@ -141,9 +54,9 @@ class ChatAnswer(_Answer):
 
 
 class CompletionChoice(_Answer):
-    """The only answer of a text completion."""
+    """The answer to one prompt of a text completion."""
 
-    index: Literal[0] = 0
+    index: int = 0
     text: str
     finish_reason: Literal["stop", "length"]
     logprobs: None = None
@@ -169,6 +82,8 @@ class ModelCard(_Answer):
     object: Literal["model"] = "model"
     created: int = 0
     owned_by: str = "s4v"
+    max_model_len: int | None = None
+    """Most tokens of a prompt and its answer together; null until its engine runs."""
 
 
 class ModelList(_Answer):
@@ -176,6 +91,38 @@ class ModelList(_Answer):
 
     object: Literal["list"] = "list"
     data: list[ModelCard]
+
+
+class ResponseAnswer(_Answer):
+    """OpenAI's response. It has further fields, which repeat the request."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="allow")
+
+    id: str
+    object: Literal["response"] = "response"
+    created_at: int
+    """Unix time in seconds."""
+    model: str
+    status: Literal["completed", "incomplete"]
+    output: list[dict[str, Any]]
+    """One message, whose content is one part of type output_text."""
+    usage: dict[str, Any]
+
+
+class Version(_Answer):
+    """Versions of the software that answers."""
+
+    version: str
+
+
+class TokenList(_Answer):
+    """The tokens of a prompt, as vLLM gives them."""
+
+    count: int
+    max_model_len: int | None
+    tokens: list[int]
+    """Token ids, with one placeholder per image."""
+    token_strs: None = None
 
 
 class CaptionOptions(_Body):
@@ -221,6 +168,12 @@ class BatchRequest(_Body):
     """Prompt for images that have none."""
     model: str | None = None
     """Model for images that name none."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_bad_unicode(cls, body: Any) -> Any:
+        refuse_lone_surrogates(body)
+        return body
 
 
 class Tokens(_Answer):

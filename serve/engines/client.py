@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,6 +26,11 @@ from serve.front.refusals import RETRY_AFTER_S, Refusal, make_overload_refusal
 _MAX_TRIES = 3
 """How often a request is sent if its replica dies each time. Every try goes to another replica."""
 
+_TEMPLATE_REFUSES = (
+    "The model's template does not take this conversation; a text may spell an image mark of the "
+    "model."
+)
+
 _HEALTH_TIMEOUT_S = 2.0
 """Seconds to wait for the answer of a health check."""
 
@@ -37,6 +43,12 @@ _SENTENCES = {
 }
 """Reason of an answer without text -> sentence. With any other reason, the engine refused the
 request."""
+
+_TOO_LONG = (
+    re.compile(r"\(length (?P<found>\d+)\).* model length of (?P<most>\d+)"),
+    re.compile(r"context length is (?P<most>\d+) tokens.* contains (?:at least )?(?P<found>\d+)"),
+)
+"""How vLLM says that a prompt is too long."""
 
 
 class ReplicaClient:
@@ -55,6 +67,7 @@ class ReplicaClient:
         self._slots += scaling.max_queued_requests
         self._taken = 0
         self._full_until = 0.0
+        self._max_model_len: int | None = None
 
     def is_full(self) -> bool:
         """Whether `reserve_slot` would refuse now."""
@@ -114,6 +127,28 @@ class ReplicaClient:
         request = self._prepare(request)
         answer: Generation = await self._call("complete", request, sampling)
         return _require_text(answer)
+
+    async def tokenize(self, request: Request) -> list[int]:
+        """Tokenize a request's prompt.
+
+        Raises:
+            Refusal: 429 or 503, no engine can answer now; 400, the template refuses the request.
+        """
+        found: list[int] | str = await self._call("tokenize", request)
+        if isinstance(found, str):
+            raise Refusal(400, "engine_refused", _TEMPLATE_REFUSES)
+        return found
+
+    async def find_max_model_len(self) -> int | None:
+        """Find the most tokens of a prompt and its answer; None if no engine says so now."""
+        self._max_model_len = self._max_model_len or self.model.config.settings.max_model_len
+        if self._max_model_len is None and self.model.config.scaling.min_replicas:
+            try:
+                found = self._handle.read_max_model_len.remote()
+                self._max_model_len = await asyncio.wait_for(found, _HEALTH_TIMEOUT_S)
+            except (TimeoutError, RayActorError, RayTaskError, RayServeException):
+                pass
+        return self._max_model_len
 
     async def stream(
         self, request: Request, sampling: SamplingConfig
@@ -175,5 +210,24 @@ def _require_text(answer: Generation) -> Generation:
         return answer
     if answer.reason in _SENTENCES:
         raise Refusal(422, answer.reason, _SENTENCES[answer.reason])
-    message = "The engine does not take this request; it may be too long."
-    raise Refusal(400, "engine_refused", message)
+    raise make_engine_refusal(answer)
+
+
+def make_engine_refusal(answer: Generation) -> Refusal:
+    """Make the refusal of a request that the engine did not take, with numbers where it is too
+    long. The engine's own words are not passed on."""
+    detail = answer.reason_detail or ""
+    if lengths := next(filter(None, (how.search(detail) for how in _TOO_LONG)), None):
+        found, most = lengths["found"], lengths["most"]
+        message = (
+            f"This model's maximum context length is {most} tokens. However, your request has "
+            f"{found} tokens. Please send a shorter one."
+        )
+        return Refusal(400, "context_length_exceeded", message)
+    if answer.reason == "engine_refused:ConfigError":
+        return Refusal(400, "engine_refused", _TEMPLATE_REFUSES)
+    if "out-of-vocab" in detail:
+        message = "logit_bias: found a token id that the model does not have."
+        return Refusal(400, "bad_logit_bias", message, param="logit_bias")
+    message = "The engine does not take this request; its length, its images or the form of its "
+    return Refusal(400, "engine_refused", f"{message}answer may be the reason.")

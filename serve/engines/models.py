@@ -8,12 +8,16 @@ from s4v_core.checkpoints import locate_adapter
 from s4v_core.demo.shipped import CAPTIONER
 from s4v_core.engines.choice import choose_engine
 from s4v_core.engines.fitness import refuse_unfit_checkpoint
+from s4v_core.engines.rendering import OWN_TEMPLATE
 from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.engines.settings import CPU_SEQUENCES, EngineSpec
 from s4v_core.environment import fill_in_root, has_root, needs_root
 from s4v_core.errors import ConfigError
 from s4v_core.model.checkpoint_facts import FAKE_FACTS, CheckpointFacts, read_facts
 from serve.settings import AdapterConfig, ModelConfig, Scaling
+
+_MOST_IMAGES = 8
+"""Images in a conversation of a model that does not say how many it takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,8 @@ def _check_model(config: ModelConfig) -> Model:
         )
     facts = FAKE_FACTS if config.engine == "fake" else read_facts(path, needs_images=False)
     template = config.template or facts.template
-    spec = choose_engine(config.engine, path, template, config.settings, facts.revision)
+    images = config.images or (_MOST_IMAGES if template == OWN_TEMPLATE else 1)
+    spec = choose_engine(config.engine, path, template, config.settings, facts.revision, images)
     refuse_unfit_checkpoint(spec.name, path, facts.quantization)
     if config.adapters and spec.name != "vllm":
         raise ConfigError(f"adapters: found some for {config.id}, which only engine vllm serves")

@@ -13,7 +13,7 @@ from s4v_core.captioning.ladder import Ending, Judge, climb_ladder
 from s4v_core.engines.choice import start_engine
 from s4v_core.engines.requests import Generation, Request
 from s4v_core.engines.sampling import SamplingConfig
-from s4v_core.errors import EngineError
+from s4v_core.errors import ConfigError, EngineError
 from serve.engines.models import Model
 from serve.front.metrics import build_engine_starts_gauge
 
@@ -36,6 +36,19 @@ class CaptionServer(LLMServer):  # type: ignore[misc]
         """Generate one whole answer."""
         answer: Generation = await self.engine.running.generate(request, sampling)
         return answer
+
+    async def tokenize(self, request: Request) -> list[int] | str:
+        """Tokenize a request's prompt. A text says why the template refuses it."""
+        try:
+            ids: list[int] = await self.engine.running.current.tokenize(request)
+        except ConfigError as error:
+            return str(error)
+        return ids
+
+    async def read_max_model_len(self) -> int | None:
+        """Read the most tokens of a prompt and its answer together."""
+        found: int | None = self.engine.running.current.max_model_len
+        return found
 
     async def stream(
         self, request: Request, sampling: SamplingConfig

@@ -42,6 +42,7 @@ class Exchange:
         body: The request's body. It is None, and cannot be read, until the request is admitted.
         release: Frees the place that the request takes within the key's limits.
         allowed_origin: Origin whose pages may read the answer; empty: none but its own.
+        more_headers: Headers that the answer gets besides, with names in lower case.
     """
 
     def __init__(self, scope: Scope, send: Send, is_page: bool) -> None:
@@ -54,6 +55,7 @@ class Exchange:
         self.body: Body | None = None
         self.release: Callable[[], object] = lambda: None
         self.allowed_origin = b""
+        self.more_headers: dict[str, str] = {}
         self._send, self._is_page, self._since = send, is_page, time.monotonic()
         self._at = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._refused: Refusal | None = None
@@ -146,6 +148,7 @@ class Exchange:
         }
         if not self._is_page:
             ours[b"cache-control"] = b"no-store"
+        ours |= {name.encode(): value.encode() for name, value in self.more_headers.items()}
         theirs = [(name, value) for name, value in headers if name.lower() not in ours]
         if self.allowed_origin:
             ours |= build_origin_headers(self.allowed_origin)

@@ -160,16 +160,17 @@ class Guard:
         declared = read_declared_length(scope["headers"], max_bytes)
         exchange.body = Body(receive, declared, max_bytes, config.body_limit_s)
         if key:
+            rate = key.requests_per_minute or config.requests_per_minute
             release_place = self._capacity.admit(scope["method"])
             try:
                 release_key = self._limiter.admit(
-                    key.name,
-                    key.requests_per_minute or config.requests_per_minute,
-                    key.concurrent or config.concurrent,
+                    key.name, rate, key.concurrent or config.concurrent
                 )
             except Refusal:
                 release_place()
                 raise
+            finally:
+                exchange.more_headers = self._limiter.build_headers(key.name, rate)
             exchange.release = lambda: (release_key(), release_place())
 
     def _find_key(self, headers: Iterable[tuple[bytes, bytes]]) -> Key:

@@ -179,6 +179,17 @@ class KeyLimiter:
         """Count the running requests of a key."""
         return self._running[name]
 
+    def build_headers(self, name: str, requests_per_minute: int) -> dict[str, str]:
+        """Build OpenAI's headers about what a key has left of its rate."""
+        full = float(requests_per_minute)
+        tokens, then = self._buckets.get(name, (full, self._clock()))
+        tokens = min(full, tokens + (self._clock() - then) * full / 60)
+        return {
+            "x-ratelimit-limit-requests": str(requests_per_minute),
+            "x-ratelimit-remaining-requests": str(int(tokens)),
+            "x-ratelimit-reset-requests": f"{math.ceil((full - tokens) * 60 / full)}s",
+        }
+
     def admit(self, name: str, requests_per_minute: int, concurrent: int) -> Callable[[], None]:
         """Admit one request. Returns the function to call when the request has ended; calling it
         again has no effect.

@@ -20,7 +20,10 @@ _BUCKETS_S = [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120]
 """Upper bounds of the histogram's buckets, in seconds."""
 
 ROUTES = frozenset(
-    ("/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/caption", "/v1/captions")
+    (
+        *("/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/responses"),
+        *("/v1/caption", "/v1/captions", "/tokenize"),
+    )
 )
 """Paths that are counted under their own name."""
 

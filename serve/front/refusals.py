@@ -4,7 +4,7 @@ They never contain the text of an exception, an address, a path or a host name.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 _TYPES = {
@@ -18,6 +18,7 @@ _TYPES = {
     431: "request_too_large",
     500: "server_error",
     503: "overloaded_error",
+    504: "engine_timeout_error",
 }
 """OpenAI's `type` of an error by status; every other status is an invalid_request_error."""
 
@@ -28,6 +29,9 @@ OVERLOADED_HEADER = "x-overloaded"
 reached its own limit."""
 RETRY_AFTER_S = 2.0
 
+_LONGEST_PLACE, _LONGEST_MESSAGE = 80, 160
+"""Most characters of what a client may have named, and of a sentence about it."""
+
 
 class Refusal(Exception):
     """Ends a request with an HTTP error status.
@@ -37,19 +41,26 @@ class Refusal(Exception):
         code: One fixed word in snake_case, for programs.
         message: One sentence for people; fixed, except for numbers and names that the client sent.
         retry_after_s: Seconds after which the same request may succeed (429, 503).
+        param: The part of the request that is wrong, as in `messages[0].content`; None if it is no
+            single one.
     """
 
     def __init__(
-        self, status: int, code: str, message: str, retry_after_s: float | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        retry_after_s: float | None = None,
+        param: str | None = None,
     ) -> None:
-        super().__init__(status, code, message, retry_after_s)
+        super().__init__(status, code, message, retry_after_s, param)
         self.status, self.code, self.message = status, code, message
-        self.retry_after_s = retry_after_s
+        self.retry_after_s, self.param = retry_after_s, param
 
     def body(self) -> bytes:
         """Write the body of the answer: OpenAI's error object as JSON."""
         kind = _TYPES.get(self.status, "invalid_request_error")
-        error = {"message": self.message, "type": kind, "param": None, "code": self.code}
+        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
         return json.dumps({"error": error}).encode()
 
     def headers(self) -> dict[str, str]:
@@ -72,5 +83,24 @@ def make_overload_refusal() -> Refusal:
 
 def make_invalid_body_refusal(errors: Sequence[Mapping[str, Any]]) -> Refusal:
     """Make a refusal from the first of pydantic's errors, without the value that was found."""
-    place = ".".join(str(part) for part in errors[0]["loc"] if part != "body")[:80]
-    return Refusal(400, "bad_request", f"{place or 'body'}: {errors[0]['msg'][:120]}.")
+    if errors[0]["type"] == "json_invalid":  # its place is a position in the text
+        return Refusal(400, "bad_request", "body: The text is no valid JSON.")
+    place = write_place(part for part in errors[0]["loc"] if part != "body")
+    message = f"{place or 'body'}: {errors[0]['msg'][:_LONGEST_MESSAGE].rstrip('.')}."
+    return Refusal(400, "bad_request", message, param=place or None)
+
+
+def write_place(parts: Iterable[str | int]) -> str:
+    """Write the place of a value as OpenAI does, as in `messages[0].content[1].type`.
+
+    Args:
+        parts: Names and positions from the outside in. Names in parentheses are left out: they tell
+            alternatives of one value apart.
+    """
+    place = ""
+    for part in parts:
+        if isinstance(part, int):
+            place += f"[{part}]"
+        elif not part.startswith("("):
+            place += f".{part}" if place else part
+    return place[:_LONGEST_PLACE]

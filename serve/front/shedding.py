@@ -38,6 +38,8 @@ limit, four are answered and one is refused."""
 LIMIT_LIFETIME_S = 5.0
 """Seconds without a refusal from the ingress after which the limit is dropped."""
 
+_REQUEST_ID = b"x-request-id"
+
 
 class ConcurrencyLimit:
     """How many requests may run at a time, learnt from their answers.
@@ -84,6 +86,7 @@ class Shedding:
         self._limits = {path: ConcurrencyLimit() for path in ROUTES}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        send = _drop_second_id(send)
         limit = self._limits.get(scope.get("path", ""))
         if limit is None or scope["type"] != "http" or scope["method"] != "POST":
             await self._app(scope, receive, send)
@@ -113,6 +116,21 @@ def _adjust_on_answer(limit: ConcurrencyLimit, send: Send) -> Send:
         await send(message)
 
     return send_and_adjust
+
+
+def _drop_second_id(send: Send) -> Send:
+    """Wrap `send` so that an answer has one x-request-id: Ray's proxy adds its own behind the one
+    that the ingress gave."""
+
+    async def send_with_one_id(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = list(message.get("headers", ()))
+            places = [n for n, (name, _) in enumerate(headers) if name.lower() == _REQUEST_ID]
+            kept = [pair for n, pair in enumerate(headers) if n not in places[1:]]
+            message = {**message, "headers": kept}
+        await send(message)
+
+    return send_with_one_id
 
 
 def _is_overload(answer: Message) -> bool:

@@ -168,7 +168,6 @@ DENIED = {
     "FITS": b"SIMPLE  =                    T",
     "JPEG 2000": b"\x00\x00\x00\x0cjP  \r\n\x87\n",
     "ICO": b"\x00\x00\x01\x00\x01\x00",
-    "AVIF": b"\x00\x00\x00\x1cftypavif",
     "HEIC": b"\x00\x00\x00\x1cftypheic",
 }
 
@@ -189,6 +188,8 @@ KINDS: dict[str, Kind] = {
         ("format_denied",),
     ),
     **{name: Kind(_starting(head), ("format_denied",)) for name, head in DENIED.items()},
+    "AVIF": Kind(_as("AVIF"), OK),
+    "AVIF head alone": Kind(_starting(b"\x00\x00\x00\x1cftypavif"), ("decode_failed",)),
     "JPEG": Kind(_as("JPEG"), OK),
     "JPEG grey": Kind(_as("JPEG", "L"), OK),
     "JPEG CMYK": Kind(_as("JPEG", "CMYK"), OK),

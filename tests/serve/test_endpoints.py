@@ -98,11 +98,11 @@ def test_a_request_that_cannot_be_answered_raises_the_matching_exception(service
         {"n": 3},
         {"temperature": -1},
         {"max_tokens": 100_000},
-        {"tools": []},
+        {"tools": [{"type": "function", "function": {"name": "f"}}]},
         {"messages": []},
         {"messages": [*about(IMAGE), *about(IMAGE)]},
-        {"messages": [{"role": "assistant", "content": "Hi."}]},
-        {"messages": about(IMAGE, "x" * 9000)},
+        {"messages": [{"role": "tool", "content": "Hi."}]},
+        {"messages": about(IMAGE, "x" * 70_000)},
     ):
         with pytest.raises(openai.BadRequestError):
             create(**({"model": MODEL, "messages": about(IMAGE)} | wrong))
