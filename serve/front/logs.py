@@ -5,6 +5,7 @@ operator wants them. Neither ever holds the secret of a key.
 import json
 import logging
 import os
+import tempfile
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -29,8 +30,9 @@ def find_log_place(folder: str) -> tuple[Path, str]:
 
     try:
         name = get_replica_context().replica_id.unique_id
-    except RayServeException:  # in a test without Serve
+    except RayServeException:  # in a test without Serve, where Ray has no folder of logs
         name = str(os.getpid())
+        folder = folder or str(Path(tempfile.gettempdir()) / "s4v-serve-logs")
     return Path(folder or get_serve_logs_dir()), name
 
 

@@ -45,6 +45,10 @@ class StubHandle:
 
         return Method
 
+    async def _read_max_model_len(self) -> int:
+        await self.is_up.wait()
+        return 2048
+
     async def _check_health(self) -> None:
         await self.is_up.wait()
 

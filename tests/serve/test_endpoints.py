@@ -145,7 +145,10 @@ def test_a_caption_takes_a_prompt_a_source_and_a_model(service: Service) -> None
 
 def test_several_images_come_back_line_by_line_each_with_its_own_caption(service: Service) -> None:
     images = [photo(n) for n in range(12)]
-    asked = [{"image": data_url(image)} for image in images] + [{"image": "AAAA"}, {"url": "x"}]
+    asked = [{"image": data_url(image)} for image in images] + [
+        {"image": "AAAA"},
+        {"url": "http://x/y.jpg"},
+    ]
     with service.http() as client:
         answer = client.post("/v1/captions", json={"images": asked})
         assert answer.headers["content-type"].startswith("application/x-ndjson")

@@ -17,7 +17,7 @@ from ray._private.serialization import SerializationContext
 from ray.util.serialization_addons import register_starlette_serializer
 
 from s4v_core.errors import ConfigError
-from serve.api import ingress as ingress_module
+from serve.api import texts as texts_module
 from serve.api.routes import find_rules, make_app
 from serve.app import check_args
 from serve.engines.client import ReplicaClient
@@ -542,7 +542,7 @@ def test_an_engine_that_does_not_start_in_time_is_named_as_such(stub: Serving) -
 def test_a_stream_that_waits_for_an_engine_gets_comments(
     stub: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingress_module, "KEEP_ALIVE_S", 0.05)
+    monkeypatch.setattr(texts_module, "KEEP_ALIVE_S", 0.05)
 
     async def work() -> None:
         service = stub(models=[COLD])

@@ -3,34 +3,23 @@
 The model is built without weights.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import AutoTokenizer, LlavaConfig, LlavaForConditionalGeneration
+from transformers import LlavaForConditionalGeneration
 
-from s4v_core.demo.texts import PHRASES, build_corpus
-from s4v_core.errors import ConfigError
-from s4v_core.model.builders import (
-    DEMO_VOCABULARY,
-    build_demo_config,
-    build_llava_13b_config,
-    build_sharegpt4v_7b_config,
-    build_tokenizer,
-)
 from s4v_core.model.learning import count_learning, set_learning
 from s4v_core.training.data.tokens import Encoder
 from s4v_core.training.estimate.data_counts import DataCounts, count_data
 from s4v_core.training.estimate.devices import find_memory_gb, judge_fit
 from s4v_core.training.estimate.flops import Shape, find_peak_flops
 from s4v_core.training.estimate.footprint import NOT_MODELLED, Load, Weights, estimate_memory
+from s4v_core.training.estimate.planned_model import choose_model
 from s4v_core.training.estimate.shapes import read_shape
 from s4v_core.training.schedule import count_warmup_steps
-from s4v_core.training.stage import NEW_DEMO, TrainStage
+from s4v_core.training.stage import TrainStage
 
 _GB = 1e9
 _REMARKS = ("not modelled:", *(f"  - {part}" for part in NOT_MODELLED))
@@ -166,7 +155,7 @@ def forecast_stage(
     Raises:
         InputError: The data are missing, or are no conversations.
     """
-    config, assumed, tokenizer = _choose_model(job)
+    config, assumed, tokenizer = choose_model(job)
     shape = read_shape(config)
     encoder = tokenizer and Encoder(
         tokenizer, config.image_token_index, shape.image_tokens, job.max_tokens
@@ -277,26 +266,6 @@ def _list_large_units(model: LlavaForConditionalGeneration) -> list[torch.nn.Mod
     """The FSDP units of the language model, which are the largest ones."""
     inner = model.model
     return [*inner.language_model.layers, inner.language_model.embed_tokens, model.lm_head]
-
-
-def _choose_model(job: TrainStage) -> tuple[LlavaConfig, str, Any]:
-    """The config that the estimate is made for, a description of it, and its tokenizer; None if
-    the model is not there."""
-    if job.model == NEW_DEMO:
-        tokenizer = build_tokenizer(build_corpus(), DEMO_VOCABULARY, PHRASES)
-        return build_demo_config(tokenizer), "the demo's shape", tokenizer
-    if (Path(job.model) / "config.json").exists():
-        kind = json.loads((Path(job.model) / "config.json").read_text()).get("model_type")
-        if kind != "llava":
-            raise ConfigError(
-                f"plan: found a model of type {kind} in {job.model}, allowed LLaVA-1.5 (llava)"
-            )
-        config = LlavaConfig.from_pretrained(job.model)
-        return config, job.model, AutoTokenizer.from_pretrained(job.model, trust_remote_code=False)
-    is_large = job.expected.language == "13b"
-    name = "LLaVA-1.5-13B" if is_large else "ShareGPT4V-7B"
-    config = build_llava_13b_config() if is_large else build_sharegpt4v_7b_config()
-    return config, f"the shape of {name} ({job.model} is not there yet)", None
 
 
 def _format_line(label: str, cells: list[str]) -> str:
