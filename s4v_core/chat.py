@@ -3,7 +3,6 @@
 Imports no tokenizer; callers pass theirs.
 """
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -165,25 +164,19 @@ def encode(
         image_id: The one id that represents an image, however many tokens the model uses for it.
         has_bos: Whether BOS comes first, if the tokenizer has one.
     """
-    has_special = any(piece.kind != "text" for piece in pieces)
-    marked = _add_marks(tokenizer) if has_special else tokenizer
     texts = [piece.text if piece.kind == "text" else _mark(piece, tokenizer) for piece in pieces]
-    encoded = marked(
-        "".join(texts),
-        add_special_tokens=False,
-        return_offsets_mapping=True,
-        split_special_tokens=True,
-    )
+    marked = _add_marks(tokenizer)
+    encoded = marked.encode("".join(texts), add_special_tokens=False)
     flags = [piece.learnt for piece, text in zip(pieces, texts, strict=True) for _ in text]
     meant = {
-        marked.convert_tokens_to_ids(_mark(piece, tokenizer)): _find_id(piece, tokenizer, image_id)
+        marked.token_to_id(_mark(piece, tokenizer)): _find_id(piece, tokenizer, image_id)
         for piece in pieces
         if piece.kind != "text"
     }
     ids, learnt = [], []
     if has_bos and tokenizer.bos_token_id is not None:
         ids, learnt = [tokenizer.bos_token_id], [False]
-    for token, (start, _) in zip(encoded.input_ids, encoded.offset_mapping, strict=True):
+    for token, (start, _) in zip(encoded.ids, encoded.offsets, strict=True):
         ids.append(meant.get(token, token))
         learnt.append(flags[min(start, len(flags) - 1)])
     return ids, learnt
@@ -207,15 +200,19 @@ def _mark(piece: Piece, tokenizer: Any) -> str:
 
 @lru_cache(maxsize=8)
 def _add_marks(tokenizer: Any) -> Any:
-    """A copy of the tokenizer whose vocabulary has a mark for each special token, as an ordinary
-    added token.
+    """The tokenizer's backend (of the package tokenizers), copied, with a mark for each special
+    token as an ordinary added token.
 
     The special tokens themselves cannot be written into the text, because words that spell them
-    are words. What a special token does to the spaces beside it, its mark does as well.
+    are words. What a special token does to the spaces beside it, its mark does as well. Nothing of
+    the copy changes later: an engine's threads share the tokenizer itself, and each call of it may
+    set how special tokens are read.
     """
-    from tokenizers import AddedToken
+    from tokenizers import AddedToken, Tokenizer
 
-    marked = copy.deepcopy(tokenizer)
+    marked = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    marked.no_truncation()
+    marked.no_padding()
     known = {str(token): token for token in tokenizer.added_tokens_decoder.values()}
     marked.add_tokens(
         [
@@ -228,4 +225,5 @@ def _add_marks(tokenizer: Any) -> Any:
             for text in {IMAGE, *tokenizer.all_special_tokens, *known}
         ]
     )
+    marked.encode_special_tokens = True
     return marked
