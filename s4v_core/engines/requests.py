@@ -160,7 +160,8 @@ def refuse(why: BaseException | str) -> Generation:
     """The generation of a request that the engine would not take."""
     if isinstance(why, str):
         return fail(f"engine_refused:{why}")
-    detail = " ".join(str(why).split())[:_LONGEST_DETAIL]
+    # vLLM wraps what it did not expect in an error without words.
+    detail = " ".join(str(why if str(why) else why.__cause__ or "").split())[:_LONGEST_DETAIL]
     return fail(f"engine_refused:{type(why).__name__}", detail or None)
 
 
