@@ -4,10 +4,10 @@
     python ray_jobs/eval.py --compare a.jsonl b.jsonl --benchmarks mme --data MME
     python ray_jobs/eval.py --sources
 
-Answers are files of LLaVA's, ShareGPT4V's, MM-Vet's, SEED-Bench's or MMBench's tools; of LLaVA-W and
-MM-Vet, a judge's grades. --data is the folder or file of the benchmark as it was released. A
-question without an answer is wrong. No model is run. OUTPUT gets scores.json, and the file that a
-remote scorer takes (MMBench, VQAv2, VizWiz, MM-Vet).
+Answers are files as the tools of LLaVA, ShareGPT4V, MM-Vet, SEED-Bench and MMBench write them; for
+LLaVA-W and MM-Vet, a judge's grades. --data is the folder or file of the benchmark as it was
+released. A question without an answer is wrong. No model is run. OUTPUT gets scores.json, and the
+file that a remote scorer takes (MMBench, VQAv2, VizWiz, MM-Vet).
 Exit code 0: scored, or not judged. 2: bad input, nothing was written.
 """
 
@@ -60,6 +60,12 @@ class EvalJob(Config):
         return self
 
 
+def _name_sides(first: str, second: str) -> tuple[str, str]:
+    """Names of two files, short where that tells them apart."""
+    short = storage.base_name(first), storage.base_name(second)
+    return short if short[0] != short[1] else (first, second)
+
+
 def main(argv: list[str]) -> int:
     job = read_flags(EvalJob, argv, __doc__ or "")
     from s4v_core.evaluation.catalogue import find_benchmark, list_sources
@@ -68,7 +74,7 @@ def main(argv: list[str]) -> int:
         show(list_sources())
         return 0
     from s4v_core.evaluation.comparison import compare
-    from s4v_core.evaluation.score_files import score_files, write_scores
+    from s4v_core.evaluation.score_files import score_files, show_mean, write_scores
     from s4v_core.evaluation.scoring import show_score
 
     benchmark = find_benchmark(job.benchmarks)
@@ -76,9 +82,12 @@ def main(argv: list[str]) -> int:
     for score in scores:
         show(show_score(score))
     if job.compare:
-        names = (storage.base_name(job.compare[0]), storage.base_name(job.compare[1]))
-        show(compare(benchmark, scores[0], scores[1]).as_text(benchmark.title, names))
+        names = _name_sides(*job.compare)
+        for figure, comparison in compare(scores[0], scores[1]).items():
+            show(comparison.as_text(f"{benchmark.title}, {figure}", names))
         return 0
+    if len(scores) > 1:
+        show(show_mean(scores))
     for place in write_scores(job.output, scores):
         show(f"written: {place}")
     return 0

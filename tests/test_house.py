@@ -66,6 +66,7 @@ FLAGS = {
     "score.py": """
         --model --device --batch-size --prefix --workers --accelerator --retry-errors
         """,
+    "eval.py": "--score-only --compare --benchmarks --data --output --sources",
     "export.py": "--to --partial --with-images --form --shard-size",
     "convert.py": "--tower --language --projector --base",
     "train_captioner.py": TRAINING,
@@ -149,6 +150,7 @@ def test_fragments_are_recognised(text: str) -> None:
         "s4v_core.training.stage.TrainStage",
         "ray_jobs.status.StatusJob",
         "ray_jobs.score.ScoreJob",
+        "ray_jobs.eval.EvalJob",
         "ray_jobs.export.ExportJob",
         "ray_jobs.convert.ConvertJob",
         "serve.settings.ServeConfig",

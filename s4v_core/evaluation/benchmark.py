@@ -148,8 +148,8 @@ class Benchmark:
         read: The questions below a URI, as users have them on their disks.
         mark: The verdict on one answer's text.
         figures: The headline first, then the rest, by name.
-        units: What a comparison draws again; they add up to the headline, or to its nearest
-            figure that is a mean.
+        units: By the name of each figure that is compared, what a comparison draws again; it
+            adds up to the figure.
         find_keys: The ids that an answer may stand under, best first.
         scorer: Name and version of the rule, printed beside the score.
         submission: The file for a remote scorer, if there is one.
@@ -165,7 +165,7 @@ class Benchmark:
     read: Callable[[str], list[Question]]
     mark: Callable[[Question, str], Mark]
     figures: Callable[[Sequence[Marked], Kind], dict[str, Figure]]
-    units: Callable[[Sequence[Marked]], list[Unit]]
+    units: Callable[[Sequence[Marked]], dict[str, list[Unit]]]
     find_keys: Callable[[Answer], tuple[str, ...]] = lambda answer: (answer.key,)
     mark_missing: Callable[[Question], Mark] = lambda question: Mark(0.0, 0.0, is_parsed=False)
     submission: Submission | None = None

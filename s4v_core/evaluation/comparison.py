@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from s4v_core.evaluation.benchmark import Benchmark, Unit
+from s4v_core.errors import ConfigError
+from s4v_core.evaluation.benchmark import Unit
+from s4v_core.evaluation.means import list_units
 from s4v_core.evaluation.scoring import Score
 
 RESAMPLES = 2_000
@@ -67,24 +69,49 @@ class Comparison:
         return f"beyond noise: {better} is better"
 
 
-def compare(benchmark: Benchmark, first: Score, second: Score) -> Comparison:
-    """Compare two scores of the same benchmark and data."""
-    units = benchmark.units(first.matched.marked), benchmark.units(second.matched.marked)
-    return compare_units(*units)
+def compare(first: Score, second: Score) -> dict[str, Comparison]:
+    """Compare two scores of the same questions, by the name of each figure that can be.
+
+    Raises:
+        ConfigError: One of them has no figures, or other judges graded them.
+    """
+    for score in (first, second):
+        if score.unscored:
+            raise ConfigError(f"{score.answers}: {score.unscored}; there is nothing to compare")
+    if first.judges != second.judges:
+        judges = " and ".join(", ".join(one.judges) or "no name" for one in (first, second))
+        raise ConfigError(f"found grades of different judges ({judges}), which do not compare")
+    marked = first.matched.marked, second.matched.marked
+    units = [first.benchmark.units(one) for one in marked]
+    questions = [list_units(one)["accuracy"] for one in marked]
+    found = {}
+    for name in units[0]:
+        sides = units[0][name], units[1][name]
+        # MME's images have more than right and wrong, and so its questions are counted.
+        groups = {unit.key for unit in sides[0]}
+        asked = [
+            [unit for unit, each in zip(part, one, strict=True) if each.question.group in groups]
+            for part, one in zip(questions, marked, strict=True)
+        ]
+        is_plain = all(_has_sides(side) for side in sides) or not asked[0]
+        found[name] = compare_units(*sides, *(sides if is_plain else asked))
+    return found
 
 
-def compare_units(first: Sequence[Unit], second: Sequence[Unit]) -> Comparison:
-    """Compare two lists of the same units, in the same order."""
+def compare_units(
+    first: Sequence[Unit],
+    second: Sequence[Unit],
+    first_sides: Sequence[Unit],
+    second_sides: Sequence[Unit],
+) -> Comparison:
+    """Compare two lists of the same units, in the same order; who is right is counted on
+    `first_sides` and `second_sides`."""
     assert [one.key for one in first] == [one.key for one in second], "units of other questions"
-    draws = _draw_differences(first, second)
-    low, high = np.percentile(draws, _INTERVAL)
-    pairs = list(zip(first, second, strict=True))
-    best = {one.stratum: 0.0 for one in first}
-    for one in [*first, *second]:
-        best[one.stratum] = max(best[one.stratum], one.credit)
-    has_sides = all(one.against == 1.0 and one.credit in (0, 1) for one in [*first, *second])
+    low, high = np.percentile(_draw_differences(first, second), _INTERVAL)
+    pairs = list(zip(first_sides, second_sides, strict=True))
     only_first = sum(a.credit > b.credit for a, b in pairs)
     only_second = sum(b.credit > a.credit for a, b in pairs)
+    has_sides = _has_sides(first_sides) and _has_sides(second_sides)
     return Comparison(
         first=add_up(first),
         second=add_up(second),
@@ -93,8 +120,13 @@ def compare_units(first: Sequence[Unit], second: Sequence[Unit]) -> Comparison:
         only_first=only_first,
         only_second=only_second,
         p_value=find_mcnemar_p(only_first, only_second) if has_sides else None,
-        n=len(pairs),
+        n=len(first),
     )
+
+
+def _has_sides(units: Sequence[Unit]) -> bool:
+    """Whether every unit is either right or wrong."""
+    return all(one.against == 1.0 and one.credit in (0, 1) for one in units)
 
 
 def add_up(units: Sequence[Unit]) -> float:
@@ -111,8 +143,8 @@ def _draw_differences(first: Sequence[Unit], second: Sequence[Unit]) -> np.ndarr
     """The difference of the two scores in each resample; a stratum keeps its size."""
     chance = np.random.default_rng(_SEED)
     places: dict[str, list[int]] = {}
-    for at, unit in enumerate(first):
-        places.setdefault(unit.stratum, []).append(at)
+    for number, unit in enumerate(first):
+        places.setdefault(unit.stratum, []).append(number)
     credits = np.array([[one.credit for one in units] for units in (first, second)])
     against = np.array([[one.against for one in units] for units in (first, second)])
     draws = np.zeros(RESAMPLES)

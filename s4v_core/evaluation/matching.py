@@ -20,7 +20,7 @@ class Matched:
         missing: Keys of questions without an answer.
         unknown: First ids of answers to no question, and `n_unknown` their number.
         repeated: Keys of questions that the file answers more than once with the same text.
-        contradicted: Keys of questions answered more than once, differently; the last counts.
+        contradicted: Keys of questions answered more than once, differently; the first counts.
         other_prompts: Keys whose stored prompt does not contain the question.
     """
 
@@ -82,7 +82,7 @@ def _index(questions: Sequence[Question]) -> dict[str, str]:
 def _mark(benchmark: Benchmark, question: Question, answers: list[Answer] | None) -> Marked:
     if answers is None:
         return Marked(question, None, benchmark.mark_missing(question))
-    text = answers[-1].text
+    text = answers[0].text  # a later one would reward asking again
     mark: Mark = benchmark.mark(question, text)
     return Marked(question, text, mark)
 
@@ -92,7 +92,7 @@ def _find_other_prompts(questions: Sequence[Question], found: dict[str, list[Ans
     return [
         key
         for key, answers in found.items()
-        if answers[-1].prompt and asked[key] not in _fold(answers[-1].prompt)
+        if answers[0].prompt and asked[key] not in _fold(answers[0].prompt)
     ]
 
 
@@ -120,5 +120,5 @@ def _describe_prompts(
     return (
         f"{len(others)} of {len(found)} answers were asked something else than {benchmark.title} "
         f"asks: question {others[0]!r} is {asked[:60]!r}, its answer's prompt is "
-        f"{found[others[0]][-1].prompt[:60]!r}; choose their benchmark with --benchmarks"
+        f"{found[others[0]][0].prompt[:60]!r}; choose their benchmark with --benchmarks"
     )

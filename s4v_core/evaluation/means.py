@@ -42,6 +42,7 @@ def group_up(marked: Sequence[Marked]) -> dict[str, list[Marked]]:
     return groups
 
 
-def list_units(marked: Sequence[Marked]) -> list[Unit]:
-    """Each question as a unit, with its official credit."""
-    return [Unit(one.question.key, one.mark.official, one.mark.against) for one in marked]
+def list_units(marked: Sequence[Marked], name: str = "accuracy") -> dict[str, list[Unit]]:
+    """Each question as a unit, with its official credit, for the figure of a name."""
+    units = [Unit(one.question.key, one.mark.official, one.mark.against) for one in marked]
+    return {name: units}

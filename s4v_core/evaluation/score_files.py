@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from s4v_core import storage
-from s4v_core.errors import ConfigError
 from s4v_core.evaluation.answer_files import read_answers
 from s4v_core.evaluation.benchmark import Benchmark
 from s4v_core.evaluation.scoring import Score, read_questions, score_answers
@@ -35,6 +34,17 @@ def find_mean(scores: Sequence[Score]) -> dict[str, dict[str, float]]:
     return found
 
 
+def show_mean(scores: Sequence[Score]) -> str:
+    """The mean of the headline over several runs; empty for a single one."""
+    name, figures = next(iter(find_mean(scores).items()), ("", {}))
+    if not name:
+        return ""
+    return (
+        f"{name}, mean of {len(scores)} runs: {figures['mean']:.2f}, largest less smallest "
+        f"{figures['spread']:.2f}"
+    )
+
+
 def write_scores(output: str, scores: Sequence[Score]) -> list[str]:
     """Write scores.json and the file of a remote scorer; the same scores give the same files.
 
@@ -42,7 +52,7 @@ def write_scores(output: str, scores: Sequence[Score]) -> list[str]:
         URIs of the files.
 
     Raises:
-        ConfigError: There is a file that an earlier scoring did not write.
+        ConfigError: There is a file that no scoring wrote.
     """
     value: dict[str, Any] = {"scores": [score.as_json() for score in scores]}
     mean = find_mean(scores)
@@ -53,23 +63,11 @@ def write_scores(output: str, scores: Sequence[Score]) -> list[str]:
     submission = scores[0].benchmark.submission
     if submission and not _is_graded(scores[0]):
         files[submission.name] = submission.build(scores[0].matched.marked)
-    return [_write(output, name, data) for name, data in files.items()]
+    places = [storage.Receipts(output, storage.join(output, name)) for name in files]
+    for place, data in zip(places, files.values(), strict=True):
+        place.put(data)
+    return [place.place for place in places]
 
 
 def _is_graded(score: Score) -> bool:
     return score.benchmark.is_judged and score.unscored is None
-
-
-def _write(output: str, name: str, data: bytes) -> str:
-    place = storage.join(output, name)
-    if name == SCORES and storage.stat(place) is not None and not _is_own(place):
-        raise ConfigError(f"{place} exists and holds no scores; name another --output")
-    storage.replace(place, data)
-    return place
-
-
-def _is_own(uri: str) -> bool:
-    try:
-        return isinstance(json.loads(storage.read(uri)).get("scores"), list)
-    except (ValueError, AttributeError):
-        return False

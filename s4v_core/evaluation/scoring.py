@@ -32,6 +32,7 @@ class Score:
         lenient: The same by this project's parser.
         unscored: A sentence on why there are no figures; None if there are.
         models: Ids of models that the answers name.
+        judges: Ids of the judges that the grades name.
         unparsed: Keys of answers in which the lenient parser finds none.
         warnings: Sentences that belong beside the score.
     """
@@ -43,6 +44,7 @@ class Score:
     lenient: dict[str, Figure]
     unscored: str | None
     models: tuple[str, ...]
+    judges: tuple[str, ...]
     unparsed: list[str]
     warnings: tuple[str, ...]
 
@@ -58,6 +60,7 @@ class Score:
             "scorer": f"{self.benchmark.scorer}; s4v scorers version {VERSION}",
             "answers": storage.base_name(self.answers),
             "models": list(self.models),
+            "judges": list(self.judges),
             "image_mode_of_the_paper": self.benchmark.generation.image_mode,
             "official": _round(self.official),
             "lenient": _round(self.lenient),
@@ -138,7 +141,8 @@ def score_answers(
         official=official,
         lenient=lenient,
         unscored=unscored,
-        models=_list_models(answers),
+        models=_list_names(answers, "model_id"),
+        judges=_list_names(answers, "model", "judge") if benchmark.is_judged else (),
         unparsed=unparsed,
         warnings=(
             *_warn_of_size(benchmark, questions),
@@ -161,9 +165,11 @@ def _find_hindrance(
     return "not scored: the answers to these questions are not public"
 
 
-def _list_models(answers: Sequence[Answer]) -> tuple[str, ...]:
-    found = {answer.row.get("model_id") for answer in answers}
-    return tuple(sorted(str(one) for one in found if one))
+def _list_names(answers: Sequence[Answer], *fields: str) -> tuple[str, ...]:
+    """What the records have in some fields, each name once."""
+    found = [answer.row.get(field) for answer in answers for field in fields]
+    names = [name for one in found for name in (one if isinstance(one, list) else [one])]
+    return tuple(sorted({str(name) for name in names if name}))
 
 
 def _warn_of_size(benchmark: Benchmark, questions: Sequence[Question]) -> tuple[str, ...]:
@@ -181,8 +187,8 @@ def _warn_of_doubles(matched: Matched) -> tuple[str, ...]:
     if not matched.contradicted:
         return ()
     return (
-        f"{len(matched.contradicted)} questions are answered more than once, differently; the last "
-        "answer of each counts",
+        f"{len(matched.contradicted)} questions are answered more than once, differently; the "
+        "first answer of each counts",
     )
 
 

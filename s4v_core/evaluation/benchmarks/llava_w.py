@@ -102,7 +102,7 @@ LLAVA_W = Benchmark(
     read=read,
     mark=mark,
     figures=figures,
-    units=list_units,
+    units=lambda marked: list_units(marked, "ratio"),
     mark_missing=mark_missing,
     is_judged=True,
 )

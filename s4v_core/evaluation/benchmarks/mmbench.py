@@ -71,8 +71,12 @@ def _clean(value: Any) -> str:
     return "" if text.lower() in ("nan", "none") else text
 
 
-def units(marked: Sequence[Marked], kind: Kind = "official") -> list[Unit]:
+def units(marked: Sequence[Marked]) -> dict[str, list[Unit]]:
     """Each group of rotations, right if every one of them is."""
+    return {"circular": _list_groups(marked, "official")}
+
+
+def _list_groups(marked: Sequence[Marked], kind: Kind) -> list[Unit]:
     return [
         Unit(group, float(all(one.mark.credit(kind) for one in rows)))
         for group, rows in group_up(marked).items()
@@ -92,7 +96,7 @@ def figures(marked: Sequence[Marked], kind: Kind) -> dict[str, Figure]:
 
 
 def _circular(marked: Sequence[Marked], kind: Kind) -> Figure:
-    return percent(unit.credit for unit in units(marked, kind))
+    return percent(unit.credit for unit in _list_groups(marked, kind))
 
 
 def build_sheet(marked: Sequence[Marked]) -> bytes:

@@ -23,9 +23,10 @@ from s4v_core.evaluation.parsers import parse_mme, parse_yes_no
 from s4v_core.evaluation.prompts import SHORT, ask_short
 
 PERCEPTION = (
-    "existence count position color posters celebrity scene landmark artwork OCR".split()  # noqa: SIM905 - a table
+    *("existence", "count", "position", "color", "posters"),
+    *("celebrity", "scene", "landmark", "artwork", "OCR"),
 )
-COGNITION = ["commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning"]
+COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
 _INSTRUCTION = re.compile(r"\s*Please answer yes or no\s*\.?\s*$", re.IGNORECASE)
 
 
@@ -107,15 +108,18 @@ def mark(question: Question, reply: str) -> Mark:
     )
 
 
-def units(marked: Sequence[Marked], kind: Kind = "official") -> list[Unit]:
+def units(marked: Sequence[Marked]) -> dict[str, list[Unit]]:
     """Each image with its credit: the share of its questions that are right, and one more if all
     are."""
-    found = []
+    found: dict[str, list[Unit]] = {"perception": [], "cognition": []}
     for key, group in group_up(marked).items():
-        credits = [one.mark.credit(kind) for one in group]
+        credits = [one.mark.official for one in group]
         credit = sum(credits) / len(credits) + float(all(credits))
-        found.append(Unit(key, credit, 1.0, group[0].question.labels["task"]))
-    return found
+        task = group[0].question.labels["task"]
+        found["perception" if task in PERCEPTION else "cognition"].append(
+            Unit(key, credit, 1.0, task)
+        )
+    return {name: several for name, several in found.items() if several}
 
 
 def figures(marked: Sequence[Marked], kind: Kind) -> dict[str, Figure]:

@@ -123,8 +123,8 @@ def figures(marked: Sequence[Marked], kind: Kind) -> dict[str, Figure]:
     }
 
 
-def units(marked: Sequence[Marked]) -> list[Unit]:
-    return list_units(_with_image(marked))
+def units(marked: Sequence[Marked]) -> dict[str, list[Unit]]:
+    return list_units(_with_image(marked), "image")
 
 
 SCIENCE_QA = Benchmark(

@@ -93,8 +93,8 @@ def figures(marked: Sequence[Marked], kind: Kind) -> dict[str, Figure]:
     return found | {f"type: {name}": accuracy(part, kind) for name, part in types.items()}
 
 
-def units(marked: Sequence[Marked]) -> list[Unit]:
-    return list_units(_images(marked))
+def units(marked: Sequence[Marked]) -> dict[str, list[Unit]]:
+    return list_units(_images(marked), "image")
 
 
 SEED = Benchmark(
