@@ -28,7 +28,7 @@ def read_answers(uri: str) -> list[Answer]:
 
 def _unfold(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Records of a single object {id: text} or {id: record}, as MM-Vet's tools write."""
-    if len(records) != 1 or any(name in records[0] for name in _KEYS):
+    if len(records) != 1 or any(name in records[0] for name in _KEYS + _TEXTS):
         return records
     return [
         {**value, "question_id": key} if isinstance(value, dict) else _pair(key, value)

@@ -113,7 +113,8 @@ def _find_named(text: str, options: Mapping[str, str]) -> set[str]:
 def _begins_option(rest: str, options: Mapping[str, str]) -> bool:
     """Whether the letter before `rest` is the article of an option: "answer is A cat"."""
     words = _fold(rest).split()
-    return bool(words) and any(_fold(one).split()[:1] == words[:1] for one in options.values())
+    texts = [re.sub(r"^(?:an?|the) ", "", _fold(one)).split() for one in options.values()]
+    return bool(words) and any(text[:1] == words[:1] for text in texts)
 
 
 def _find_by_text(text: str, options: Mapping[str, str]) -> str | None:

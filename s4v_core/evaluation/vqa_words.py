@@ -1,5 +1,6 @@
 """Short answers as VQA compares them: the normalisers, and the accuracy against ten people."""
 
+import functools
 import re
 from collections.abc import Sequence
 
@@ -40,6 +41,7 @@ def _spell_contractions() -> dict[str, str]:
 _CONTRACTIONS = _spell_contractions()
 
 
+@functools.lru_cache(maxsize=1 << 16)  # people's answers repeat each other
 def normalise_punctuation(text: str) -> str:
     """Punctuation as VQA's evaluation removes it: by a blank, or by nothing beside a blank or in
     a text with a number such as 1,000."""

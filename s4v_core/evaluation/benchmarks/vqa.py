@@ -26,7 +26,7 @@ from s4v_core.evaluation.data_files import (
 )
 from s4v_core.evaluation.means import accuracy, accuracy_by, list_units
 from s4v_core.evaluation.prompts import SHORT, ask_short
-from s4v_core.evaluation.vqa_words import normalise_upload, score_upload
+from s4v_core.evaluation.vqa_words import normalise_upload, score_official, score_upload
 
 _UNANSWERABLE = (
     "When the provided information is insufficient, respond with 'Unanswerable'.\n" + SHORT
@@ -114,10 +114,11 @@ def find_vizwiz_keys(answer: Answer) -> tuple[str, ...]:
 def mark(question: Question, reply: str) -> Mark:
     """The official accuracy of the normalised reply; leniently, of its first line without a
     lead-in such as "The answer is"."""
-    said = normalise_upload(reply)
+    said, plain = normalise_upload(reply), _cut_lead_in(reply)
+    official = score_official(said, question.humans)
     return Mark(
-        official=score_upload(reply, question.humans),
-        lenient=score_upload(_cut_lead_in(reply), question.humans),
+        official=official,
+        lenient=official if plain == reply else score_upload(plain, question.humans),
         is_parsed=bool(said),
         said=said,
     )
