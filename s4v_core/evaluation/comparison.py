@@ -60,7 +60,7 @@ class Comparison:
 
     def _judge(self, names: tuple[str, str]) -> str:
         if self.first == self.second and not self.only_first + self.only_second:
-            return "the two answer alike"
+            return "the two score alike on every question"
         if self.is_noise:
             return "within noise: these answers do not show that one model is better"
         better = names[self.second > self.first]

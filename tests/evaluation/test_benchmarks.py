@@ -1,4 +1,4 @@
-"""Each benchmark from hand-made files: its questions, its prompt, and figures worked out by hand."""
+"""Each benchmark from hand-made files: its questions, its prompt, and figures done by hand."""
 
 from pathlib import Path
 

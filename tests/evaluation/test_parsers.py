@@ -43,9 +43,10 @@ def test_yes_or_no_is_read_as_in_the_table(
 
 
 MORE_YES = """
-    YES|yes|Yes.|Yes!|Yes, it is.|yes, there is a dog|Yes - a red one|**Yes**|"Yes"|'yes'|(yes)|yes\n
-    |\tyes|Yes\nBecause the sign says so.|Yes,|YES!!|Yes; two of them|yes it does
-    |Yes, the code is python.|Correct, yes.|Sure, yes|Answer: Yes.|A: yes|The correct answer is Yes|It is true: yes|oh yes|yes🙂
+    YES|yes|Yes.|Yes!|Yes, it is.|yes, there is a dog|Yes - a red one|**Yes**|"Yes"|'yes'|(yes)
+    |yes\n|\tyes|Yes\nBecause the sign says so.|Yes,|YES!!|Yes; two of them|yes it does
+    |Yes, the code is python.|Correct, yes.|Sure, yes|Answer: Yes.|A: yes|The correct answer is Yes
+    |It is true: yes|oh yes|yes🙂
     |I would say yes.|Well, yes, clearly|# Yes|`yes`|<yes>
 """
 MORE_NO = """
