@@ -36,9 +36,12 @@ class EvalJob(Config):
     printed too. Repeatable."""
     compare: tuple[str, str] | None = None
     """Two files of answers to the same questions; whether their difference is noise is printed."""
+    training_data: tuple[str, ...] = ()
+    """Files of training records, as JSON; questions of a benchmark with keywords (stablellava) that
+    they answer are printed. Repeatable."""
     benchmarks: str = ""
     """Name of the benchmark that the answers belong to: llava-w, mme, mmbench, mmbench-cn, seed,
-    mm-vet, qbench, scienceqa, vqav2, vizwiz, pope or mmstar."""
+    mm-vet, qbench, scienceqa, vqav2, vizwiz, pope, mmstar or stablellava."""
     data: str = ""
     """Folder of the benchmark's files as they were released, or the one file that is meant."""
     output: str = ""
@@ -50,8 +53,9 @@ class EvalJob(Config):
     def _check_completeness(self) -> "EvalJob":
         if self.sources:
             return self
-        if bool(self.score_only) == bool(self.compare):
-            raise ConfigError("give --score-only or --compare, and not both")
+        tasks = [self.score_only, self.compare, self.training_data]
+        if sum(map(bool, tasks)) != 1:
+            raise ConfigError("give one of --score-only, --compare and --training-data")
         needed = {"benchmarks": self.benchmarks, "data": self.data}
         needed |= {"output": self.output} if self.score_only else {}
         lacking = [f"--{name}" for name, value in needed.items() if not value]
@@ -74,10 +78,14 @@ def main(argv: list[str]) -> int:
         show(list_sources())
         return 0
     from s4v_core.evaluation.comparison import compare
+    from s4v_core.evaluation.leaks import report_leaks
     from s4v_core.evaluation.score_files import score_files, show_mean, write_scores
     from s4v_core.evaluation.scoring import show_score
 
     benchmark = find_benchmark(job.benchmarks)
+    if job.training_data:
+        show(report_leaks(benchmark, job.data, job.training_data))
+        return 0
     scores = score_files(benchmark, job.data, job.compare or job.score_only)
     for score in scores:
         show(show_score(score))

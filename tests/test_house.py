@@ -66,7 +66,7 @@ FLAGS = {
     "score.py": """
         --model --device --batch-size --prefix --workers --accelerator --retry-errors
         """,
-    "eval.py": "--score-only --compare --benchmarks --data --output --sources",
+    "eval.py": "--score-only --compare --training-data --benchmarks --data --output --sources",
     "export.py": "--to --partial --with-images --form --shard-size",
     "convert.py": "--tower --language --projector --base",
     "train_captioner.py": TRAINING,

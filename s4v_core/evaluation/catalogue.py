@@ -11,6 +11,7 @@ from s4v_core.evaluation.benchmarks.pope import POPE
 from s4v_core.evaluation.benchmarks.qbench import QBENCH
 from s4v_core.evaluation.benchmarks.science_qa import SCIENCE_QA
 from s4v_core.evaluation.benchmarks.seed import SEED
+from s4v_core.evaluation.benchmarks.stablellava import STABLELLAVA
 from s4v_core.evaluation.benchmarks.vqa import VIZWIZ, VQAV2
 
 BENCHMARKS = {
@@ -28,6 +29,7 @@ BENCHMARKS = {
         VIZWIZ,
         POPE,
         MMSTAR,
+        STABLELLAVA,
     )
 }
 """In the order of the paper's Table 3, then the others."""

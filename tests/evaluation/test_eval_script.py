@@ -80,8 +80,8 @@ def test_answers_without_a_judge_end_well_and_are_kept_for_one(
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        ([], "give --score-only or --compare, and not both"),
-        (["--score-only", "a", "--compare", "a", "b"], "and not both"),
+        ([], "give one of --score-only, --compare and --training-data"),
+        (["--score-only", "a", "--compare", "a", "b"], "give one of"),
         (["--score-only", "a"], "found no --benchmarks and no --data and no --output"),
         (["--compare", "a", "b", "--benchmarks", "mme"], "found no --data"),
         (["--score-only", "a", "--benchmarks", "x", "--data", "d", "--output", "o"], "found 'x'"),
@@ -91,6 +91,25 @@ def test_answers_without_a_judge_end_well_and_are_kept_for_one(
 def test_incomplete_flags_are_one_sentence(flags: list[str], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         script.main(flags)
+
+
+def test_questions_that_training_data_answers_are_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.make_stablellava(tmp_path / "data")
+    turns = [{"from": "human", "value": "Is there a dog?"}, {"from": "gpt", "value": "Two dogs."}]
+    rows = [{"prompt": "((red-car))", "answer": "A red car"}, {"conversations": turns}]
+    file = tiny.write_json(tmp_path / "train.json", rows)
+    flags = ["--benchmarks", "stablellava", "--data", str(tmp_path / "data")]
+    assert script.main([*flags, "--training-data", str(file)]) == 0
+    shown = capsys.readouterr().out
+    assert "2 of 4 questions are answered by its 2 records" in shown
+    assert "question 1: records 2\n" in shown
+    assert "question 4: records 1\n" in shown
+    tiny.make_seed(tmp_path / "seed")
+    others = ["--benchmarks", "seed", "--data", str(tmp_path / "seed")]
+    with pytest.raises(ConfigError, match="found benchmark 'seed', allowed those with keywords"):
+        script.main([*others, "--training-data", str(file)])
 
 
 def test_sources_are_printed_without_anything_else(capsys: pytest.CaptureFixture[str]) -> None:

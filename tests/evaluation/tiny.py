@@ -193,6 +193,20 @@ def make_mmstar(folder: Path) -> Path:
     return folder
 
 
+def make_stablellava(folder: Path) -> Path:
+    rows = [
+        {"question_id": n, "image": f"{n}.jpg", "question": f"What is {n}?", "ability": ability,
+         "source": source, "keywords": keywords}
+        for n, ability, source, keywords in (
+            (1, "animal", "real", [["dog"], ["puppy"]]),
+            (2, "animal", "generated", [["polar bear"]]),
+            (3, "animal", "real", [["wolf", "snow"]]),
+            (4, "color", "generated", [["red"]]),
+        )
+    ]  # fmt: skip
+    return write_lines(folder / "keywords.jsonl", rows).parent
+
+
 MAKERS = {
     "llava-w": make_llava_w,
     "mme": make_mme,
@@ -206,6 +220,7 @@ MAKERS = {
     "vizwiz": make_vizwiz,
     "pope": make_pope,
     "mmstar": make_mmstar,
+    "stablellava": make_stablellava,
 }
 
 
@@ -235,4 +250,6 @@ def find_gold(name: str, question: Question) -> str:
     """The text that is right, or the best grades of a judge."""
     if question.humans:
         return max(question.humans, key=question.humans.count)
+    if "keywords" in question.row:
+        return " ".join(question.row["keywords"][0])
     return GOLD.get(name) or str(question.gold)
