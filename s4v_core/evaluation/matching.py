@@ -58,11 +58,11 @@ def mark_answers(
     return Matched(
         marked=marked,
         missing=[one.question.key for one in marked if one.text is None],
-        unknown=unknown[:_LISTED],
+        unknown=sorted(unknown)[:_LISTED],
         n_unknown=len(unknown),
         repeated=sorted(key for key in doubled if len(texts[key]) == 1),
         contradicted=sorted(key for key in doubled if len(texts[key]) > 1),
-        other_prompts=others,
+        other_prompts=sorted(others),
     )
 
 

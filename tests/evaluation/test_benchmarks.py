@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from s4v_core.errors import InputError
 from s4v_core.evaluation.benchmark import Answer
 from s4v_core.evaluation.catalogue import BENCHMARKS, list_sources
 from s4v_core.evaluation.scoring import read_questions
@@ -180,6 +181,29 @@ def test_pope_is_the_mean_f1_of_its_categories(tmp_path: Path) -> None:
     assert figures["F1"] == 50
     assert figures["accuracy"] == 50
     assert figures["yes"] == 50
+
+
+def test_pope_takes_answers_under_the_ids_of_llavas_list(tmp_path: Path) -> None:
+    questions = tiny.read("pope", tmp_path)
+    rows = [
+        {"question_id": 100 + n, "image": one.image, "category": one.labels["category"],
+         "text": one.prompt}
+        for n, one in enumerate(reversed(questions))
+    ]  # fmt: skip
+    tiny.write_lines(tmp_path / "llava_pope_test.jsonl", rows)
+    questions = read_questions(BENCHMARKS["pope"], str(tmp_path))
+    golds = {one.prompt: str(one.gold) for one in questions}
+    answers = [
+        Answer(str(row["question_id"]), golds[str(row["text"])], str(row["text"])) for row in rows
+    ]
+    score = tiny.score("pope", questions, answers)
+    assert (score.official["F1"].value, score.matched.missing) == (100, [])
+
+
+def test_bare_ids_that_three_files_share_lead_nowhere(tmp_path: Path) -> None:
+    questions = tiny.read("pope", tmp_path)
+    with pytest.raises(InputError, match="found id '1', expected one such as 'adversarial/1'"):
+        tiny.score("pope", questions, [Answer("1", "Yes")])
 
 
 def test_a_missing_answer_of_pope_is_a_wrong_one(tmp_path: Path) -> None:

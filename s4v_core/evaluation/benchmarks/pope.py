@@ -30,17 +30,31 @@ def read(data: str) -> list[Question]:
     Raises:
         InputError: A file is not POPE's.
     """
+    known = _read_llava_ids(data)
     found = []
     for uri in find_files(data, "*pope_*.json", "coco/*pope_*.json"):
         name = storage.base_name(uri)
         category = next((one for one in CATEGORIES if one in name), "all")
         rows = read_records(uri)
         require_columns(uri, rows[0], ("question_id", "image", "text", "label"), "POPE")
-        found += [_build(uri, row, category) for row in rows]
+        found += [_build(uri, row, category, known) for row in rows]
     return found
 
 
-def _build(uri: str, row: dict[str, Any], category: str) -> Question:
+def _read_llava_ids(data: str) -> dict[tuple[str, ...], str]:
+    """Ids of LLaVA's own list of the questions, which are others, by what they ask."""
+    uri = storage.join(data, "llava_pope_test.jsonl")
+    if storage.stat(uri) is None:
+        return {}
+    return {
+        (row["category"], row["image"], row["text"].partition("\n")[0]): str(row["question_id"])
+        for row in read_records(uri)
+    }
+
+
+def _build(
+    uri: str, row: dict[str, Any], category: str, known: dict[tuple[str, ...], str]
+) -> Question:
     gold = str(row["label"]).lower()
     if gold not in ("yes", "no"):
         raise InputError(
@@ -53,7 +67,8 @@ def _build(uri: str, row: dict[str, Any], category: str) -> Question:
         image=row["image"],
         gold=gold,
         labels={"category": category},
-        aliases=(str(row["question_id"]),),
+        # Where LLaVA's list is there, a bare id is one of its ids.
+        aliases=(known.get((category, row["image"], row["text"]), str(row["question_id"])),),
     )
 
 

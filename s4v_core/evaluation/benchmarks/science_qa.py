@@ -73,7 +73,7 @@ def _read_problems(uri: str) -> list[Question]:
 
 def _build_problem(pid: str, problem: dict[str, Any]) -> Question:
     options = dict(zip(_LETTERS, problem["choices"], strict=False))
-    context = " ".join(filter(None, [problem.get("hint"), problem.get("caption")]))
+    context = problem.get("hint")
     question = f"Context: {context}\n{problem['question']}" if context else problem["question"]
     text = ask_letter(question, options, "").rstrip("\n")
     return _build(
