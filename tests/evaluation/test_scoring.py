@@ -102,7 +102,7 @@ def test_unknown_and_repeated_answers_are_counted(tmp_path: Path) -> None:
     answers += [Answer("999", "A"), Answer("998", "B")]
     answers += [answers[0], dataclasses.replace(answers[1], text="D")]
     score = tiny.score("seed", questions, answers)
-    assert score.matched.unknown == ["999", "998"]
+    assert score.matched.unknown == ["998", "999"]
     assert score.matched.repeated == [questions[0].key]
     assert score.matched.contradicted == [questions[1].key]
     assert score.official["image"].value == 100  # the first answer of each counts
