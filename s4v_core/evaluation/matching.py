@@ -47,8 +47,9 @@ def mark_answers(
     for answer in answers:
         key = next((places[k] for k in benchmark.find_keys(answer) if k in places), None)
         unknown.append(answer.key) if key is None else found.setdefault(key, []).append(answer)
-    if not found:
-        raise InputError(uri, _describe_strangers(benchmark, questions, unknown))
+    is_stray = len(unknown) * 2 > len(answers) and len(found) * 2 < len(questions)
+    if is_stray or not found:  # ids that are mere numbers agree here and there
+        raise InputError(uri, _describe_strangers(benchmark, questions, unknown, len(answers)))
     others = _find_other_prompts(questions, found)
     if len(others) * 2 > len(found):
         raise InputError(uri, _describe_prompts(benchmark, questions, found, others))
@@ -101,10 +102,11 @@ def _fold(text: str) -> str:
 
 
 def _describe_strangers(
-    benchmark: Benchmark, questions: Sequence[Question], unknown: Sequence[str]
+    benchmark: Benchmark, questions: Sequence[Question], unknown: Sequence[str], n: int
 ) -> str:
+    count = "none" if len(unknown) == n else f"only {n - len(unknown)}"
     return (
-        f"none of its {len(unknown)} answers belongs to a question of {benchmark.title}: found id "
+        f"{count} of its {n} answers belongs to a question of {benchmark.title}: found id "
         f"{unknown[0]!r}, expected one such as {questions[0].key!r}; choose its benchmark with "
         "--benchmarks"
     )

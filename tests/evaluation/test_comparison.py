@@ -82,7 +82,9 @@ def test_mme_compares_perception_and_cognition_by_image(tmp_path: Path) -> None:
     assert "score alike" in found["perception"].as_text("MME", ("a", "b"))
 
 
-@pytest.mark.parametrize("name", ["seed", "scienceqa", "mmbench", "vqav2", "pope", "llava-w"])
+@pytest.mark.parametrize(
+    "name", ["seed", "scienceqa", "mmbench", "vqav2", "pope", "llava-w", "stablellava"]
+)
 def test_what_is_compared_is_the_figure_of_that_name(name: str, tmp_path: Path) -> None:
     questions = tiny.read(name, tmp_path)
     gold = [tiny.answer(one, tiny.find_gold(name, one)) for one in questions]

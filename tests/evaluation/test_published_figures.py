@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from s4v_core.errors import InputError
 from s4v_core.evaluation.benchmark import Answer
 from s4v_core.evaluation.benchmarks.science_qa import split_options
 from s4v_core.evaluation.catalogue import BENCHMARKS
@@ -254,6 +255,28 @@ def test_vizwiz_of_600_questions(
 
 def _fields(rows: Sequence[dict[str, Any]]) -> set[tuple[str, ...]]:
     return {tuple(row) for row in rows}
+
+
+STORED = {
+    "mme": ("mme/ground_truth", "mme/answers_llava-v1.5-13b.jsonl"),
+    "mmbench": ("mmbench/llava-v1.5-13b.xlsx", "mmbench/answers_llava-v1.5-13b.jsonl"),
+    "seed": ("seed", "seed/llava-v1.5-13b.jsonl"),
+    "scienceqa": ("sqa", "sqa/llava-v1.5-13b_predictions.jsonl"),
+    "mm-vet": ("mm_vet", "mm_vet/llava-v1.5-13b.json"),
+    "llava-w": ("llava_w", "llava_w/llava-v1.5-13b.jsonl"),
+    "vizwiz": ("vizwiz/vizwiz_crowd_600.jsonl", "vizwiz/llava-v1.5-13b.json"),
+}
+
+
+@pytest.mark.parametrize("data", STORED)
+@pytest.mark.parametrize("answers", STORED)
+def test_answers_of_one_benchmark_are_refused_by_every_other(data: str, answers: str) -> None:
+    # The stored upload of VizWiz answers the test split, and the labels are of other questions.
+    if data == answers != "vizwiz":
+        assert _score(data, STORED[data][0], STORED[answers][1])[0].n
+        return
+    with pytest.raises(InputError):
+        _score(data, STORED[data][0], STORED[answers][1])
 
 
 def test_uploads_have_the_layout_of_the_stored_ones(tmp_path: Path) -> None:

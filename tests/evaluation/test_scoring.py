@@ -116,6 +116,15 @@ def test_answers_of_another_benchmark_are_refused_by_their_ids(tmp_path: Path) -
         tiny.score("mme", questions, [Answer("101669", "A")])
 
 
+def test_answers_whose_numbers_agree_only_here_and_there_are_refused(tmp_path: Path) -> None:
+    questions = tiny.read("seed", tmp_path)
+    strangers = [Answer(str(n), "A") for n in range(11, 30, 6)]
+    with pytest.raises(InputError, match="only 1 of its 4 answers belongs to a question of SEED"):
+        tiny.score("seed", questions, strangers)
+    part = tiny.score("seed", questions, [Answer("11", "A")])
+    assert len(part.matched.missing) == 3
+
+
 def test_answers_of_another_benchmark_are_refused_by_their_prompts(tmp_path: Path) -> None:
     questions = tiny.read("llava-w", tmp_path)
     answers = [Answer(str(n), "black", f"What is in picture {n}?") for n in range(4)]
