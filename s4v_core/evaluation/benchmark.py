@@ -133,6 +133,15 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True)
+class Published:
+    """Table 3 of the paper, for one figure."""
+
+    share_7b: float
+    share_13b: float
+    llava_13b: float
+
+
+@dataclass(frozen=True, slots=True)
 class Submission:
     """The file that a remote scorer takes."""
 
@@ -153,6 +162,7 @@ class Benchmark:
         find_keys: The ids that an answer may stand under, best first.
         scorer: Name and version of the rule, printed beside the score.
         submission: The file for a remote scorer, if there is one.
+        published: The paper's figures, by the name of ours.
         is_judged: Whether a model grades the answers; the answers file then holds its grades.
         notes: Sentences printed below every score.
     """
@@ -169,5 +179,6 @@ class Benchmark:
     find_keys: Callable[[Answer], tuple[str, ...]] = lambda answer: (answer.key,)
     mark_missing: Callable[[Question], Mark] = lambda question: Mark(0.0, 0.0, is_parsed=False)
     submission: Submission | None = None
+    published: Mapping[str, Published] = field(default_factory=dict)
     is_judged: bool = False
     notes: tuple[str, ...] = ()

@@ -235,5 +235,23 @@ def show_score(score: Score, kinds: Sequence[Kind] = ("official", "lenient")) ->
     lines.append(
         f"  {answered:,} of {score.n:,} questions answered" + (f"; {told}" if told else "")
     )
-    lines.append(f"  scorer: {score.benchmark.scorer}")
+    lines += _describe_setting(score)
     return "\n".join([*lines, *(f"  note: {warning}" for warning in score.warnings)])
+
+
+def _describe_setting(score: Score) -> list[str]:
+    """The rule, the judge, how the paper asked, and its figures, which a score is read with."""
+    asked = score.benchmark.generation
+    judges = f"; judged by {', '.join(score.judges)}" if score.judges else ""
+    lines = [f"  scorer: {score.benchmark.scorer}{judges}"]
+    if score.benchmark.published:
+        lines.append(
+            f"  the paper asked with images {asked.image_mode}, template {asked.template}, greedy, "
+            f"at most {asked.max_tokens:,} tokens"
+        )
+    for name, one in score.benchmark.published.items():
+        lines.append(
+            f"  the paper's {name}: ShareGPT4V-7B {one.share_7b}, ShareGPT4V-13B {one.share_13b}, "
+            f"LLaVA-1.5-13B {one.llava_13b}"
+        )
+    return lines

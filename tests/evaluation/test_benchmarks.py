@@ -231,6 +231,7 @@ def test_every_benchmark_names_its_source_its_licence_and_how_the_paper_asked() 
         assert benchmark.source.origin in table
         assert benchmark.source.licence in table
         assert benchmark.scorer
+    assert sum(len(one.published) for one in BENCHMARKS.values()) == 11
     modes = {name: one.generation.image_mode for name, one in BENCHMARKS.items()}
     cropped = {name for name, mode in modes.items() if mode == "crop"}
     assert cropped == {"llava-w", "mm-vet", "scienceqa", "qbench"}

@@ -145,6 +145,17 @@ def test_a_release_of_another_size_is_pointed_out(tmp_path: Path) -> None:
     assert any("4 questions, where a whole release has 14,232" in one for one in score.warnings)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_score_is_shown_with_what_it_is_read_with(name: str, tmp_path: Path) -> None:
+    score = tiny.score(name, *_all_gold(name, tmp_path))
+    shown, benchmark = show_score(score), BENCHMARKS[name]
+    assert f"scorer: {benchmark.scorer}" in shown
+    assert benchmark.published.keys() <= score.official.keys()
+    for figure, one in benchmark.published.items():
+        assert f"the paper's {figure}: ShareGPT4V-7B {one.share_7b}" in shown
+        assert f"images {benchmark.generation.image_mode}, template" in shown
+
+
 def test_answers_without_a_judge_are_kept_and_not_scored(tmp_path: Path) -> None:
     questions = tiny.read("mm-vet", tmp_path)
     score = tiny.score("mm-vet", questions, [Answer(one.key, "5") for one in questions])

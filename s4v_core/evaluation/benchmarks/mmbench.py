@@ -10,6 +10,7 @@ from s4v_core.evaluation.benchmark import (
     Generation,
     Kind,
     Marked,
+    Published,
     Question,
     Source,
     Submission,
@@ -117,7 +118,9 @@ def _as_cell(name: str, value: Any) -> str | int | None:
     return None if value is None else str(value)
 
 
-def _build_benchmark(name: str, title: str, patterns: Sequence[str], instruction: str) -> Benchmark:
+def _build_benchmark(
+    name: str, title: str, patterns: Sequence[str], instruction: str, published: Published
+) -> Benchmark:
     return Benchmark(
         name=name,
         title=title,
@@ -133,6 +136,7 @@ def _build_benchmark(name: str, title: str, patterns: Sequence[str], instruction
         mark=mark_leniently,
         figures=figures,
         units=units,
+        published={"circular": published},
         submission=Submission(f"{name}_upload.xlsx", build_sheet),
     )
 
@@ -142,10 +146,12 @@ MMBENCH = _build_benchmark(
     "MMBench",
     ("mmbench_dev_20230712.tsv", "mmbench_dev_[0-9]*.tsv", "MMBench_DEV_EN*.tsv"),
     LETTER,
+    Published(68.8, 68.5, 67.7),
 )
 MMBENCH_CN = _build_benchmark(
     "mmbench-cn",
     "MMBench-CN",
     ("mmbench_dev_cn_20231003.tsv", "mmbench_dev_cn*.tsv", "MMBench_DEV_CN*.tsv"),
     LETTER_CHINESE,
+    Published(62.2, 63.7, 63.6),
 )

@@ -13,6 +13,7 @@ from s4v_core.evaluation.benchmark import (
     Kind,
     Mark,
     Marked,
+    Published,
     Question,
     Source,
     Unit,
@@ -141,5 +142,6 @@ SCIENCE_QA = Benchmark(
     read=read,
     mark=mark,
     figures=figures,
+    published={"image": Published(68.4, 71.2, 71.6)},
     units=units,
 )
