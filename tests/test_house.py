@@ -95,7 +95,12 @@ def test_a_script_has_exactly_its_flags_and_helps_quickly(script: str) -> None:
 
 @pytest.mark.parametrize(
     "modules",
-    ["s4v_core.records, s4v_core.images, s4v_core.chat", "s4v_core.recipes", "ray_jobs.caption"],
+    [
+        "s4v_core.records, s4v_core.images, s4v_core.chat",
+        "s4v_core.recipes",
+        "ray_jobs.caption",
+        "ray_jobs.eval, s4v_core.evaluation.catalogue, s4v_core.evaluation.score_files",
+    ],
 )
 def test_light_storeys_load_nothing_heavy(modules: str) -> None:
     heavy = "[m for m in ('ray', 'torch', 'transformers', 'vllm') if m in sys.modules]"

@@ -131,6 +131,16 @@ def test_qbench_reads_what_the_original_runner_writes(tmp_path: Path) -> None:
     assert len(score.matched.missing) == 1
 
 
+def test_qbench_is_joined_by_image_and_prompt(tmp_path: Path) -> None:
+    questions = tiny.read("qbench", tmp_path)
+    assert questions[0].prompt == (
+        "Is it sharp?\nChoose between one of the options as follows:\nA. Yes\nB. No\n"
+    )
+    answers = [Answer(one.image, str(one.gold), one.prompt) for one in questions]
+    score = tiny.score("qbench", questions, answers)
+    assert (score.official["accuracy"].value, score.matched.missing) == (100, [])
+
+
 def test_vqav2_leaves_each_person_out(tmp_path: Path) -> None:
     figures, _ = _answers("vqav2", tmp_path, ["Yes.", "two", "a dog"])
     # "a dog" is "dog" once normalised: two of ten people; of the people only punctuation is.

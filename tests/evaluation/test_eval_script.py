@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from ray_jobs import eval as script
+from s4v_core import storage
 from s4v_core.errors import ConfigError
+from s4v_core.evaluation.catalogue import BENCHMARKS
+from s4v_core.evaluation.scoring import read_questions
 from tests.evaluation import tiny
 
 
@@ -37,6 +40,29 @@ def test_scoring_writes_the_same_file_each_time(
     shown = capsys.readouterr().out
     assert "2 of 4 questions answered; 2 missing (wrong)" in shown
     assert "33.33     66.67        3" in shown
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_place_may_be_a_uri(name: str, tmp_path: Path) -> None:
+    tiny.MAKERS[name](tmp_path)
+    folder = f"memory://{tmp_path.name}/{name}"
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            storage.replace(f"{folder}/data/{path.relative_to(tmp_path)}", path.read_bytes())
+    questions = read_questions(BENCHMARKS[name], f"{folder}/data")
+    rows = [
+        {"question_id": one.key, "prompt": one.prompt, "text": text, **one.row}
+        for question in questions
+        for text in [tiny.find_gold(name, question)]
+        for one in [tiny.answer(question, text)]
+    ]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    storage.replace(f"{folder}/answers.jsonl", lines.encode())
+    flags = ["--benchmarks", name, "--data", f"{folder}/data", "--output", f"{folder}/scores"]
+    assert script.main([*flags, "--score-only", f"{folder}/answers.jsonl"]) == 0
+    (score,) = json.loads(storage.read(f"{folder}/scores/scores.json"))["scores"]
+    assert (score["benchmark"], score["questions"]) == (name, len(questions))
+    assert score["n_unknown"] == 0
 
 
 def test_a_file_of_somebody_else_is_not_written_over(answers: Path) -> None:

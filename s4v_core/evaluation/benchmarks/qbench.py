@@ -29,6 +29,8 @@ CONCERNS = {
     3: "in-context others",
 }
 
+_CHOOSE = "\nChoose between one of the options as follows:\n"
+
 
 def read(data: str) -> list[Question]:
     """Questions of the dev split, or of another split without gold.
@@ -51,7 +53,7 @@ def _build(uri: str, number: int, row: dict[str, Any]) -> Question:
     question = row["question"]
     return Question(
         key=_join(row["img_path"], question),
-        prompt=f"{question}\nChoose between one of the options as follows:\n{lines}",
+        prompt=f"{question}{_CHOOSE}{lines}",
         text=question,
         image=row["img_path"],
         gold=gold[0] if gold else None,
@@ -69,10 +71,10 @@ def _join(image: str, question: str) -> str:
 
 
 def find_keys(answer: Answer) -> tuple[str, ...]:
-    """By image and question, as the original runner stores them; else by id."""
-    row = answer.row
-    both = (_join(str(row["img_path"]), str(row.get("question"))),) if "img_path" in row else ()
-    return (*both, answer.key)
+    """By image and question, as the original runner stores them, or by image and prompt; else by
+    id."""
+    asked = answer.row.get("question") or answer.prompt.partition(_CHOOSE)[0]
+    return (_join(str(answer.row.get("img_path") or answer.key), str(asked)), answer.key)
 
 
 def figures(marked: Sequence[Marked], kind: Kind) -> dict[str, Figure]:
