@@ -66,6 +66,7 @@ FLAGS = {
     "score.py": """
         --model --device --batch-size --prefix --workers --accelerator --retry-errors
         """,
+    "eval.py": "--score-only --compare --training-data --benchmarks --data --output --sources",
     "export.py": "--to --partial --with-images --form --shard-size",
     "convert.py": "--tower --language --projector --base",
     "train_captioner.py": TRAINING,
@@ -94,7 +95,12 @@ def test_a_script_has_exactly_its_flags_and_helps_quickly(script: str) -> None:
 
 @pytest.mark.parametrize(
     "modules",
-    ["s4v_core.records, s4v_core.images, s4v_core.chat", "s4v_core.recipes", "ray_jobs.caption"],
+    [
+        "s4v_core.records, s4v_core.images, s4v_core.chat",
+        "s4v_core.recipes",
+        "ray_jobs.caption",
+        "ray_jobs.eval, s4v_core.evaluation.catalogue, s4v_core.evaluation.score_files",
+    ],
 )
 def test_light_storeys_load_nothing_heavy(modules: str) -> None:
     heavy = "[m for m in ('ray', 'torch', 'transformers', 'vllm') if m in sys.modules]"
@@ -149,6 +155,7 @@ def test_fragments_are_recognised(text: str) -> None:
         "s4v_core.training.stage.TrainStage",
         "ray_jobs.status.StatusJob",
         "ray_jobs.score.ScoreJob",
+        "ray_jobs.eval.EvalJob",
         "ray_jobs.export.ExportJob",
         "ray_jobs.convert.ConvertJob",
         "serve.settings.ServeConfig",

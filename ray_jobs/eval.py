@@ -1,0 +1,105 @@
+"""Score stored answers on a benchmark, by its official rule and by a lenient one.
+
+    python ray_jobs/eval.py --score-only answers.jsonl --benchmarks mme --data MME --output scores
+    python ray_jobs/eval.py --compare a.jsonl b.jsonl --benchmarks mme --data MME
+    python ray_jobs/eval.py --sources
+
+Answers are files as the tools of LLaVA, ShareGPT4V, MM-Vet, SEED-Bench and MMBench write them; for
+LLaVA-W and MM-Vet, a judge's grades. --data is the folder or file of the benchmark as it was
+released. A question without an answer is wrong. No model is run. OUTPUT gets scores.json, and the
+file that a remote scorer takes (MMBench, VQAv2, VizWiz, MM-Vet).
+Exit code 0: scored, or not judged. 2: bad input, nothing was written.
+"""
+
+import sys
+from pathlib import Path
+
+try:
+    import s4v_core  # noqa: F401 - installed, or on the path of a submitted job
+except ModuleNotFoundError:
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import tyro
+from pydantic import model_validator
+
+from ray_jobs.command_line import read_flags, run_main, show
+from s4v_core import storage
+from s4v_core.config import Config
+from s4v_core.errors import ConfigError
+
+
+class EvalJob(Config):
+    """Score stored answers on a benchmark, or compare two files of answers."""
+
+    score_only: tuple[str, ...] = ()
+    """Files of answers, or of a judge's grades, of one model; several are runs whose mean is
+    printed too. Repeatable."""
+    compare: tuple[str, str] | None = None
+    """Two files of answers to the same questions; whether their difference is noise is printed."""
+    training_data: tuple[str, ...] = ()
+    """Files of training records, as JSON; questions of a benchmark with keywords (stablellava) that
+    they answer are printed. Repeatable."""
+    benchmarks: str = ""
+    """Name of the benchmark that the answers belong to: llava-w, mme, mmbench, mmbench-cn, seed,
+    mm-vet, qbench, scienceqa, vqav2, vizwiz, pope, mmstar or stablellava."""
+    data: str = ""
+    """Folder of the benchmark's files as they were released, or the one file that is meant."""
+    output: str = ""
+    """Folder for scores.json and for the file of a remote scorer."""
+    sources: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print where each data set comes from, and under which licence."""
+
+    @model_validator(mode="after")
+    def _check_completeness(self) -> "EvalJob":
+        if self.sources:
+            return self
+        tasks = [self.score_only, self.compare, self.training_data]
+        if sum(map(bool, tasks)) != 1:
+            raise ConfigError("give one of --score-only, --compare and --training-data")
+        needed = {"benchmarks": self.benchmarks, "data": self.data}
+        needed |= {"output": self.output} if self.score_only else {}
+        lacking = [f"--{name}" for name, value in needed.items() if not value]
+        if lacking:
+            raise ConfigError(f"found no {' and no '.join(lacking)}; see --help")
+        return self
+
+
+def _name_sides(first: str, second: str) -> tuple[str, str]:
+    """Names of two files, short where that tells them apart."""
+    short = storage.base_name(first), storage.base_name(second)
+    return short if short[0] != short[1] else (first, second)
+
+
+def main(argv: list[str]) -> int:
+    job = read_flags(EvalJob, argv, __doc__ or "")
+    from s4v_core.evaluation.catalogue import find_benchmark, list_sources
+
+    if job.sources:
+        show(list_sources())
+        return 0
+    from s4v_core.evaluation.comparison import compare
+    from s4v_core.evaluation.leaks import report_leaks
+    from s4v_core.evaluation.score_files import score_files, show_mean, write_scores
+    from s4v_core.evaluation.scoring import show_score
+
+    benchmark = find_benchmark(job.benchmarks)
+    if job.training_data:
+        show(report_leaks(benchmark, job.data, job.training_data))
+        return 0
+    scores = score_files(benchmark, job.data, job.compare or job.score_only)
+    for score in scores:
+        show(show_score(score))
+    if job.compare:
+        names = _name_sides(*job.compare)
+        for figure, comparison in compare(scores[0], scores[1]).items():
+            show(comparison.as_text(f"{benchmark.title}, {figure}", names))
+        return 0
+    if len(scores) > 1:
+        show(show_mean(scores))
+    for place in write_scores(job.output, scores):
+        show(f"written: {place}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)
