@@ -49,11 +49,11 @@ CAP100K = {"coco": 490, "lcs": 295, "sam": 195, "textcaps": 5, "wikiart": 5, "ce
 
 def read_captions(count: int, seed: int = 0, chars: int = 942) -> Iterator[dict[str, Any]]:
     """Captions like the 100K."""
-    chance = random.Random(seed)
+    chance, texts = random.Random(seed), random.Random(seed)
     sources, shares = list(CAP100K), list(CAP100K.values())
     for number in range(1, count + 1):
         source = chance.choices(sources, shares)[0]
-        text = caption(chance, chars)
+        text = caption(texts, chars)
         yield build_record(f"c{number}", image_of(source, number), DETAIL, text)
 
 
