@@ -58,9 +58,7 @@ class AuditCounts:
         if not reading.images:
             self.sources[TEXT_ONLY] += 1
 
-    def judge(
-        self, images: Iterable[str], states: Mapping[str, str], fault: Fault | None
-    ) -> None:
+    def judge(self, images: Iterable[str], states: Mapping[str, str], fault: Fault | None) -> None:
         """Count a record and its images once their states are known."""
         if fault:
             self.faults[fault.reason] += 1

@@ -84,7 +84,9 @@ class AuditReport:
             lost = {s: n for s, n in counts.source_states[source].items() if s != FOUND}
             lines.append(f"  {source}: {count:,}" + _join(lost, ", of which ", ""))
         if counts.oddities:
-            lines.append("kept though unlike the published files" + _join(counts.oddities, ": ", ""))
+            lines.append(
+                "kept though unlike the published files" + _join(counts.oddities, ": ", "")
+            )
         if counts.repeated_images:
             lines.append(f"{counts.repeated_images:,} images are named again")
         for trap in self.traps:

@@ -53,9 +53,7 @@ def read_records(
         raise InputError(uri, f"not a whole JSON array of records: {problem}")
 
 
-def read_record_spans(
-    uri: str, on_bytes: Callable[[int], None] | None = None
-) -> Iterator[Span]:
+def read_record_spans(uri: str, on_bytes: Callable[[int], None] | None = None) -> Iterator[Span]:
     """Yield the records like `read_records`, each with its text, and last the text behind them.
 
     Joined, encoded as UTF-8 with "surrogateescape", the texts are the file byte for byte (unpacked,

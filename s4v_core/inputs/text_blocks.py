@@ -35,9 +35,7 @@ class TextBlocks:
         bytes_read: Number of bytes that were read and, if compressed, unpacked.
     """
 
-    def __init__(
-        self, file: BinaryIO, errors: str = "replace", keeps_all: bool = False
-    ) -> None:
+    def __init__(self, file: BinaryIO, errors: str = "replace", keeps_all: bool = False) -> None:
         self._errors, self._keeps_all = errors, keeps_all
         head = file.read(_HEAD_BYTES)
         whole = _Rejoined(head, file)

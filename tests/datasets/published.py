@@ -43,7 +43,15 @@ def image_of(source: str, number: int) -> str:
     }[source]
 
 
-CAP100K = {"coco": 490, "lcs": 295, "sam": 195, "textcaps": 5, "wikiart": 5, "celebrity": 5, "landmark": 5}
+CAP100K = {
+    "coco": 490,
+    "lcs": 295,
+    "sam": 195,
+    "textcaps": 5,
+    "wikiart": 5,
+    "celebrity": 5,
+    "landmark": 5,
+}
 """Shares of the sources in 1000 captions."""
 
 

@@ -72,7 +72,11 @@ def test_missing_images_are_found_and_the_rest_keeps_its_bytes(tmp_path: Path) -
     assert len(table) == 13
     assert Counter(row["state"] for row in table) == {"ok": 10, "not_found": 3}
     assert table[1] == {
-        "record": 2, "id": "r1", "image": images[1], "source": "coco", "state": "not_found"
+        "record": 2,
+        "id": "r1",
+        "image": images[1],
+        "source": "coco",
+        "state": "not_found",
     }
 
 
@@ -82,7 +86,17 @@ def test_missing_images_are_found_and_the_rest_keeps_its_bytes(tmp_path: Path) -
         ({"id": "1", "conversations": []}, "no_turns"),
         ({"id": "1"}, "bad_record"),
         ("text", "bad_record"),
-        ({**caption_of("a.jpg"), "image": None, "conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yes"}]}, "empty_image"),
+        (
+            {
+                **caption_of("a.jpg"),
+                "image": None,
+                "conversations": [
+                    {"from": "human", "value": "Hi"},
+                    {"from": "gpt", "value": "Yes"},
+                ],
+            },
+            "empty_image",
+        ),
         ({**caption_of("a.jpg"), "image": ""}, "empty_image"),
         ({**caption_of("a.jpg"), "image": 5}, "bad_record"),
         (caption_of("/etc/passwd"), "unsafe_path"),
@@ -91,7 +105,17 @@ def test_missing_images_are_found_and_the_rest_keeps_its_bytes(tmp_path: Path) -
         (caption_of("C:/a.jpg"), "unsafe_path"),
         (build_record("1", "a.jpg", "Describe it.", "  "), "empty_answer"),
         (build_record("1", "a.jpg", "<image>\n<image>", "Two."), "two_images"),
-        ({"id": "1", "conversations": [{"from": "gpt", "value": "a"}, {"from": "gpt", "value": "b"}, {"from": "gpt", "value": "b"}]}, "turns_out_of_order"),
+        (
+            {
+                "id": "1",
+                "conversations": [
+                    {"from": "gpt", "value": "a"},
+                    {"from": "gpt", "value": "b"},
+                    {"from": "gpt", "value": "b"},
+                ],
+            },
+            "turns_out_of_order",
+        ),
         (build_record("1", None, "Hi <image>", "Yes."), "image_mark_without_image"),
         (build_record("1", "a.jpg", "Hi", "Broken \ud800"), "bad_text"),
     ],
@@ -119,8 +143,12 @@ def test_oddities_are_counted_and_kept(tmp_path: Path) -> None:
     report = audit(tmp_path, records, {"a.jpg": JPEG})
     assert report.counts.kept == 5
     assert report.counts.oddities == {
-        "id_not_text": 1, "further_fields": 1, "leading_answer": 1, "unpaired_turn": 1,
-        "mark_not_in_first_turn": 1, "id_missing": 1,
+        "id_not_text": 1,
+        "further_fields": 1,
+        "leading_answer": 1,
+        "unpaired_turn": 1,
+        "mark_not_in_first_turn": 1,
+        "id_missing": 1,
     }
     assert report.counts.repeated_ids == 2
     assert report.counts.repeated_images == 4
