@@ -123,7 +123,7 @@ def _mix(job: MixJob) -> int:
     from s4v_core.datasets.mixing import mix_captions, parse_quotas
     from s4v_core.recipes import MIX_QUOTAS
 
-    questions = DETAIL_QUESTIONS
+    questions: tuple[str, ...] = DETAIL_QUESTIONS
     if job.questions:
         lines = storage.read(job.questions).decode().splitlines()
         questions = tuple(line for line in lines if line.strip())

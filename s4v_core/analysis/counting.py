@@ -21,7 +21,7 @@ _PARTS_AHEAD = 3
 def count_captions(
     texts: Iterable[str],
     workers: int | None = None,
-    on_captions: Callable[[int], None] | None = None,
+    on_captions: Callable[[int], object] | None = None,
 ) -> SetStatistics:
     """Count captions; the same for any number of workers.
 

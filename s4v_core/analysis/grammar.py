@@ -21,7 +21,8 @@ CLASSES = {
     "numerals": ("CD",),
     "prepositions": ("IN", "TO"),
 }
-"""Classes of the paper's Table 7 by the beginnings of their Penn tags; IN holds conjunctions, too."""
+"""Classes of the paper's Table 7 by the beginnings of their Penn tags. IN is also the tag of some
+conjunctions."""
 
 _WORD = re.compile(r"\w")
 

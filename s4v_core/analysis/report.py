@@ -14,9 +14,9 @@ from s4v_core.terminal import printable
 TAGGER = "TextBlob 0.20 PatternTagger, simplemma"
 
 _LIMITS = (
-    "Parts of speech are told by a lexicon and rules (TextBlob's PatternTagger), about 19 of 20 words "
-    "right; compare sets of this report with each other, and not with figures of another tagger. "
-    "Words are counted without marks. Prepositions include conjunctions of the tag IN."
+    "Parts of speech are told by a lexicon and rules (TextBlob's PatternTagger), about 19 of 20 "
+    "words right; compare sets of this report with each other, and not with figures of another "
+    "tagger. Words are counted without marks. Prepositions include conjunctions of the tag IN."
 )
 
 _BARS = 40

@@ -29,15 +29,11 @@ from s4v_core.inputs.json_stream import Span
 Check = Literal["names", "pixels"]
 """How closely an audit looks: whether the images are there, or whether they decode, too."""
 
-MANIFEST = pa.schema(
-    [
-        ("record", pa.int64()),
-        ("id", pa.string()),
-        ("image", pa.string()),
-        ("source", pa.string()),
-        ("state", pa.string()),
-    ]
-)
+_FIELDS: "list[pa.Field[Any]]" = [
+    pa.field("record", pa.int64()),
+    *(pa.field(name, pa.string()) for name in ("id", "image", "source", "state")),
+]
+MANIFEST = pa.schema(_FIELDS)
 """Columns of the manifest: one row per image of each record, and one for a record without any."""
 
 _BATCH = 8192
@@ -48,7 +44,7 @@ def audit_records(
     images: Sequence[str],
     to: str,
     check: Check = "names",
-    on_images: Callable[[int], None] | None = None,
+    on_images: Callable[[int], object] | None = None,
 ) -> AuditReport:
     """Audit a file of records; see above for what is written into the folder `to`.
 
@@ -83,7 +79,7 @@ def _search(
     counts: AuditCounts,
     images: Sequence[str],
     check: Check,
-    on_images: Callable[[int], None] | None,
+    on_images: Callable[[int], object] | None,
 ) -> SearchResult:
     pixels = PixelCheck() if check == "pixels" else None
     try:

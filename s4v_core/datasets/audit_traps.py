@@ -76,7 +76,7 @@ def _find_record_traps(counts: AuditCounts) -> Iterator[Trap]:
         yield Trap(
             "repeated_ids",
             counts.repeated_ids,
-            "records have the id of an earlier one; ids are not unique: tell records by their image",
+            "records have the id of an earlier one; ids are not unique: tell records by image",
         )
     if unlike := counts.unlike.total():
         sources = ", ".join(f"{name} {count:,}" for name, count in counts.unlike.items())

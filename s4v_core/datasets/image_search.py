@@ -78,7 +78,7 @@ class SearchResult:
 def normalise_name(image: str) -> str:
     """One spelling of a path: without `./`, as a path if it is a file URL, in composed Unicode."""
     path = unquote(image.removeprefix(_FILE_URL)) if image.startswith(_FILE_URL) else image
-    if "://" not in path:
+    if "://" not in path and (path.startswith(".") or "//" in path or "/." in path):
         path = posixpath.normpath(path)
     return path if path.isascii() else unicodedata.normalize("NFC", path)
 
@@ -87,7 +87,7 @@ def search_images(
     names: Iterable[str],
     images: Sequence[str],
     pixels: PixelCheck | None = None,
-    on_images: Callable[[int], None] | None = None,
+    on_images: Callable[[int], object] | None = None,
 ) -> SearchResult:
     """Search the inputs `images` for the images that records name.
 
@@ -126,7 +126,7 @@ def _search_shard(
     shard: Shard,
     result: SearchResult,
     pixels: PixelCheck | None,
-    on_images: Callable[[int], None] | None,
+    on_images: Callable[[int], object] | None,
 ) -> _ShardFindings:
     """Look through one shard. Reads the names of `result` and changes nothing of it."""
     found = _ShardFindings()
@@ -138,7 +138,8 @@ def _search_shard(
             reasons, surprises = pixels.check([row for row, _ in whole])
             found.surprises += surprises
             for (_, names), reason in zip(whole, reasons, strict=True):
-                found.problems.update(dict.fromkeys(names, reason) if reason else {})
+                if reason:
+                    found.problems |= dict.fromkeys(names, reason)
         if on_images:
             on_images(len(batch))
     return found
@@ -154,7 +155,7 @@ def _match(row: Row, shard: Shard, result: SearchResult, found: _ShardFindings) 
     found.by_path += by_path
     names = by_id | by_path
     if row["problem"]:
-        found.problems.update(dict.fromkeys(names, row["problem"]))
+        found.problems |= dict.fromkeys(names, str(row["problem"]))
     if not names:
         for path in (own, *paths):
             for name, kind in _list_near(path):

@@ -108,7 +108,7 @@ def _build_card(data: str, facts: dict[str, Any], provenance: Sequence[str], lic
             for source, count in facts["sources"].items()
         ),
         *("", "Images are not part of the data set, and are not redistributed with it."),
-        "Models trained on captions by GPT4-Vision, or by a model trained on them, are for research.",
+        "Models trained on captions by GPT4-Vision, or by its students, are for research only.",
     ]
     return "\n".join(lines) + "\n"
 

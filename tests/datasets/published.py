@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-WORDS = "the a red small dog on wooden table near bright window with two people and naïve 猫 sky".split()
+WORDS = [
+    *("the", "a", "red", "small", "dog", "on", "wooden", "table", "near", "bright", "window"),
+    *("with", "two", "people", "and", "naïve", "猫", "sky"),
+]
 DETAIL = "Write a detailed description of the given image."
 
 

@@ -111,9 +111,9 @@ def test_surplus_detailed_descriptions_can_be_dropped_in_every_form(
 
 def test_too_few_captions_or_descriptions_are_named(data: Path, tmp_path: Path) -> None:
     args = str(data / "mixture.json"), str(data / "captions.json"), f"{tmp_path}/mix.json"
-    with pytest.raises(InputError, match="found 30 detailed descriptions .* needed 31"):
+    with pytest.raises(InputError, match=r"found 30 detailed descriptions .* needed 31"):
         mix_captions(*args, {"coco": 31}, seed=1)
-    with pytest.raises(InputError, match="needed 9,000 captions of sam, found sam [0-9]+, others"):
+    with pytest.raises(InputError, match=r"needed 9,000 captions of sam, found sam [0-9]+, others"):
         mix_captions(*args, {"sam": 9000}, seed=1)
     with pytest.raises(InputError, match="found 0 detailed"):
         mix_captions(*args, {"sam": 1}, seed=1, questions=["Who?"])
@@ -123,7 +123,7 @@ def test_too_few_captions_or_descriptions_are_named(data: Path, tmp_path: Path) 
 def test_a_target_that_exists_ends_before_any_work(data: Path, tmp_path: Path) -> None:
     (tmp_path / "mix.json.replaced.jsonl").write_text("mine")
     args = str(data / "mixture.json"), str(data / "captions.json"), f"{tmp_path}/mix.json"
-    with pytest.raises(ConfigError, match="replaced.jsonl exists"):
+    with pytest.raises(ConfigError, match=r"replaced\.jsonl exists"):
         mix_captions(*args, QUOTAS, seed=1)
 
 

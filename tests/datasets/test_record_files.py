@@ -100,7 +100,8 @@ def test_records_order_and_types_survive_every_form(tmp_path: Path, middle: str)
     convert_records(str(tmp_path / f"b.{middle}"), str(tmp_path / "c.json"))
     text = (tmp_path / "c.json").read_text()
     assert json.dumps(json.loads(text)) == json.dumps(RECORDS)
-    assert text.startswith("[\n{") and text.endswith("}\n]\n")
+    assert text.startswith("[\n{")
+    assert text.endswith("}\n]\n")
 
 
 def test_a_table_has_columns_that_datasets_and_pandas_read(tmp_path: Path) -> None:
@@ -144,7 +145,7 @@ def test_a_broken_file_is_refused_and_nothing_is_written(
 
 def test_a_line_that_is_no_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text('{"id": "1"}\n{oops\n{"id": "3"}\n')
-    with pytest.raises(InputError, match="record 2 is no JSON; dataset.py audit"):
+    with pytest.raises(InputError, match=r"record 2 is no JSON; dataset\.py audit"):
         convert_records(str(tmp_path / "in.jsonl"), str(tmp_path / "out.json"))
 
 
@@ -154,7 +155,7 @@ def test_a_file_that_exists_or_has_another_ending_is_refused(tmp_path: Path) -> 
     with pytest.raises(ConfigError, match="exists and is not overwritten"):
         convert_records(str(tmp_path / "in.json"), str(tmp_path / "out.json"))
     assert (tmp_path / "out.json").read_text() == "mine"
-    with pytest.raises(ConfigError, match="allowed names ending in .json, .jsonl"):
+    with pytest.raises(ConfigError, match=r"allowed names ending in \.json, \.jsonl"):
         convert_records(str(tmp_path / "in.json"), str(tmp_path / "out.csv"))
 
 
