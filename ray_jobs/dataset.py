@@ -1,15 +1,18 @@
-"""Audit, mix, sample, convert and describe data sets in ShareGPT4V / LLaVA JSON; needs no cluster.
+"""Audit, mix, sample, convert, export and describe data sets in ShareGPT4V / LLaVA JSON.
 
     python ray_jobs/dataset.py audit data.json --images data --to audit
     python ray_jobs/dataset.py mix llava_v1_5_mix665k.json --captions cap100k.json --to mix.json
     python ray_jobs/dataset.py sample captions.json --count 100000 --to captions_100k.json
     python ray_jobs/dataset.py convert captions.json --to captions.parquet
+    python ray_jobs/dataset.py shards captions.json --images data --to shards
     python ray_jobs/dataset.py card captions.json --to README.md
 
-Files are JSON arrays, JSON Lines (both also compressed) and Parquet, on any URI, and of any size:
-records are read one by one. A record that is kept stays as it is, byte for byte; the ending of --to
-says the form. Nothing is ever written over. `dataset.py audit --help` lists a command's flags.
-Exit code 0: done. 2: bad input, nothing was written. 3: audited, and records were left out.
+Files are JSON arrays, JSON Lines (both also compressed) and Parquet, on any URI, and of any size;
+folders of Parquet, or that `datasets` saved, are read, too. Records are read one by one, and a
+record that is kept stays as it is, byte for byte; the ending of --to says the form. Nothing is ever
+written over, and no cluster is needed. `dataset.py audit --help` lists a command's flags.
+Exit code 0: done. 2: bad input, nothing was written. 3: written, and records were left out by audit
+or shards.
 """
 
 import sys
@@ -93,6 +96,21 @@ class FormJob(Config):
     """File to write."""
 
 
+class ShardsJob(Config):
+    """Write a data set with its images as WebDataset shards."""
+
+    data: Annotated[str, tyro.conf.Positional]
+    """File of records."""
+    images: tuple[str, ...]
+    """Folder, tars, Parquet or another input with the images; may be repeated."""
+    to: str
+    """Folder to write, without any files."""
+    shard_size: str = "1GB"
+    """Size of a shard: 1GB, 500MB, or a number of samples such as 10000."""
+    match_file_names: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Whether an image may be found by its file name alone, whatever its folders and ending."""
+
+
 class CardJob(Config):
     """Write the card of a data set: counts, provenance, licences."""
 
@@ -155,6 +173,14 @@ def _convert(job: FormJob) -> int:
     return 0
 
 
+def _write_shards(job: ShardsJob) -> int:
+    from s4v_core.datasets.image_shards import write_record_shards
+
+    report = write_record_shards(job.data, job.images, job.to, job.shard_size, job.match_file_names)
+    show(report.as_text())
+    return _LEFT_OUT if report.left_out else 0
+
+
 def _write_card(job: CardJob) -> int:
     from s4v_core.datasets.set_card import write_set_card
 
@@ -168,6 +194,7 @@ COMMANDS: dict[str, tuple[type[Config], Callable[[Any], int]]] = {
     "mix": (MixJob, _mix),
     "sample": (SampleJob, _sample),
     "convert": (FormJob, _convert),
+    "shards": (ShardsJob, _write_shards),
     "card": (CardJob, _write_card),
 }
 """The flags and the work of each command."""

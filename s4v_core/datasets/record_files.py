@@ -12,7 +12,7 @@ from typing import IO, Protocol
 
 from s4v_core import storage
 from s4v_core.datasets.conversations import is_json
-from s4v_core.datasets.record_tables import TableWriter, read_table, render
+from s4v_core.datasets.record_tables import TABLE_ENDINGS, TableWriter, read_tables, render
 from s4v_core.errors import ConfigError, InputError
 from s4v_core.inputs.json_records import read_record_spans
 from s4v_core.inputs.json_stream import BadRecord, Span
@@ -23,8 +23,8 @@ _PARQUET = ".parquet"
 def read_record_file(
     uri: str, keeps_bad: bool = False, on_bytes: Callable[[int], None] | None = None
 ) -> Iterator[Span]:
-    """Yield the records of a JSON array, JSON Lines or Parquet file with their texts; the last span
-    has no record, it is the text behind them.
+    """Yield the records of a JSON array, JSON Lines or Parquet file, or of a folder of tables, with
+    their texts; the last span has no record, it is the text behind them.
 
     Args:
         keeps_bad: Whether a line that is no JSON is a BadRecord; else it is an error.
@@ -34,9 +34,9 @@ def read_record_file(
         InputError: There is no such file, or it is none of these.
     """
     if storage.stat(uri) is None:
-        raise InputError(uri, "no such file")
-    if uri.lower().endswith(_PARQUET):
-        yield from read_table(uri)
+        yield from read_tables(_list_tables(uri))
+    elif uri.lower().endswith(TABLE_ENDINGS):
+        yield from read_tables([uri])
     elif is_json(uri):
         for number, span in enumerate(read_record_spans(uri, on_bytes), 1):
             if isinstance(span.value, BadRecord) and not keeps_bad:
@@ -46,6 +46,17 @@ def read_record_file(
     else:
         allowed = f"{', '.join(_WRITERS)}, also compressed JSON"
         raise InputError(uri, f"found no file of records by its name, allowed {allowed}")
+
+
+def _list_tables(folder: str) -> list[str]:
+    """The tables of a folder, as `datasets` and the hub lay them out."""
+    if not storage.is_folder(folder):
+        raise InputError(folder, "no such file or folder")
+    files = [file.uri for file in storage.list_tree(folder).files]
+    tables = [uri for uri in files if uri.lower().endswith(TABLE_ENDINGS)]
+    if not tables:
+        raise InputError(folder, f"no table of records in it, allowed {', '.join(TABLE_ENDINGS)}")
+    return tables
 
 
 class RecordWriter(Protocol):

@@ -2,8 +2,8 @@
 say all of it."""
 
 import json
-from collections.abc import Iterator
-from typing import IO, Any
+from collections.abc import Iterator, Sequence
+from typing import IO, Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -38,23 +38,40 @@ def render(value: Any) -> str:
     return text
 
 
-def read_table(uri: str) -> Iterator[Span]:
-    """Yield the rows of a Parquet file as records, each with its JSON; nulls are missing fields.
+TABLE_ENDINGS = (".parquet", ".arrow")
+"""Endings of tables that can be read; .arrow is what `datasets` saves to a disk."""
+
+
+def read_tables(uris: Sequence[str]) -> Iterator[Span]:
+    """Yield the rows of tables as the records of one array, each with its JSON; nulls are missing
+    fields.
 
     Raises:
-        InputError: It is no Parquet file, or a column holds what JSON cannot.
+        InputError: A file is no table, or a column holds what JSON cannot.
     """
     before = "[\n"
+    for uri in uris:
+        for record in _read_records(uri):
+            yield Span(before, render(record), record)
+            before = ",\n"
+    yield Span("\n]\n" if before == ",\n" else "[]\n", "", None)
+
+
+def _read_records(uri: str) -> Iterator[Any]:
     with storage.open_to_read(uri) as file:
         try:
-            for batch in pq.ParquetFile(file).iter_batches(_BATCH):
+            for batch in _read_batches(uri, file):
                 for row in batch.to_pylist():
-                    record = _read_row(uri, row)
-                    yield Span(before, render(record), record)
-                    before = ",\n"
+                    yield _read_row(uri, row)
         except pa.ArrowInvalid as error:
-            raise InputError(uri, f"not a Parquet file: {error}") from None
-    yield Span("\n]\n" if before == ",\n" else "[]\n", "", None)
+            raise InputError(uri, f"not a Parquet or Arrow file: {error}") from None
+
+
+def _read_batches(uri: str, file: BinaryIO) -> Iterator[pa.RecordBatch]:
+    if uri.lower().endswith(".arrow"):
+        yield from pa.ipc.open_stream(file)
+    else:
+        yield from pq.ParquetFile(file).iter_batches(_BATCH)
 
 
 def _read_row(uri: str, row: dict[str, Any]) -> Any:
