@@ -15,6 +15,7 @@ from itertools import islice
 from urllib.parse import unquote
 
 from s4v_core.datasets.image_checks import PixelCheck
+from s4v_core.datasets.image_index import list_paths
 from s4v_core.inputs.finding import find_shards
 from s4v_core.inputs.indexing import index_rows
 from s4v_core.inputs.shard_index import Row, ShardAccount
@@ -148,7 +149,7 @@ def _search_shard(
 def _match(row: Row, shard: Shard, result: SearchResult, found: _ShardFindings) -> set[str]:
     """The wanted names of an image, which are noted; without any, its near misses are."""
     own = normalise_name(row["image_id"])
-    paths = {normalise_name(path) for path in _list_paths(row, shard)} - {own}
+    paths = {normalise_name(path) for path in list_paths(shard, row)} - {own}
     by_id = {own} & result._bits.keys()
     by_path = paths & result._bits.keys()
     found.by_id += by_id
@@ -163,12 +164,6 @@ def _match(row: Row, shard: Shard, result: SearchResult, found: _ShardFindings) 
                     found.near[name] = NearMiss(kind, row["image_id"])
                     return names
     return names
-
-
-def _list_paths(row: Row, shard: Shard) -> list[str]:
-    if row["member"]:
-        return [row["member"], f"{shard.name}/{row['member']}"]
-    return [row["uri"]] if row["container"] == "file" else []
 
 
 def _list_near(path: str) -> Iterator[tuple[str, str]]:

@@ -3,7 +3,7 @@ say all of it."""
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -69,7 +69,7 @@ def _read_records(uri: str) -> Iterator[Any]:
 
 def _read_batches(uri: str, file: BinaryIO) -> Iterator[pa.RecordBatch]:
     if uri.lower().endswith(".arrow"):
-        yield from pa.ipc.open_stream(file)
+        yield from pa.ipc.open_stream(cast(Any, file))
     else:
         yield from pq.ParquetFile(file).iter_batches(_BATCH)
 
