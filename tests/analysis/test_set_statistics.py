@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from s4v_core.analysis.caption_texts import list_texts, name_sets
@@ -9,6 +10,7 @@ from s4v_core.analysis.set_statistics import WINDOW, SetStatistics, find_quantil
 from s4v_core.errors import ConfigError, InputError
 from tests.conftest import SHARED_DATA
 from tests.datasets.published import read_captions, write_array
+from tests.runs.finished_run import write_run
 
 BENCHMARKS = SHARED_DATA / "benchmarks"
 CLASSES = ("nouns", "adjectives", "adverbs", "verbs", "numerals", "prepositions")
@@ -126,6 +128,17 @@ def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
     places = tuple(f"{tmp_path}/{folder}/captions.json" for folder in ("a", "b"))
     assert [one.name for one in name_sets(places, None)] == ["captions", "captions'"]
     assert len(list(name_sets(places, None)[0].read(1))) == 1
+
+
+def test_the_ok_captions_of_a_run_are_a_set(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", tmp_path, 300)
+    [one] = name_sets((str(tmp_path / "run"),), None)
+    captions = list(one.read())
+    table = pq.read_table(tmp_path / "run" / "captions").to_pylist()
+    wanted = [row["caption"] for row in table if row["status"] == "ok" and row["caption"]]
+    assert sorted(captions) == sorted(wanted)
+    assert captions
+    assert one.name == "run"
 
 
 @pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="needs the shared reference data")
