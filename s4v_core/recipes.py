@@ -176,3 +176,7 @@ FINETUNE: dict[str, TrainStage] = {
         **_DEMO,
     ),
 }
+
+MIX_QUOTAS = ("coco=9000", "lcs=3000", "sam=9000", "others=2000")
+"""Captions by image source that replace the 23K detailed descriptions of LLaVA's mixture (Sec. 4.3,
+and the name of the published file)."""

@@ -103,7 +103,7 @@ def read_conversations(
         raise InputError(uri, "no such file")
     records = read_records(uri, keeps_bad=True, on_bytes=on_bytes)
     for number, record in enumerate(_unwrap(uri, records), 1):
-        yield _parse_record(uri, number, record)
+        yield parse_record(uri, number, record)
 
 
 def _unwrap(uri: str, records: Iterator[Any]) -> Iterator[Any]:
@@ -136,7 +136,8 @@ def _starts_as_object(uri: str) -> bool:
         return next(iter(TextBlocks(file)), "").lstrip().startswith("{")
 
 
-def _parse_record(uri: str, number: int, record: Any) -> Conversation | Unusable:
+def parse_record(uri: str, number: int, record: Any) -> Conversation | Unusable:
+    """Read one record of a file: its conversation, or the reason why it cannot be used."""
     sample_id = str(number)
     if isinstance(record, dict) and record.get("id") is not None:
         sample_id = clean_text(str(record["id"]))

@@ -83,11 +83,7 @@ class ImageIndex:
 
     def _add(self, shard: Shard, row: Row, match_file_names: bool) -> None:
         _add_place(self._by_id, row["image_id"], row)
-        paths = []
-        if row["container"] == "file" and row["uri"] != row["image_id"]:
-            paths.append(row["uri"])
-        if row["member"]:
-            paths += [row["member"], f"{shard.name}/{row['member']}"]
+        paths = list_paths(shard, row)
         for path in paths:
             _add_place(self._by_path, path, row)
         for name in {row["image_id"], *paths}:
@@ -95,6 +91,16 @@ class ImageIndex:
                 _add_place(self._by_spelling, _spell(name), row)
         if match_file_names:
             _add_place(self._by_file_name, _name_file(row["member"] or row["image_id"]), row)
+
+
+def list_paths(shard: Shard, row: Row) -> list[str]:
+    """The names of an image besides its id: its path in the archive, with and without the archive's
+    own name, or its URI."""
+    if row["member"]:
+        member = posixpath.normpath(row["member"])  # `tar -C folder .` writes ./ in front
+        return [member, f"{shard.name}/{member}"]
+    is_other_file = row["container"] == "file" and row["uri"] != row["image_id"]
+    return [row["uri"]] if is_other_file else []
 
 
 def _add_place(places: _Places, name: str, row: Place) -> None:

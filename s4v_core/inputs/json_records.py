@@ -6,7 +6,7 @@ from typing import Any
 from s4v_core import storage
 from s4v_core.errors import InputError
 from s4v_core.inputs.image_names import NAME_COLUMNS, ImageNames, note_choice
-from s4v_core.inputs.json_stream import BadRecord, NoJSONError, read_values
+from s4v_core.inputs.json_stream import BadRecord, NoJSONError, Span, read_spans, read_values
 from s4v_core.inputs.shard_index import Row, ShardAccount, build_row, clean_text, dump_columns
 from s4v_core.inputs.shards import Shard
 from s4v_core.inputs.tar import Damage
@@ -50,6 +50,32 @@ def read_records(
             found[:] = [damage]  # it explains that the JSON is cut
     if damages is None and found:
         problem = f"{found[0].kind} at byte {found[0].offset}"
+        raise InputError(uri, f"not a whole JSON array of records: {problem}")
+
+
+def read_record_spans(uri: str, on_bytes: Callable[[int], None] | None = None) -> Iterator[Span]:
+    """Yield the records like `read_records`, each with its text, and last the text behind them.
+
+    Joined, encoded as UTF-8 with "surrogateescape", the texts are the file byte for byte (unpacked,
+    if it is compressed). A line that is no JSON is a BadRecord.
+
+    Raises:
+        InputError: It is no JSON array in UTF-8, or it is cut.
+    """
+    damages: list[Damage] = []
+    with storage.open_to_read(uri) as file:
+        blocks = TextBlocks(file, "surrogateescape", keeps_all=True)
+        try:
+            for span in read_spans(blocks, damages):
+                if on_bytes:
+                    on_bytes(blocks.bytes_read)
+                yield span
+        except NoJSONError as error:
+            raise InputError(uri, f"not a JSON array of records in UTF-8: {error}") from None
+        if damage := blocks.find_damage():
+            damages[:] = [damage]
+    if damages:
+        problem = f"{damages[0].kind} at byte {damages[0].offset}"
         raise InputError(uri, f"not a whole JSON array of records: {problem}")
 
 

@@ -28,13 +28,15 @@ class TextBlocks:
 
     Args:
         errors: Python's way of decoding bytes that are not UTF-8; by default they become U+FFFD.
+        keeps_all: Whether line ends and a BOM stay as they are, and all is UTF-8: with errors
+            "surrogateescape" the text becomes the very same bytes again.
 
     Attributes:
         bytes_read: Number of bytes that were read and, if compressed, unpacked.
     """
 
-    def __init__(self, file: BinaryIO, errors: str = "replace") -> None:
-        self._errors = errors
+    def __init__(self, file: BinaryIO, errors: str = "replace", keeps_all: bool = False) -> None:
+        self._errors, self._keeps_all = errors, keeps_all
         head = file.read(_HEAD_BYTES)
         whole = _Rejoined(head, file)
         compression = name_compression(head)
@@ -45,8 +47,9 @@ class TextBlocks:
         block = self._read_block()
         encoding = next((name for mark, name in _MARKS.items() if block.startswith(mark)), "utf-8")
         # pandas and spreadsheets write a BOM, and PowerShell writes UTF-16.
+        encoding = "utf-8" if self._keeps_all else encoding
         decoder = io.IncrementalNewlineDecoder(
-            codecs.getincrementaldecoder(encoding)(self._errors), translate=True
+            codecs.getincrementaldecoder(encoding)(self._errors), translate=not self._keeps_all
         )
         while block:
             yield decoder.decode(block)

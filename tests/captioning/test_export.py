@@ -15,9 +15,9 @@ from ray_jobs.export import main
 from s4v_core import storage
 from s4v_core.captioning.export import UnfinishedRunError, export_run
 from s4v_core.captioning.export.image_names import FileNames, name_image
-from s4v_core.captioning.export.image_shards import ShardSize
 from s4v_core.datasets.joining import PlacedConversation, join_images
 from s4v_core.errors import ConfigError, S4VError
+from s4v_core.inputs.shard_size import ShardSize
 from tests.captioning.captioned_run import caption_inputs
 from tests.conftest import photo, write_tar
 

@@ -86,6 +86,28 @@ def read_webdataset(shards: str, to: str, cache: str) -> None:
     )
 
 
+def read_records(shards: str, to: str, cache: str) -> None:
+    """Read shards of the records of a data set, with their images."""
+    files = sorted(str(path) for path in Path(shards).glob("*.tar"))
+    found = _load("webdataset", files, cache).cast_column("jpg", Image(decode=False))
+    save_samples(
+        [
+            Sample(row["__key__"], row["jpg"]["bytes"], row["txt"], int(row["json"]["id"]))
+            for row in found
+        ],
+        to,
+    )
+
+
+def save_records(table: str, saved: str, lines: str, cache: str) -> None:
+    """Load a table of records, save it to a disk, and write its records as JSON lines."""
+    found = _load("parquet", [table], cache)
+    found.save_to_disk(saved)
+    with Path(lines).open("w") as sink:
+        for row in found:
+            sink.write(json.dumps({k: v for k, v in row.items() if v is not None}) + "\n")
+
+
 def read_tables(data: str, captions: str, to: str, cache: str) -> None:
     """Read tables of images, and join the captions by the images' paths."""
     tables = sorted(Path(data).rglob("*.parquet"))
@@ -162,6 +184,8 @@ if __name__ == "__main__":
         write_tables,
         write_imagefolder,
         read_webdataset,
+        read_records,
+        save_records,
         read_tables,
         read_lists,
         read_imagefolder,

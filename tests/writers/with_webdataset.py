@@ -93,6 +93,18 @@ def read_shards(shards: str, to: str, cache: str) -> None:
     save_samples(found, to)
 
 
+def read_records(shards: str, to: str, cache: str) -> None:
+    """Read shards of the records of a data set, with their images."""
+    found = []
+    for sample in _read(shards):
+        record = json.loads(sample["json"])
+        assert record["conversations"][1]["value"] == sample["txt"].decode()
+        found.append(
+            Sample(sample["__key__"], sample["jpg"], sample["txt"].decode(), int(record["id"]))
+        )
+    save_samples(found, to)
+
+
 def _read_number(sample: dict[str, Any]) -> int:
     number: int = json.loads(sample["json"])["number"]
     return number
@@ -104,4 +116,6 @@ def _read(folder: str) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    run_function(write_shards, write_forms, read_beside, read_fields_beside, read_shards)
+    run_function(
+        write_shards, write_forms, read_beside, read_fields_beside, read_shards, read_records
+    )

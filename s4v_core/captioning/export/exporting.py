@@ -13,11 +13,12 @@ from s4v_core import storage
 from s4v_core.captioning.export.caption_files import CAPTION_WRITERS
 from s4v_core.captioning.export.image_files import write_image_files
 from s4v_core.captioning.export.image_reading import ImageReader
-from s4v_core.captioning.export.image_shards import ShardSize, write_image_shards
+from s4v_core.captioning.export.image_shards import write_image_shards
 from s4v_core.captioning.export.run_rows import RunRows, UnfinishedRunError
 from s4v_core.captioning.export.shard_sidecars import write_shard_sidecars
 from s4v_core.captioning.export.targets import check_folder, check_targets
 from s4v_core.errors import ConfigError
+from s4v_core.inputs.shard_size import ShardSize
 from s4v_core.runs.counts import RunCounts
 from s4v_core.runs.outcome import DONE, INCOMPLETE_INPUT
 from s4v_core.terminal import printable

@@ -1,46 +1,14 @@
 """Writes WebDataset shards that hold each image with its caption: `<key>.jpg`, `.txt`, `.json`."""
 
-import re
 import tarfile
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from s4v_core import storage
 from s4v_core.captioning.export.caption_files import add_sidecars
 from s4v_core.captioning.export.image_reading import ImageReader, NamedImage
-from s4v_core.errors import ConfigError
+from s4v_core.inputs.shard_size import ShardSize
 from s4v_core.inputs.tar import add_member
-
-_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
-
-
-@dataclass(frozen=True, slots=True)
-class ShardSize:
-    """How large a shard may become: in bytes, or in images."""
-
-    size: int
-    is_bytes: bool
-
-    @classmethod
-    def parse(cls, text: str) -> "ShardSize":
-        """The size that a user writes: `1GB`, `500MB`, or `10000` for a number of images.
-
-        Raises:
-            ConfigError: It is something else.
-        """
-        found = re.fullmatch(r"(\d+) ?([KMG]B|)", text.strip(), re.IGNORECASE)
-        if not found or not int(found[1]):
-            raise ConfigError(
-                f"shard size: found {text!r}, allowed a number of images such as 10000, or a size "
-                "such as 500MB or 1GB"
-            )
-        unit = found[2].upper()
-        return cls(int(found[1]) * _UNITS[unit], bool(unit))
-
-    def is_reached(self, images: int, size: int) -> bool:
-        """Whether a shard of so many images and bytes is full."""
-        return (size if self.is_bytes else images) >= self.size
 
 
 def write_image_shards(
