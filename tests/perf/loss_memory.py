@@ -71,8 +71,9 @@ def _draw_tensors(labelled: float, sizes: Sizes) -> tuple[torch.Tensor, torch.Te
 
 
 def _run(kind: Kind, hidden: torch.Tensor, labels: torch.Tensor, head: LossHead) -> float:
+    learnt_places = (labels.flatten() != IGNORED).nonzero().flatten()
     total = (
-        head(hidden, labels)
+        head(hidden, labels, learnt_places)
         if kind == "chunked"
         else _compute_plain_loss(hidden, labels, head.weight)
     )
