@@ -65,7 +65,7 @@ class MixJob(Config):
     scale: float = Field(1.0, gt=0)
     """Factor on every quota. A smaller one takes a part of the same captions."""
     surplus: Literal["keep", "drop"] = "keep"
-    """What becomes of detailed descriptions beyond the quotas. The published file has 240 records
+    """Treatment of detailed descriptions beyond the quotas. The published file has 240 records
     fewer than LLaVA's mixture, as if its surplus had been dropped."""
     questions: str | None = None
     """File with one question per line, by which detailed descriptions are told; by default the

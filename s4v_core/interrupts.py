@@ -21,7 +21,7 @@ _RESUME = "run the same command again to resume"
 
 @dataclass(frozen=True, slots=True)
 class _Saver:
-    """What SIGTERM calls instead of ending the process at once."""
+    """The call that SIGTERM makes instead of ending the process at once."""
 
     save: Callable[[], object]
     doing: str

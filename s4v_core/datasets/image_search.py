@@ -113,7 +113,7 @@ def search_images(
 
 @dataclass(slots=True)
 class _ShardFindings:
-    """What one shard holds of the images: by which names, what is wrong with them, near misses."""
+    """The images that one shard holds: their names, their damages, and near misses."""
 
     account: ShardAccount = field(default_factory=ShardAccount)
     by_id: list[str] = field(default_factory=list)

@@ -33,7 +33,7 @@ OTHERS = "others"
 """Quota of all sources that have none of their own."""
 
 Surplus = Literal["keep", "drop"]
-"""What becomes of detailed descriptions beyond the quotas."""
+"""The fate of detailed descriptions beyond the quotas."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What a reply answers: yes or no, or a letter. Official rules bug for bug, and one lenient rule.
+"""Reads the answer from a reply: yes or no, or a letter. Official rules bug for bug, and one lenient rule.
 
 Every parser takes any text and returns the answer or None; none of them raises.
 """

@@ -25,7 +25,7 @@ _EXAMPLE_CHARACTERS = 120
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a file of answers scores on a benchmark.
+    """The score of a file of answers on a benchmark.
 
     Attributes:
         official: Figures by the benchmark's own rule; empty where nothing can be scored here.
@@ -166,7 +166,7 @@ def _find_hindrance(
 
 
 def _list_names(answers: Sequence[Answer], *fields: str) -> tuple[str, ...]:
-    """What the records have in some fields, each name once."""
+    """The values of the records in some fields, each one once."""
     found = [answer.row.get(field) for answer in answers for field in fields]
     names = [name for one in found for name in (one if isinstance(one, list) else [one])]
     return tuple(sorted({str(name) for name in names if name}))

@@ -20,7 +20,7 @@ from serve.settings import Limits, ServeConfig
 
 
 class ModelAccess:
-    """What the routes of an ingress replica have in common."""
+    """The parts that the routes of an ingress replica have in common."""
 
     app: Any
     """The FastAPI app; Serve sets it."""

@@ -16,6 +16,8 @@ from tests.architectures.catalogue import ARCHITECTURES
 
 @pytest.mark.parametrize("name", ["qwen2_5_vl", "internvl3", "gemma3"])
 def test_a_page_gets_what_the_processor_gives_the_whole_picture(name: str, tmp_path: Path) -> None:
+    """Models that follow a picture's own size get all of its pixels; others get a smaller picture,
+    as their processors make it smaller still."""
     ARCHITECTURES[name].build(tmp_path / name)
     checked = check_checkpoint(str(tmp_path / name), "transformers")
     page = Image.fromarray(
@@ -27,9 +29,11 @@ def test_a_page_gets_what_the_processor_gives_the_whole_picture(name: str, tmp_p
     seen = decoder.decode(file.getvalue())
     decoder.close()
     assert isinstance(seen, Decoded)
-    assert (seen.pixel_width, seen.pixel_height) == page.size
+    size = (seen.pixel_width, seen.pixel_height)
+    assert size == page.size or name != "qwen2_5_vl"
     processor = AutoImageProcessor.from_pretrained(tmp_path / name)
-    picture = Image.frombytes("RGB", page.size, seen.pixels)
+    picture = Image.frombytes("RGB", size, seen.pixels)
     ours, theirs = (processor(images=[one], return_tensors="np") for one in (picture, page))
     assert ours["pixel_values"].shape == theirs["pixel_values"].shape
-    assert np.array_equal(ours["pixel_values"], theirs["pixel_values"])
+    if size == page.size:
+        assert np.array_equal(ours["pixel_values"], theirs["pixel_values"])

@@ -10,7 +10,7 @@ _FLASH_GPUS = ("A100", "A10", "L4", "L40S", "H100", "H200", "B200")
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What the switches depend on.
+    """The facts that the switches depend on.
 
     Attributes:
         is_gpu: Whether the job computes on GPUs.

@@ -6,7 +6,7 @@ from typing import Protocol
 from s4v_core.training.worker.step_metrics import StepMetrics
 
 SAVING = "saving a checkpoint"
-"""What a run does after a stop request, in the words of the line that is printed then."""
+"""The work of a run after a stop request, in the words of the line that is printed then."""
 
 
 class Session(Protocol):
