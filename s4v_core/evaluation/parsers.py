@@ -1,4 +1,5 @@
-"""Reads the answer from a reply: yes or no, or a letter. Official rules bug for bug, and one lenient rule.
+"""Reads the answer from a reply: yes or no, or a letter; by official rules, bug for bug, and by a
+lenient one.
 
 Every parser takes any text and returns the answer or None; none of them raises.
 """
