@@ -99,7 +99,7 @@ def build_conversation(turns: Sequence[Turn], limits: Limits, place: str) -> Con
     _refuse_images_elsewhere(turns)
     instructions = [turn.text for turn in turns if turn.role in _INSTRUCTING]
     spoken = _join_neighbours([turn for turn in turns if turn.role not in _INSTRUCTING])
-    # Templates know pairs only, so whoever spoke out of turn gets an empty question.
+    # Templates know pairs only, so a missing question becomes an empty one.
     if spoken and spoken[0].role == "assistant":
         spoken = [Turn("user", ()), *spoken]
     if not spoken or spoken[-1].role == "assistant":

@@ -1,4 +1,4 @@
-"""What a client's sampling becomes in each engine's own parameters."""
+"""A client's sampling in each engine's own parameters."""
 
 import asyncio
 from dataclasses import replace

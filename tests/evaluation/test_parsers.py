@@ -1,4 +1,4 @@
-"""What each rule reads in a reply: the tables that compare the tools, and many real forms."""
+"""The answer that each rule reads in a reply: tables of the tools, and real forms."""
 
 import pytest
 

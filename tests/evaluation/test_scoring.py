@@ -1,4 +1,4 @@
-"""What holds for every benchmark: denominators never shrink, and bad files are named."""
+"""Rules of every benchmark: denominators never shrink, and bad files are named."""
 
 import dataclasses
 import json

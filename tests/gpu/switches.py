@@ -171,7 +171,7 @@ def _measure(
 
 
 def limit_learning(learning: Learning) -> Learning:
-    """What adapters allow: a vision tower that does not learn."""
+    """The parts that learn where adapters are used: the vision tower does not."""
     return learning.replace(vision_from=None, language=True)
 
 

@@ -1,5 +1,5 @@
-"""What operators do while the endpoints run: keys, numbers, logs, metrics, other origins, engines
-that start late."""
+"""The work of operators while the endpoints run: keys, numbers, logs, metrics, other origins, and
+engines that start late."""
 
 import asyncio
 import json

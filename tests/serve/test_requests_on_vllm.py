@@ -1,4 +1,4 @@
-"""What clients ask for, done by the real engine."""
+"""Requests of clients, answered by the real engine."""
 
 import json
 from collections.abc import Iterator

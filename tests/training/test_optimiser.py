@@ -1,4 +1,4 @@
-"""What decays, and that optimiser state survives the split into groups."""
+"""Which weights decay, and how optimiser state survives the split into groups."""
 
 from pathlib import Path
 
