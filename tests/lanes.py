@@ -14,6 +14,8 @@ _FIXTURES = {"local_ray", "s3_server", "browser", "checkpoint"}
 _MODULES = {
     "tests/captioning/test_report.py",  # Chromium
     "tests/captioning/test_hub_upload.py",  # processes of its own
+    "tests/captioning/test_export.py",
+    "tests/captioning/test_quality.py",
     "tests/model/test_conversion.py",  # checkpoints, converted by a process of its own
     "tests/model/test_conversion_variants.py",
     "tests/model/test_conversion_refusals.py",
@@ -22,6 +24,15 @@ _MODULES = {
     "tests/images/test_mutations.py",
     "tests/engines/test_supervision.py",  # processes that die, and limits of seconds
     "tests/engines/test_endpoint.py",
+    "tests/engines/test_endpoint_kinds.py",
+    "tests/engines/test_preflight.py",  # transformers' models, and those below
+    "tests/training/test_qwen.py",
+    "tests/training/test_own_template.py",
+    "tests/inputs/test_urls.py",  # hosts that are slow or away, and those below
+    "tests/inputs/test_places.py",
+    "tests/test_storage.py",
+    "tests/evaluation/test_published_figures.py",  # tens of thousands of answers
+    "tests/evaluation/test_scoring.py",
     "tests/serve/test_start.py",
     "tests/model/test_stored_checkpoint.py",
 }
