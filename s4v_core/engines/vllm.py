@@ -184,7 +184,7 @@ class VllmEngine:
 
 
 def _exporters() -> list[Any]:
-    """vLLM's own metrics, through Ray's agent where there is one."""
+    """Classes that send vLLM's own metrics to Ray's agent; none without a Ray."""
     import ray
 
     if not ray.is_initialized():

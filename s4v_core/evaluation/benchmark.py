@@ -88,7 +88,7 @@ class Marked:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One number of a score, and the number of units it is over."""
+    """One number of a score, and the number of questions or pairs that it is computed from."""
 
     value: float
     n: int

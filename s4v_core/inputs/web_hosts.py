@@ -17,9 +17,9 @@ _MAX_HOSTS = 4096
 _MIN_ANSWERS = 30
 _USUAL_SPREAD = 3
 _SHORTEST_LIMIT_S = 1.2  # a first packet that is lost is sent again after one second
-"""After so many answers of a host, and one URL that got none within the policy's limit, the others
-wait only so many times as long as the slowest answer took: else each unit with a silent URL takes
-the full time.
+"""A host that has given this many answers is known. Once one of its URLs stays silent for the whole
+limit of the policy, the others wait only `_USUAL_SPREAD` times as long as its slowest answer took:
+otherwise each unit with a silent URL would take the full time.
 """
 
 _MAX_VAIN_RETRIES = 8

@@ -17,7 +17,9 @@ PAD = "<pad>"
 
 
 def load_tokenizer(folder: Path, config: Any = None) -> Any:
-    """The tokenizer of a checkpoint folder; one of SentencePiece as LLaVA was trained with it.
+    """Load the tokenizer of a checkpoint folder.
+
+    A SentencePiece tokenizer gives the tokens that LLaVA was trained with.
 
     LLaVA encodes the text before and behind an image, and behind the end of an answer, on its own
     (share4v/mm_utils.py `tokenizer_image_token`), and SentencePiece begins each such text with a

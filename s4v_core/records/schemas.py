@@ -20,8 +20,7 @@ PLACE_FIELDS: tuple["pa.Field[Any]", ...] = (
     pa.field("etag", pa.string()),
     # Where the row comes from; reports count by it.
     pa.field("source", pa.string()),
-    # Text that belongs to the row: an image's sidecar, or all that a row without a file consists
-    # of.
+    # Text that belongs to the row: the sidecar of an image, or the whole of a row without a file.
     pa.field("payload", pa.string()),
     # Why the row is known to be unreadable since it was indexed; becomes the result's reason.
     pa.field("problem", pa.string()),

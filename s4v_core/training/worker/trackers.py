@@ -98,7 +98,7 @@ class Trackers:
     ) -> None:
         self._open: dict[str, _Tracker] = {}
         for name in names:
-            # Border to foreign code: a service that is away raises whatever its package likes.
+            # A service that cannot be reached raises whatever its package likes.
             try:
                 self._open[name] = _KINDS[name](output, digest, settings)
             except Exception as error:  # noqa: BLE001
