@@ -16,6 +16,7 @@ import transformers
 
 from s4v_core.engines.engine_load import EngineLoad
 from s4v_core.engines.load_meter import LoadMeter
+from s4v_core.engines.model_shape import read_model_shape
 from s4v_core.engines.rendering import OWN_TEMPLATE, load_renderer
 from s4v_core.engines.requests import Generation, OnPiece, Request, refuse
 from s4v_core.engines.sampling import SamplingConfig, cut_at_stop, list_client_changes
@@ -30,6 +31,7 @@ class TransformersEngine:
         self.version = f"transformers {transformers.__version__}"
         self._prompts, self._processor = load_renderer(spec.model, spec.template)
         self._adds_bos = spec.template != OWN_TEMPLATE
+        self._longest = spec.settings.max_model_len or read_model_shape(spec.model).longest
         self._batch_size = spec.settings.batch_size
         self.slots = 2 * self._batch_size  # one batch computes while the next one waits
         self._waiting: deque[_Waiting] = deque()
@@ -113,14 +115,15 @@ class TransformersEngine:
         """Tensors for the model: ids of shape (requests, tokens), padded on the left.
 
         Raises:
-            ConfigError, ValueError: The template or the processor cannot take one of the requests.
+            ConfigError, ValueError: The template or the processor cannot take one of the requests,
+                or its prompt leaves the model no position for an answer.
         """
         texts = [self._prompts.render(request) for request in requests]
         images = [request.pictures for request in requests]
         bos = self._prompts.tokenizer.bos_token
         has_bos = bool(bos) and texts[0].startswith(bos)
         is_raw = requests[0].is_raw
-        return self._processor(
+        inputs = self._processor(
             text=texts,
             images=images if any(images) else None,
             return_tensors="pt",
@@ -129,6 +132,11 @@ class TransformersEngine:
             # A checkpoint's own template writes its BOS itself, or wants none.
             add_special_tokens=(self._adds_bos or is_raw) and not has_bos,
         )
+        tokens = int(inputs["attention_mask"].sum(dim=1).max())
+        # transformers would go on beyond the positions that the model has learnt.
+        if tokens >= self._longest:
+            raise ValueError(f"the prompt has {tokens} tokens, the model takes {self._longest}")
+        return inputs
 
     def _list_ends(self) -> list[int]:
         """Tokens that end an answer: the checkpoint's, and the one that its template ends turns

@@ -7,11 +7,13 @@ import pytest
 
 from s4v_core.captioning.caption_pass import run_pass
 from s4v_core.captioning.job import CaptionJob
+from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.engines.settings import EngineSettings
-from s4v_core.errors import EngineError
+from s4v_core.errors import ConfigError, EngineError
+from tests.conftest import write_tar
 from tests.engines import endpoint_kinds as kinds
 from tests.engines.weather_endpoint import open_endpoint
-from tests.faults.world import World, build_world
+from tests.faults.world import World, build_world, picture
 from tests.flow.oracle import check_rows
 from tests.flow.scripts import run
 
@@ -75,6 +77,30 @@ def test_the_last_rows_of_a_run_that_has_answers_may_all_be_refused(
 @pytest.mark.parametrize("engine", ["transformers", "vllm"])
 @pytest.mark.slow
 def test_an_engine_here_that_refuses_every_image_ends_the_pass(
+    tmp_path: Path, checkpoint: Path, engine: str
+) -> None:
+    members = {}
+    for number in range(IMAGES):
+        members[f"{number:06d}.png"] = picture(number)
+        members[f"{number:06d}.txt"] = b"word " * 5000  # longer than any preflight foresees
+    write_tar(tmp_path / "shards" / "00000.tar", members)
+    output = tmp_path / "out"
+    job = CaptionJob(
+        input=(str(tmp_path / "shards"),),
+        output=str(output),
+        model=str(checkpoint),
+        engine=engine,  # type: ignore[arg-type]
+        prompt="Describe it with these words: {sidecar}",
+        sampling=SamplingConfig(max_tokens=64),
+        settings=EngineSettings(cpus=1),
+    )
+    with pytest.raises(EngineError, match="requests were all refused alike: engine_refused:"):
+        run_pass(job)
+    assert not list((output / "captions").glob("*.parquet"))
+
+
+@pytest.mark.parametrize("engine", ["transformers", "vllm"])
+def test_a_prompt_longer_than_the_model_is_refused_before_anything_is_written(
     world: World, tmp_path: Path, checkpoint: Path, engine: str
 ) -> None:
     output = tmp_path / "out"
@@ -86,6 +112,6 @@ def test_an_engine_here_that_refuses_every_image_ends_the_pass(
         prompt="word " * 5000,
         settings=EngineSettings(cpus=1),
     )
-    with pytest.raises(EngineError, match="requests were all refused alike: engine_refused:"):
+    with pytest.raises(ConfigError, match=r"max_model_len: found 1024 .*, needed"):
         run_pass(job)
-    assert not list((output / "captions").glob("*.parquet"))
+    assert not output.exists()
