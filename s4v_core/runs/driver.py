@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from s4v_core import storage
+from s4v_core.engines.metering import SpendingLimitError
 from s4v_core.engines.settings import EngineSpec
 from s4v_core.environment import find_version
 from s4v_core.errors import StorageError
@@ -92,7 +93,7 @@ def run_missing(run: Run, planned: dict[str, Any] | None = None) -> Outcome:
         StorageError, EngineError: A store or an engine fails as a whole; what is done stays done.
     """
     todo, found_done = _find_todo(run)
-    driver = FlowDriver(run, make_run_id())
+    driver, stopped = FlowDriver(run, make_run_id()), None
     if todo:
         storage.remove_stale_partials(run.units.folder)
         if not storage.honours_create(run.output):
@@ -101,7 +102,10 @@ def run_missing(run: Run, planned: dict[str, Any] | None = None) -> Outcome:
         storage.replace_json(run.place_note("run.json"), about)
         # In an order of its own: two runs on one output would do each unit at the same time.
         random.Random(driver.run_id).shuffle(todo)
-        _run_and_report(driver, todo, 0 if run.heal else found_done)
+        try:
+            _run_and_report(driver, todo, 0 if run.heal else found_done)
+        except SpendingLimitError as error:
+            stopped = error.problem
     outcome = Outcome(
         output=run.output,
         counts=count_run(run.units, run.head),
@@ -112,6 +116,7 @@ def run_missing(run: Run, planned: dict[str, Any] | None = None) -> Outcome:
         words=run.contract.words,
         planned=planned,
         has_run=bool(todo),
+        stopped=stopped,
         files=((run.contract.words.answers, f"{run.units.folder}/*.parquet"),),
     )
     if todo:
@@ -129,7 +134,7 @@ class FlowDriver:
     def __init__(self, run: Run, run_id: str) -> None:
         self.run, self.run_id = run, run_id
         self.is_interrupted = False
-        self._times, self._notes = Times(), LiveNotes(_shorten(run.contract.words.rows))
+        self._times, self._notes = Times(), LiveNotes(run.contract.words.short)
         self._made = self._made_ok = self._wasted = self._attempts = self._engine_starts = 0
         self._started, self._busy_s = time.monotonic(), 0.0
 
@@ -181,7 +186,7 @@ class FlowDriver:
             run.engines.count,
             brake.held_s,
         )
-        bar_unit = _shorten(run.contract.words.rows)
+        bar_unit = run.contract.words.short
         with (
             metrics,
             drain_on_interrupt(brake.pull, limit_s=_DRAIN_LIMIT_S) as drained,
@@ -292,7 +297,3 @@ def _describe_run(run: Run, run_id: str) -> dict[str, Any]:
         "versions": {name: find_version(name) for name in packages}
         | {"python": platform.python_version()},
     }
-
-
-def _shorten(rows: str) -> str:
-    return {"images": "img"}.get(rows, rows.removesuffix("s"))

@@ -1,0 +1,5 @@
+"""stub"""
+
+
+def run_batches(*a):
+    raise NotImplementedError
