@@ -13,9 +13,19 @@ from s4v_core.collection.job import CollectJob
 from s4v_core.collection.prompts import label_texts
 from s4v_core.collection.spending import sum_spending, write_spending
 from s4v_core.collection.task import CollectTask
+from s4v_core.errors import EngineError
 from s4v_core.flow.budget import Spending
 from s4v_core.runs.driver import make_run_id, run_missing
 from s4v_core.runs.outcome import Outcome
+
+_OWN_FLAGS = {
+    "--settings.url": "--endpoint.url",
+    "--settings.request-timeout-s": "--endpoint.timeout-s",
+    "--settings.endpoint-patience-s": "--endpoint.patience-s",
+    "--settings.max-concurrent-requests": "--endpoint.concurrency",
+    "--engines": "--workers",
+}
+"""Flags of caption.py in the messages of the flow, and what the same is called here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +50,7 @@ class CollectOutcome:
 
     def as_text(self) -> str:
         """A summary for people."""
-        lines = [self.outcome.as_text()]
+        lines = [name_own_flags(self.outcome.as_text())]
         if self.has_prices:
             lines.append(self._describe_spending())
         if self.outcome.stopped:
@@ -68,6 +78,13 @@ class CollectOutcome:
         return f"{line}; the same command with a higher --budget.spending goes on"
 
 
+def name_own_flags(text: str) -> str:
+    """A text that names flags of caption.py, with those of collect.py in their places."""
+    for theirs, own in _OWN_FLAGS.items():
+        text = text.replace(theirs, own)
+    return text
+
+
 def run_collection(
     job: CollectJob, on_checked: Callable[[CheckedCollection], None] | None = None
 ) -> CollectOutcome:
@@ -85,7 +102,10 @@ def run_collection(
     collection = check_collection(job)
     if on_checked:
         on_checked(collection)
-    return _Collection(collection).run()
+    try:
+        return _Collection(collection).run()
+    except EngineError as error:
+        raise EngineError(error.engine, name_own_flags(error.problem)) from error
 
 
 class _Collection:
@@ -108,9 +128,7 @@ class _Collection:
 
     def run(self) -> CollectOutcome:
         try:
-            if self._job.batch.enabled:
-                run_batches(self._collection, self._run, self._make_plain_task(), self._paid)
-            outcome = run_missing(self._run)
+            outcome = self._run_batched() if self._job.batch.enabled else run_missing(self._run)
         finally:
             spending = self._note_spending()
         done = self._run.units.list_done()
@@ -121,6 +139,15 @@ class _Collection:
         )
         has_prices = bool(self._limits.input_price or self._limits.output_price)
         return CollectOutcome(outcome, has_prices, spending.spent, spending.unheard, waiting)
+
+    def _run_batched(self) -> Outcome:
+        """Bring answers by batches, and make rows of them."""
+        ending = run_batches(self._collection, self._run, self._make_plain_task())
+        self._paid = sum_spending(self._run, self._store)
+        if ending.stopped is None:
+            return run_missing(self._run)
+        outcome = run_missing(replace(self._run, only=ending.complete))
+        return replace(outcome, stopped=ending.stopped)
 
     def _make_task(self) -> CollectTask:
         """The task on a Ray that runs, with the budget that all workers share."""

@@ -92,7 +92,7 @@ class OpenAIClient:
         it can do without."""
         if request.is_raw:
             return refuse("raw_prompt")
-        body = await asyncio.to_thread(build_body, self._model, request, self._settings)
+        body = await asyncio.to_thread(_build_body, self._model, request, self._settings)
         parameters = self._parameters.build(sampling, request.content)
         found = await self._post(body | parameters)
         if isinstance(found, Generation):
@@ -101,7 +101,33 @@ class OpenAIClient:
         is_refusal = found.status in _REFUSAL_CODES
         if is_refusal and self._parameters.adapt(parameters, found.problem):
             return None
-        return self._judge(request, found)
+        return self._judge(request.prefill, found)
+
+    def build_body(self, request: Request, sampling: SamplingConfig) -> dict[str, Any]:
+        """The whole body of a request that is sent by other means."""
+        body = _build_body(self._model, request, self._settings)
+        return body | self._parameters.build(sampling, request.content)
+
+    def read_response(self, status: int, text: str) -> Generation:
+        """The answer in the response to a request that was sent by other means.
+
+        Raises:
+            WeatherError: It holds none, and may do so another time.
+            EngineError: No request would get one.
+        """
+        found = read_answer(text) if status < 300 else read_problem(text)
+        if isinstance(found, Generation):
+            return replace(found, endpoint=self.address)
+        return self._judge("", _Failed(found, found.status if status < 300 else status, None))
+
+    def open_blocking(self, retries: int) -> openai.OpenAI:
+        """A client of the same endpoint for other uses than single requests."""
+        return openai.OpenAI(
+            base_url=str(self._client.base_url),
+            api_key=self._client.api_key,
+            max_retries=retries,
+            timeout=self._settings.request_timeout_s,
+        )
 
     async def _post(self, body: dict[str, Any]) -> "Generation | _Failed":
         """The endpoint's answer to the body of a request."""
@@ -128,7 +154,7 @@ class OpenAIClient:
             return found
         return _Failed(found, found.status, None, "an error in an answer")
 
-    def _judge(self, request: Request, failed: "_Failed") -> Generation:
+    def _judge(self, prefill: str, failed: "_Failed") -> Generation:
         """Refuse the request, or raise what the problem says about the endpoint."""
         problem, status, wait_s, place = failed
         words = problem.sentence if status is None else f"{place} {status}: {problem.sentence}"
@@ -143,7 +169,7 @@ class OpenAIClient:
             raise WeatherError(self.name, words, wait_s, is_overload=status in _OVERLOAD_CODES)
         if status in _HOPELESS_CODES:
             raise EngineError(self.name, words)
-        if request.prefill and _NO_PREFILL.search(problem.sentence):
+        if prefill and _NO_PREFILL.search(problem.sentence):
             text = "the endpoint does not continue an answer that was begun for it (prefill)"
             return fail("engine_refused:prefill", f"{text}: {words}")
         return fail(f"engine_refused:{_STATUS_NAMES.get(status, f'HTTP{status}')}", words)
@@ -164,7 +190,7 @@ class _Failed(NamedTuple):
     place: str = "HTTP"
 
 
-def build_body(model: str, request: Request, settings: EngineSettings) -> dict[str, Any]:
+def _build_body(model: str, request: Request, settings: EngineSettings) -> dict[str, Any]:
     """The body of a request, but for the parameters that an endpoint may refuse."""
     messages = build_messages(request, settings.upload, settings.picture_detail)
     return {"model": model, "messages": messages} | _build_extras(request)

@@ -57,6 +57,7 @@ class Run:
         make_task: Makes the task; called once Ray runs, so the task may hold handles of actors.
         label: What the progress bar says: captioning.
         heal: Do failed and rejected rows again.
+        only: Units that are run; None: all.
         about: Further entries for run.json.
         notes: Sentences for the outcome.
         notes_folder: Folder of run.json and stats.json; None: the output.
@@ -70,6 +71,7 @@ class Run:
     engines: Engines
     label: str
     heal: bool = False
+    only: frozenset[int] | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     notes_folder: str | None = None
@@ -93,6 +95,7 @@ def run_missing(run: Run, planned: dict[str, Any] | None = None) -> Outcome:
         StorageError, EngineError: A store or an engine fails as a whole; what is done stays done.
     """
     todo, found_done = _find_todo(run)
+    todo = [unit for unit in todo if run.only is None or unit in run.only]
     driver, stopped = FlowDriver(run, make_run_id()), None
     if todo:
         storage.remove_stale_partials(run.units.folder)
@@ -268,17 +271,14 @@ def _run_and_report(driver: FlowDriver, todo: list[int], found_done: int) -> Non
 def _find_todo(run: Run) -> tuple[list[int], int]:
     """Units to run, and the rows that are done already."""
     done = run.units.list_done()
-    done -= {unit for unit in done & run.head.renewed if _is_outdated(run, unit)}
+    renewed, parts = done & run.head.renewed, run.head.parts
+    done -= {unit for unit in renewed if find_outdated_keys(run.units, parts, unit)}
     found = sum(rows for unit, rows in enumerate(run.head.unit_rows) if unit in done)
     if not run.heal:
         return [unit for unit in run.head.units if unit not in done], found
     todo = [unit for unit in run.head.units if unit not in done]
     accounts = (run.units.read_account(unit) for unit in sorted(done))
     return [*todo, *(account.unit for account in accounts if account.ok < account.rows)], found
-
-
-def _is_outdated(run: Run, unit: int) -> bool:
-    return bool(find_outdated_keys(run.units, run.head.parts, unit))
 
 
 def _describe_run(run: Run, run_id: str) -> dict[str, Any]:
