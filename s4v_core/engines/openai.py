@@ -162,7 +162,7 @@ class OpenAIClient:
             return fail(CONTENT_FILTER, words)
         if status is None:
             code = next(iter(problem.codes), "no_answer")
-            raise WeatherError(self.name, words, wait_s, refusal=code)
+            raise WeatherError(self.name, words, wait_s, refusal=code, is_unheard=True)
         if status in (500, 501) and _UNABLE.search(problem.sentence):
             raise WeatherError(self.name, words, wait_s, refusal=f"HTTP{status}")
         if status in _WEATHER_CODES or status >= 500:
