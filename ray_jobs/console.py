@@ -8,6 +8,7 @@ from ray_jobs.command_line import complain, run_main
 
 COMMANDS = {
     "caption": "Caption every image of the input, each exactly once.",
+    "collect": "Collect a teacher's captions, with prompts that fit each image's source.",
     "status": "Show how far a run is, from its output alone.",
     "score": "Score how well the captions of a run fit their images.",
     "export": "Write the captions of a run in a format that others read.",

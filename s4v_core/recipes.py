@@ -1,6 +1,7 @@
 """Named, complete jobs. The only home of the paper's numbers and of our defaults beside them."""
 
 from s4v_core.captioning.job import CaptionJob
+from s4v_core.collection.job import CollectJob, Endpoint
 from s4v_core.demo.shipped import CAPTIONER as DEMO_CAPTIONER
 from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.engines.settings import EngineSettings
@@ -29,6 +30,17 @@ CAPTION: dict[str, CaptionJob] = {
         demo_scenes=64,
         sampling=SamplingConfig(max_tokens=96, temperature=0.0),
         settings=EngineSettings(device="cpu", max_num_seqs=32),
+    ),
+}
+
+COLLECT: dict[str, CollectJob] = {
+    # Sec. 3.2, which asked gpt-4-vision-preview. That model is withdrawn; any other is named by
+    # --model. Temperature and length were not published.
+    "paper": CollectJob(
+        input=("$S4V_ROOT/data",),
+        output="$S4V_ROOT/collected",
+        model="gpt-4o",
+        endpoint=Endpoint(url=("https://api.openai.com/v1",)),
     ),
 }
 

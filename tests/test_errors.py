@@ -5,6 +5,7 @@ import pytest
 from s4v_core import errors
 from s4v_core.captioning.export.run_rows import UnfinishedRunError
 from s4v_core.engines.endpoint import WeatherError
+from s4v_core.engines.metering import SpendingLimitError
 from s4v_core.engines.preflight import UntriedError
 from s4v_core.engines.requests import EngineDiedError
 from s4v_core.storage import NoCredentialsError, PlaceError, SourceChangedError, UnreachableError
@@ -19,6 +20,7 @@ CASES = [
     EngineDiedError("vllm", "died"),
     UntriedError("model: org/name cannot be read by transformers: no"),
     WeatherError("openai", "HTTP 429", 2.5),
+    SpendingLimitError("openai", "the spending limit is reached"),
     errors.TrainingError(7, "the loss is nan"),
     PlaceError("s3://bucket/x", "InvalidObjectState", "archived"),
     NoCredentialsError("s3://bucket/x", "none"),

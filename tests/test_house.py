@@ -30,6 +30,22 @@ TRAINING = """
     --validation-share --validate-every-steps --log-to
     """
 
+CAPTION_RULES = """
+    --web.connect-timeout-s --web.disallowed-directives --web.host-rest-s --web.max-file-mib
+    --web.max-host-failures --web.max-redirects --web.max-requests --web.max-requests-per-host
+    --web.max-tries --web.max-wait-s --web.min-lost-hosts --web.silence-timeout-s
+    --web.timeout-s --web.user-agent
+    --sampling.max-tokens --sampling.temperature --sampling.top-p --sampling.repetition-penalty
+    --sampling.stop-at-loops --sampling.seed
+    --gate.enabled --gate.min-words --gate.max-words --gate.allow-truncated --gate.script
+    --gate.max-other-script --gate.max-repeats --gate.min-compressed --gate.refusals
+    --gate.boilerplate --gate.skip --gate.allow-json
+    --gate.refuse-contradictions --gate.min-quality --gate.plugin
+    --ladder.temperatures --ladder.top-p --ladder.repetition-penalty
+    --decode.max-megapixels --decode.max-side-px --decode.min-side-px --decode.max-file-mib
+    --decode.tiff --decode.exif-orientation --decode.reduced-jpeg --decode.deadline-s
+    """
+
 FLAGS = {
     "caption.py": """
         --input --output --model --image-root --engine --prompt --prompts --sources
@@ -38,17 +54,6 @@ FLAGS = {
         --image-column --only-missing --pixels-max --compare-with
         --prompt-name --fields --json-schema --prefill --prepend --append --cut-prefix-words
         --quality.model --quality.device --quality.batch-size --quality.prefix
-        --web.connect-timeout-s --web.disallowed-directives --web.host-rest-s --web.max-file-mib
-        --web.max-host-failures --web.max-redirects --web.max-requests --web.max-requests-per-host
-        --web.max-tries --web.max-wait-s --web.min-lost-hosts --web.silence-timeout-s
-        --web.timeout-s --web.user-agent
-        --sampling.max-tokens --sampling.temperature --sampling.top-p --sampling.repetition-penalty
-        --sampling.stop-at-loops --sampling.seed
-        --gate.enabled --gate.min-words --gate.max-words --gate.allow-truncated --gate.script
-        --gate.max-other-script --gate.max-repeats --gate.min-compressed --gate.refusals
-        --gate.boilerplate --gate.skip --gate.allow-json
-        --gate.refuse-contradictions --gate.min-quality --gate.plugin
-        --ladder.temperatures --ladder.top-p --ladder.repetition-penalty
         --settings.device --settings.dtype --settings.max-model-len --settings.max-num-seqs
         --settings.gpus-per-engine --settings.nodes-per-engine --settings.encoder-data-parallel
         --settings.quantization --settings.kv-cache-dtype --settings.adapter --settings.speculative
@@ -56,12 +61,25 @@ FLAGS = {
         --settings.max-num-batched-tokens --settings.gpu-memory-utilization
         --settings.enforce-eager --settings.kv-cache-gib --settings.cpus
         --settings.units-in-flight --settings.batch-size --settings.url
+        --settings.more-endpoints --settings.key-variable --settings.upload
+        --settings.picture-detail
         --settings.max-concurrent-requests --settings.request-timeout-s
         --settings.endpoint-patience-s --settings.silence-limit-s
         --settings.max-engine-starts --settings.fake-latency-s --settings.fake-faults
-        --decode.max-megapixels --decode.max-side-px --decode.min-side-px --decode.max-file-mib
-        --decode.tiff --decode.exif-orientation --decode.reduced-jpeg --decode.deadline-s
-        """,
+        """
+    + CAPTION_RULES,
+    "collect.py": """
+        --input --output --model --image-root --sources --source-column --other-sources
+        --aesthetic-share --unnamed --picture-long --picture-short --limit --unit-size --workers
+        --licences --retry-errors --plan --sample --expected-tokens
+        --endpoint.url --endpoint.concurrency --endpoint.timeout-s --endpoint.patience-s
+        --endpoint.detail --endpoint.upload
+        --budget.requests-per-minute --budget.tokens-per-minute --budget.spending
+        --budget.input-price --budget.output-price
+        --batch.enabled --batch.price-share --batch.max-mib --batch.max-requests --batch.max-open
+        --batch.poll-s
+        """
+    + CAPTION_RULES,
     "status.py": "--verify --compare-with",
     "score.py": """
         --model --device --batch-size --prefix --workers --accelerator --retry-errors
@@ -161,6 +179,7 @@ def test_fragments_are_recognised(text: str) -> None:
     "place",
     [
         "s4v_core.captioning.job.CaptionJob",
+        "s4v_core.collection.job.CollectJob",
         "s4v_core.training.stage.TrainStage",
         "ray_jobs.status.StatusJob",
         "ray_jobs.score.ScoreJob",

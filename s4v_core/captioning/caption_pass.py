@@ -60,12 +60,24 @@ def run_pass(job: CaptionJob, on_checked: Callable[[CheckedJob], None] | None = 
     run = plan_run(checked, plan_input(checked), job.output)
     has_grown = checked.head is not None and len(run.head.parts) > len(checked.head.parts)
     outcome = run_missing(run, read_forecast(job.output))
+    is_new = outcome.has_run or has_grown
+    return write_pages(job, run.head, outcome, is_new, DEMO_NOTICE if job.demo_scenes else "")
+
+
+def write_pages(
+    job: CaptionJob, head: PlanHead, outcome: Outcome, is_new: bool, notice: str = ""
+) -> Outcome:
+    """Write the report and the data card of a run; the outcome then names them.
+
+    Args:
+        is_new: Whether rows have come since they were written.
+        notice: Sentence at the top of the report.
+    """
     report: str | None = storage.join(job.output, REPORT_NAME)
-    if outcome.has_run or has_grown or storage.stat(storage.join(job.output, REPORT_NAME)) is None:
+    if is_new or storage.stat(storage.join(job.output, REPORT_NAME)) is None:
         figures = read_figures(job.output) or outcome.as_dict()
-        notice = DEMO_NOTICE if job.demo_scenes else ""
-        report = write_report(job.output, run.head, outcome.counts, figures, notice)
-        write_data_card(job.output, run.head, outcome.counts, parse_licences(job.licences))
+        report = write_report(job.output, head, outcome.counts, figures, notice)
+        write_data_card(job.output, head, outcome.counts, parse_licences(job.licences))
     pages = (("report", report),) if report else ()
     return replace(outcome, files=(*outcome.files, *pages))
 

@@ -1,5 +1,6 @@
 """Everything that a job names, checked before anything is written."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from s4v_core.captioning.fields import CaptionField, find_main, list_columns
 from s4v_core.captioning.gate_plugins import identify_plugins
 from s4v_core.captioning.job import FREE_TO_CHANGE, CaptionJob
 from s4v_core.captioning.preflight_check import Fit, describe_fit, fit_engine, limit_pictures
+from s4v_core.captioning.prompts import Prompt
 from s4v_core.captioning.scorer_choice import choose_scorer, identify_scorer
 from s4v_core.engines.answer_schemas import check_answer_schema
 from s4v_core.engines.choice import choose_engine
@@ -96,14 +98,34 @@ class CheckedJob(CheckedModel):
         return Engines(self.job.engines, self.job.accelerator)
 
 
-def check_job(job: CaptionJob) -> CheckedJob:
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """A model behind an endpoint that is asked by data-specific prompts.
+
+    Attributes:
+        prompts: Take the place of the job's own.
+        framing: The pictures that it uses.
+        identity: Further settings that identify the run.
+    """
+
+    prompts: tuple[Prompt, ...]
+    framing: Framing
+    identity: Mapping[str, Any]
+
+    @property
+    def facts(self) -> CheckpointFacts:
+        # The address is no revision here: the same teacher may be reached at several of them.
+        return CheckpointFacts(self.framing, "model", "")
+
+
+def check_job(job: CaptionJob, teacher: Teacher | None = None) -> CheckedJob:
     """Check everything that a job names, and write nothing.
 
     Raises:
         ConfigError: A model, engine, prompt, field or output that does not fit.
         InputError: An input that is not there or holds no images.
     """
-    found = check_model(job)
+    found = check_model(job, teacher)
     if job.compare_with:
         check_comparable(job.compare_with)
     shards = find_shards(
@@ -116,11 +138,13 @@ def check_job(job: CaptionJob) -> CheckedJob:
         "template": found.engine.template,
         "prompts": [asdict(prompt) for prompt in found.fields[find_main(found.fields)].prompts],
         "fields": found.described_fields,
-        "framing": f"{found.facts.framing.mode} {found.facts.framing.size_px}",
+        "framing": found.facts.framing.description,
     }
     resolved["quality"] = identify_scorer(found.scorer, job.quality.model)
     resolved["gate_plugins"] = found.plugins
-    settings = identify_job(job, FREE_TO_CHANGE, resolved)
+    settings = identify_job(
+        job, FREE_TO_CHANGE, resolved | dict(teacher.identity if teacher else {})
+    )
     head = _check_output(job.output, settings)
     return CheckedJob(
         job=job,
@@ -137,20 +161,20 @@ def check_job(job: CaptionJob) -> CheckedJob:
     )
 
 
-def check_model(job: CaptionJob) -> CheckedModel:
+def check_model(job: CaptionJob, teacher: Teacher | None = None) -> CheckedModel:
     """Check a job's model, engine and fields.
 
     Raises:
         ConfigError: One of them does not fit.
     """
-    facts = _read_facts(job)
+    facts = teacher.facts if teacher else _read_facts(job)
     facts = replace(facts, framing=limit_pictures(facts.framing, job.pixels_max))
     # Workers may run in another folder than the driver.
     model = storage.absolute(job.model) if Path(job.model).is_dir() else job.model
     template = job.template or facts.template
     engine = choose_engine(job.engine, model, template, job.settings, facts.revision)
     refuse_unfit_checkpoint(engine.name, job.model, facts.quantization)
-    fields = choose_fields(job)
+    fields = choose_fields(job, teacher.prompts if teacher else None)
     for schema in filter(None, (field.schema for field in fields)):
         check_answer_schema(engine.name, schema)
     if len(fields) > 1:

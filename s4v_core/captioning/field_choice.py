@@ -11,8 +11,13 @@ from s4v_core.captioning.schema_file import read_schema
 from s4v_core.records.captions import MAIN_FIELD
 
 
-def choose_fields(job: CaptionJob) -> tuple[CaptionField, ...]:
+def choose_fields(
+    job: CaptionJob, prompts: tuple[Prompt, ...] | None = None
+) -> tuple[CaptionField, ...]:
     """The fields of a job, in the order in which they are asked.
+
+    Args:
+        prompts: Take the place of the job's own.
 
     Raises:
         ConfigError: A file of fields, prompts or a schema that cannot be used.
@@ -23,7 +28,7 @@ def choose_fields(job: CaptionJob) -> tuple[CaptionField, ...]:
     finish = Finish(job.prepend, job.append, job.cut_prefix_words, schema is not None)
     caption = build_field(
         MAIN_FIELD,
-        _choose_prompts(job),
+        _choose_prompts(job) if prompts is None else prompts,
         job.sampling,
         job.gate,
         job.ladder,

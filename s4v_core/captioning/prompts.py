@@ -14,6 +14,9 @@ from typing import Any
 _MAX_VALUE_CHARACTERS = 2000
 """Longest value that a column may put into a prompt: some alt texts hold whole web pages."""
 
+OTHERS = ""
+"""As a prompt's source: the sources that no other prompt is for."""
+
 _COLUMN = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.]*)\}")
 _MARKS = re.compile(r"<(/?\w+|\|\w+\|)>")
 
@@ -26,7 +29,7 @@ class Prompt:
         text: `{column}` is replaced by a value of the image: image_id, source, sidecar (its text),
             or a field of a sidecar that is a JSON object.
         weight: The prompt's share among the prompts of a source.
-        source: Pattern of the sources that the prompt is for.
+        source: Pattern of the sources that the prompt is for, or OTHERS.
     """
 
     text: str
@@ -72,6 +75,7 @@ def choose_question(
         fields: Names of earlier fields, whose answers prompts may use like columns.
     """
     fitting = [prompt for prompt in prompts if fnmatchcase(planned["source"], prompt.source)]
+    fitting = fitting or [prompt for prompt in prompts if prompt.source == OTHERS]
     if not fitting:
         return Question("", "no_prompt")
     chosen = _draw_prompt(fitting, planned["image_id"])

@@ -18,6 +18,7 @@ from s4v_core.checkpoints import (
 from s4v_core.engines.endpoint import EndpointEngine
 from s4v_core.engines.fitness import refuse_unfit_settings
 from s4v_core.engines.idle import IdleEngine
+from s4v_core.engines.metering import Meter
 from s4v_core.engines.requests import Engine, Generation
 from s4v_core.engines.settings import EngineName, EngineSettings, EngineSpec
 from s4v_core.engines.supervision import SupervisedEngine, supervise
@@ -67,11 +68,14 @@ def choose_idle_engine(settings: EngineSettings) -> EngineSpec:
     return EngineSpec("none", "none", "model", settings, _choose_device("none", settings))
 
 
-def start_engine(spec: EngineSpec) -> RunningEngine:
+def start_engine(spec: EngineSpec, meter: Meter | None = None) -> RunningEngine:
     """Start the engine in this process, in the care that its kind needs.
 
     An engine in this process can be killed by a request, so it is supervised. An endpoint cannot:
     whatever goes wrong there is weather, which requests wait out.
+
+    Args:
+        meter: Allows each request to an endpoint; None allows all. Engines here have no meter.
 
     Raises:
         ConfigError, StorageError, EngineError: As for `build_engine`.
@@ -79,7 +83,8 @@ def start_engine(spec: EngineSpec) -> RunningEngine:
     if spec.is_remote:
         from s4v_core.engines.openai import OpenAIClient  # heavy
 
-        return EndpointEngine(OpenAIClient(spec), spec.settings)
+        clients = [OpenAIClient(spec, *place) for place in spec.settings.endpoints]
+        return EndpointEngine(clients, spec.settings, meter)
     settings = spec.settings
     build = partial(build_engine, spec)
     return supervise(build, settings.silence_limit_s, settings.max_engine_starts)

@@ -88,6 +88,8 @@ class Generation:
         reason_detail: What the engine or server said about it.
         thinking_tokens: Tokens that the model thought before it answered; they are part of
             `output_tokens` and not of the text. None if it did not think.
+        model: Name of the model as the endpoint's answer states it; None if it states none.
+        endpoint: Address of the endpoint that answered; None if an engine here did.
     """
 
     text: str | None
@@ -97,6 +99,8 @@ class Generation:
     reason: str | None = None
     reason_detail: str | None = None
     thinking_tokens: int | None = None
+    model: str | None = None
+    endpoint: str | None = None
 
 
 OnPiece = Callable[[str], None]

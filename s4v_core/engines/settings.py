@@ -29,6 +29,7 @@ _CHANGES = (
     "nodes_per_engine",
     "encoder_data_parallel",
 )
+_REQUEST_CHANGES = ("upload", "picture_detail")
 _JSON_CHANGES = ("speculative", "mm_processor_kwargs", "engine_args")
 
 
@@ -90,10 +91,20 @@ class EngineSettings(Config):
     batch_size: int = Field(8, ge=1)
     """Images per batch of engine transformers."""
     url: str | None = None
-    """Base address of the endpoint for engine openai (.../v1). Its key comes from
-    OPENAI_API_KEY."""
+    """Base address of the endpoint for engine openai (.../v1)."""
+    more_endpoints: tuple[str, ...] = ()
+    """Further endpoints of the same model for engine openai, each as URL, or as URL=VARIABLE with
+    the environment variable that holds its key. May be repeated."""
+    key_variable: str = "OPENAI_API_KEY"
+    """Environment variable with the key of --settings.url."""
+    upload: Literal["png", "jpeg"] = "png"
+    """Format in which engine openai sends pictures. A JPEG takes a tenth of the bytes, and is not
+    exact."""
+    picture_detail: Literal["low", "high", "auto"] | None = None
+    """How closely the endpoint's model is asked to look at pictures, where it knows the setting."""
     max_concurrent_requests: int = Field(32, ge=1)
-    """Requests that engine openai keeps under way at its endpoint."""
+    """Most requests that engine openai keeps under way at each endpoint; fewer after the endpoint
+    said that they are too many."""
     request_timeout_s: float = Field(600.0, gt=0)
     """Seconds that engine openai waits for the answer to one request before it sends it again."""
     endpoint_patience_s: float = Field(1800.0, gt=0)
@@ -131,6 +142,14 @@ class EngineSettings(Config):
         return self
 
     @property
+    def endpoints(self) -> tuple[tuple[str, str], ...]:
+        """Address of each endpoint, and the environment variable with its key."""
+        if not self.url:
+            return ()
+        further = (_split_endpoint(one, self.key_variable) for one in self.more_endpoints)
+        return ((self.url, self.key_variable), *further)
+
+    @property
     def reserved_cpus(self) -> int:
         """CPUs that an engine reserves: each of its processes keeps one busy."""
         return max(self.cpus, self.gpus_per_engine)
@@ -143,14 +162,27 @@ class EngineSettings(Config):
         """
         return parse_object(f"settings.{name}", getattr(self, name))
 
+    def list_request_settings(self) -> dict[str, Any]:
+        """As `list_answer_settings`, for an engine behind an endpoint."""
+        return self._list_changed(_REQUEST_CHANGES)
+
+    def _list_changed(self, names: tuple[str, ...]) -> dict[str, Any]:
+        fields = type(self).model_fields
+        plain = {name: getattr(self, name) for name in names}
+        return {n: value for n, value in plain.items() if value != fields[n].default}
+
     def list_answer_settings(self) -> dict[str, Any]:
         """The settings that can change an answer, where they are not the defaults; by name, as
         values that JSON can hold."""
-        fields = type(self).model_fields
-        plain = {name: getattr(self, name) for name in _CHANGES}
-        changed = {n: value for n, value in plain.items() if value != fields[n].default}
+        changed = self._list_changed(_CHANGES)
         objects = {name: self.read_json(name) for name in _JSON_CHANGES}
         return changed | {name: value for name, value in objects.items() if value}
+
+
+def _split_endpoint(text: str, variable: str) -> tuple[str, str]:
+    """Address and variable of `URL=VARIABLE`; an address may hold the mark itself."""
+    url, mark, named = text.rpartition("=")
+    return (url, named) if mark and named.isidentifier() else (text, variable)
 
 
 def _refuse_unknown(name: str, value: str | None, list_known: Callable[[], frozenset[str]]) -> None:
@@ -206,7 +238,9 @@ class EngineSpec:
     @property
     def answer_settings(self) -> dict[str, Any]:
         """Settings that can change an answer and are not the defaults, with the revision of the
-        adapter; empty for engines that run no checkpoint here."""
+        adapter."""
+        if self.is_remote:
+            return self.settings.list_request_settings()
         if self.name not in ("vllm", "transformers"):
             return {}
         found = self.settings.list_answer_settings()

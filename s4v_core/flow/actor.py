@@ -47,7 +47,7 @@ class EngineActor:
         # Ray keeps only the text of what a constructor raises; the first call raises it whole.
         self._failure: S4VError | None = None
         try:
-            self._engine = start_engine(spec.engine)
+            self._engine = start_engine(spec.engine, spec.task.meter)
             in_flight = spec.units_in_flight
             name = spec.engine.name
             self._trial = EngineTrial(self._engine, name, spec.trial_rows, in_flight, brake)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
+from s4v_core.engines.metering import Meter
 from s4v_core.engines.requests import Generator, Picture
 from s4v_core.inputs.web_policy import WebPolicy
 from s4v_core.records.contract import Contract
@@ -47,6 +48,7 @@ class Task(ABC, Generic[T]):
         reads_payloads: Whether payloads that the plan only names (loose sidecar files) are read.
         web: How URLs that rows name are fetched.
         max_file_bytes: Largest file that a row may name; None if there is no limit.
+        meter: Allows each request to an endpoint; None allows all.
     """
 
     contract: Contract
@@ -54,6 +56,7 @@ class Task(ABC, Generic[T]):
     reads_payloads: bool = False
     max_file_bytes: int | None = None
     web: WebPolicy = WebPolicy()
+    meter: Meter | None = None
 
     @abstractmethod
     def prepare(self, planned: dict[str, Any], content: bytes | str | None) -> Prepared[T]:

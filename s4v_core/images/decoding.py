@@ -178,7 +178,7 @@ def _scale_size(size: tuple[int, int], framing: Framing) -> tuple[int, int]:
         return _scale_to_area(width, height, framing.size_px**2)
     scale = framing.size_px / long
     if framing.mode == "fit":
-        scale = min(scale, 1.0)
+        scale = min(scale, (framing.short_px or short) / short, 1.0)
     return max(round(width * scale), 1), max(round(height * scale), 1)
 
 

@@ -37,18 +37,26 @@ class Framing:
             pretraining).
         pad: Extend to a square with the CLIP mean colour and scale that to `size_px` (the paper's
             SFT and demo).
-        fit: Scale the longest side down to at most `size_px`.
+        fit: Scale the longest side down to at most `size_px`, and the shortest to at most
+            `short_px` if there is one.
         area: Scale an image of more than `size_px` squared pixels down to that many (models that
             choose their own size, and get the image itself).
     """
 
     mode: Literal["crop", "pad", "fit", "area"]
     size_px: int
+    short_px: int | None = None
 
     @property
     def max_bytes(self) -> int:
-        """Upper bound of a picture's bytes: an RGB square with sides of `size_px`."""
-        return 3 * self.size_px**2
+        """Upper bound of a picture's bytes: RGB with sides of `size_px`, or one of `short_px`."""
+        return 3 * self.size_px * (self.short_px or self.size_px)
+
+    @property
+    def description(self) -> str:
+        """The framing in the settings of a run."""
+        short = f" {self.short_px}" if self.short_px else ""
+        return f"{self.mode} {self.size_px}{short}"
 
 
 @dataclass(frozen=True, slots=True)

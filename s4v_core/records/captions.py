@@ -102,8 +102,33 @@ def caption_contract(fields: Sequence[Mapping[str, Any]]) -> Contract:
     return replace(CAPTIONS, schema=pa.schema([*_FIELDS[:at], *added, *_FIELDS[at:]]))
 
 
+_COLLECTED: list["pa.Field[Any]"] = [
+    # Parts of the prompt; those that the paper did not publish begin with `ours.`.
+    pa.field("prompt_parts", pa.string()),
+    # Price of all answers of the row, in millionths of the currency of the prices.
+    pa.field("cost_micro", pa.int64(), nullable=False),
+    # Address that the answer came from, and the model that it names.
+    pa.field("endpoint", pa.string()),
+    pa.field("served_model", pa.string()),
+]
+
+COLLECTION = "collection"
+"""Setting of a plan whose rows were collected from a teacher."""
+
+
+def collected_contract() -> Contract:
+    """The contract of a run that collects a teacher's captions."""
+    at = RESULT_SCHEMA.names.index("status")
+    schema = pa.schema([*_FIELDS[:at], *_COLLECTED, *_FIELDS[at:]])
+    words = Words(rows="images", made="collected", answers="captions")
+    sums = (*CAPTIONS.sums, "prompt_tokens", "cost_micro")
+    return replace(CAPTIONS, schema=schema, sums=sums, words=words)
+
+
 def contract_of(settings: Mapping[str, Any]) -> Contract:
     """The contract of a caption run, from the settings of its plan."""
+    if settings.get(COLLECTION):
+        return collected_contract()
     return caption_contract(settings.get("fields") or ())
 
 

@@ -38,6 +38,11 @@ class Words:
     made: str = "answered"
     answers: str = "answers"
 
+    @property
+    def short(self) -> str:
+        """One row in a few letters: img."""
+        return {"images": "img"}.get(self.rows, self.rows.removesuffix("s"))
+
 
 @dataclass(frozen=True, slots=True)
 class Contract:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from s4v_core import storage
+from s4v_core.engines.metering import SpendingLimitError
 from s4v_core.engines.settings import EngineSpec
 from s4v_core.environment import find_version
 from s4v_core.errors import StorageError
@@ -56,6 +57,7 @@ class Run:
         make_task: Makes the task; called once Ray runs, so the task may hold handles of actors.
         label: What the progress bar says: captioning.
         heal: Do failed and rejected rows again.
+        only: Units that are run; None: all.
         about: Further entries for run.json.
         notes: Sentences for the outcome.
         notes_folder: Folder of run.json and stats.json; None: the output.
@@ -69,6 +71,7 @@ class Run:
     engines: Engines
     label: str
     heal: bool = False
+    only: frozenset[int] | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     notes_folder: str | None = None
@@ -92,7 +95,8 @@ def run_missing(run: Run, planned: dict[str, Any] | None = None) -> Outcome:
         StorageError, EngineError: A store or an engine fails as a whole; what is done stays done.
     """
     todo, found_done = _find_todo(run)
-    driver = FlowDriver(run, make_run_id())
+    todo = [unit for unit in todo if run.only is None or unit in run.only]
+    driver, stopped = FlowDriver(run, make_run_id()), None
     if todo:
         storage.remove_stale_partials(run.units.folder)
         if not storage.honours_create(run.output):
@@ -101,7 +105,10 @@ def run_missing(run: Run, planned: dict[str, Any] | None = None) -> Outcome:
         storage.replace_json(run.place_note("run.json"), about)
         # In an order of its own: two runs on one output would do each unit at the same time.
         random.Random(driver.run_id).shuffle(todo)
-        _run_and_report(driver, todo, 0 if run.heal else found_done)
+        try:
+            _run_and_report(driver, todo, 0 if run.heal else found_done)
+        except SpendingLimitError as error:
+            stopped = error.problem
     outcome = Outcome(
         output=run.output,
         counts=count_run(run.units, run.head),
@@ -112,6 +119,7 @@ def run_missing(run: Run, planned: dict[str, Any] | None = None) -> Outcome:
         words=run.contract.words,
         planned=planned,
         has_run=bool(todo),
+        stopped=stopped,
         files=((run.contract.words.answers, f"{run.units.folder}/*.parquet"),),
     )
     if todo:
@@ -129,7 +137,7 @@ class FlowDriver:
     def __init__(self, run: Run, run_id: str) -> None:
         self.run, self.run_id = run, run_id
         self.is_interrupted = False
-        self._times, self._notes = Times(), LiveNotes(_shorten(run.contract.words.rows))
+        self._times, self._notes = Times(), LiveNotes(run.contract.words.short)
         self._made = self._made_ok = self._wasted = self._attempts = self._engine_starts = 0
         self._started, self._busy_s = time.monotonic(), 0.0
 
@@ -181,7 +189,7 @@ class FlowDriver:
             run.engines.count,
             brake.held_s,
         )
-        bar_unit = _shorten(run.contract.words.rows)
+        bar_unit = run.contract.words.short
         with (
             metrics,
             drain_on_interrupt(brake.pull, limit_s=_DRAIN_LIMIT_S) as drained,
@@ -263,17 +271,14 @@ def _run_and_report(driver: FlowDriver, todo: list[int], found_done: int) -> Non
 def _find_todo(run: Run) -> tuple[list[int], int]:
     """Units to run, and the rows that are done already."""
     done = run.units.list_done()
-    done -= {unit for unit in done & run.head.renewed if _is_outdated(run, unit)}
+    renewed, parts = done & run.head.renewed, run.head.parts
+    done -= {unit for unit in renewed if find_outdated_keys(run.units, parts, unit)}
     found = sum(rows for unit, rows in enumerate(run.head.unit_rows) if unit in done)
     if not run.heal:
         return [unit for unit in run.head.units if unit not in done], found
     todo = [unit for unit in run.head.units if unit not in done]
     accounts = (run.units.read_account(unit) for unit in sorted(done))
     return [*todo, *(account.unit for account in accounts if account.ok < account.rows)], found
-
-
-def _is_outdated(run: Run, unit: int) -> bool:
-    return bool(find_outdated_keys(run.units, run.head.parts, unit))
 
 
 def _describe_run(run: Run, run_id: str) -> dict[str, Any]:
@@ -292,7 +297,3 @@ def _describe_run(run: Run, run_id: str) -> dict[str, Any]:
         "versions": {name: find_version(name) for name in packages}
         | {"python": platform.python_version()},
     }
-
-
-def _shorten(rows: str) -> str:
-    return {"images": "img"}.get(rows, rows.removesuffix("s"))

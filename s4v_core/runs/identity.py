@@ -7,6 +7,9 @@ from typing import Any
 from s4v_core.config import Config
 from s4v_core.errors import ConfigError
 
+_LONGEST_VALUES = 400
+"""Characters of two values that differ, up to which a message shows all of both."""
+
 
 def identify_job(job: Config, free: Collection[str], resolved: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that identify a run: every field of its job that is not named as free to change.
@@ -35,10 +38,25 @@ def refuse_other_settings(output: str, old: Mapping[str, Any], new: Mapping[str,
         # Through JSON, as the stored ones went.
         was, now = old.get(name), json.loads(json.dumps(new[name]))
         if was != _forget_later(was, now):
+            place, was, now = _find_difference(name, was, _forget_later(was, now))
             raise ConfigError(
-                f"output: {output} was made with {name} {was!r}, found {now!r}; "
+                f"output: {output} was made with {place} {was!r}, found {now!r}; "
                 "choose another --output, or the settings of that run"
             )
+
+
+def _find_difference(name: str, was: Any, now: Any) -> tuple[str, Any, Any]:
+    """The place and the values of a difference: of long values, the first part that differs."""
+    if len(repr(was)) + len(repr(now)) <= _LONGEST_VALUES or was == now:
+        return name, was, now
+    if isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
+        pairs = [(str(at), *pair) for at, pair in enumerate(zip(was, now, strict=True))]
+    elif isinstance(was, dict) and isinstance(now, dict) and was.keys() == now.keys():
+        pairs = [(key, was[key], now[key]) for key in was]
+    else:
+        return name, was, now
+    place, old, new = next(pair for pair in pairs if pair[1] != pair[2])
+    return _find_difference(f"{name}.{place}", old, new)
 
 
 def _forget_later(was: Any, now: Any) -> Any:

@@ -25,6 +25,7 @@ class Outcome:
         words: How the kind of run names its rows.
         planned: The forecast that was made for this run, if one was.
         has_run: Whether units had to be run; False if everything was done before.
+        stopped: Why the run ended before every row was there, if a limit of its own ended it.
         files: (label, place) of what the user will want to open.
     """
 
@@ -37,6 +38,7 @@ class Outcome:
     words: Words
     planned: dict[str, Any] | None = None
     has_run: bool = False
+    stopped: str | None = None
     files: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -56,6 +58,7 @@ class Outcome:
             f"{printable(self.output)}: {describe_counts(self.counts, self.words)}",
             *list_reasons(self.counts, self.words),
             *map(printable, self.notes),
+            *([printable(self.stopped)] if self.stopped else []),
         ]
         if self._has_no_answers:
             lines.append(

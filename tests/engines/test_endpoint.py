@@ -149,7 +149,7 @@ def test_a_wait_that_patience_cannot_bear_ends_at_once(endpoint: WeatherEndpoint
 
 def test_no_more_requests_are_under_way_than_allowed() -> None:
     class Client:
-        name = version = "test"
+        name = version = address = "test"
         now = most = 0
 
         async def send(self, request: Request, sampling: SamplingConfig) -> Generation:
@@ -161,7 +161,7 @@ def test_no_more_requests_are_under_way_than_allowed() -> None:
 
     async def ask() -> int:
         client = Client()
-        engine = EndpointEngine(client, EngineSettings(max_concurrent_requests=3))
+        engine = EndpointEngine([client], EngineSettings(max_concurrent_requests=3))
         await asyncio.gather(*(engine.generate(r, SamplingConfig()) for r in _requests(20)))
         return client.most
 

@@ -118,7 +118,7 @@ def describe_pictures(body: dict[str, Any]) -> str:
         parts = message["content"] if isinstance(message["content"], list) else []
         for part in parts:
             if part["type"] == "image_url":
-                data = part["image_url"]["url"].removeprefix("data:image/png;base64,")
+                data = part["image_url"]["url"].partition(";base64,")[2]
                 picture = Image.open(io.BytesIO(base64.b64decode(data)))
                 found.append(fake_caption(np.asarray(picture)))
     return " ".join(found) or "No pictures came with this."
