@@ -132,17 +132,18 @@ def _ask_judge(job: PreferJob, store: "VoteStore") -> int:
 
 
 def _write_results(job: PreferJob, settings: "StudySettings", store: "VoteStore") -> None:
-    from s4v_core import storage
     from s4v_core.analysis.preference.judging import read_judges
     from s4v_core.analysis.preference.results import describe_results, show_results
+    from s4v_core.runs.derived_files import write_derived
 
     names = {"a": settings.a.name, "b": settings.b.name, "comparable": "Comparable"}
     judges = read_judges(job.output)
     figures = describe_results(names, store.items, store.read_votes(), judges)
     show(show_results(figures))
-    place = storage.join(job.output, "results.json")
-    storage.replace(place, (json.dumps(figures, indent=2, ensure_ascii=False) + "\n").encode())
-    show(f"written: {place}")
+    text = json.dumps(figures, indent=2, ensure_ascii=False) + "\n"
+    place = write_derived(job.output, ("results.json",), text.encode("utf-8", "replace"))
+    if place:
+        show(f"written: {place}")
 
 
 if __name__ == "__main__":

@@ -57,8 +57,12 @@ class _VoteBody(Config):
     """Time that the rater looked at the item."""
 
 
-class _StudyPages:
-    """Answers the page's requests."""
+class StudyPages:
+    """Answers the page's requests.
+
+    Args:
+        key: Secret that every request must carry; None if only this machine can send any.
+    """
 
     def __init__(self, ballot: Ballot, key: str | None) -> None:
         self._ballot, self._key = ballot, key
@@ -68,7 +72,13 @@ class _StudyPages:
         # An instance's own cache, which ends with it.
         self._find_image = lru_cache(_KEPT_IMAGES)(self._make_image)
 
-    def list_routes(self) -> list[Route]:
+    def build_app(self) -> Starlette:
+        """The application that serves the study."""
+        # Other sites that a browser has open must not reach a local page by a name of their own.
+        hosts = Middleware(TrustedHostMiddleware, allowed_hosts=[*_LOOPBACK, "[::1]"])
+        return Starlette(routes=self._list_routes(), middleware=[] if self._key else [hosts])
+
+    def _list_routes(self) -> list[Route]:
         return [
             Route("/", self._guard(self._show_page)),
             Route("/favicon.ico", _show_no_icon),
@@ -147,17 +157,14 @@ def serve_ballot(
         ConfigError: The address is in use, or is none of this machine.
     """
     is_local = host in _LOOPBACK
-    pages = _StudyPages(ballot, None if is_local else key)
-    # Other sites that a browser has open must not reach a local page by a name of their own.
-    guards = [Middleware(TrustedHostMiddleware, allowed_hosts=[*_LOOPBACK, "[::1]"])]
-    app = Starlette(routes=pages.list_routes(), middleware=guards if is_local else [])
+    pages = StudyPages(ballot, None if is_local else key)
     listener = _listen(host, port)
     try:
         shown = f"[{host}]" if ":" in host else host
         base = f"http://{shown}:{listener.getsockname()[1]}/"
         on_address(base if is_local else f"{base}?key={key}")
         settings = uvicorn.Config(
-            app,
+            pages.build_app(),
             log_level="warning",
             access_log=False,
             server_header=False,

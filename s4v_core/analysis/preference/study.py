@@ -91,4 +91,10 @@ def find_votes(folder: str) -> Path:
 
 
 def _make_item(pair: Pair) -> Item:
-    return Item(pair.image, {"a": pair.a, "b": pair.b, "place": pair.place})
+    texts = {"a": _clean(pair.a), "b": _clean(pair.b)}
+    return Item(_clean(pair.image), texts | {"place": pair.place})
+
+
+def _clean(text: str) -> str:
+    """A text that UTF-8 can hold; JSON may have halves of characters."""
+    return text.encode("utf-8", "replace").decode()
