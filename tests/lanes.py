@@ -14,6 +14,7 @@ _FIXTURES = {"local_ray", "s3_server", "browser", "checkpoint"}
 _MODULES = {
     "tests/captioning/test_report.py",  # Chromium
     "tests/captioning/test_hub_upload.py",  # processes of its own
+    "tests/analysis/test_preference_page.py",  # Chromium, and processes that are killed
     "tests/model/test_conversion.py",  # checkpoints, converted by a process of its own
     "tests/model/test_conversion_variants.py",
     "tests/model/test_conversion_refusals.py",
