@@ -45,9 +45,37 @@ VERDICTS = Contract(
 
 _FRAMING = Framing("fit", 1024)
 _TRIES = (SamplingConfig(max_tokens=1024), SamplingConfig(max_tokens=1024, temperature=0.7))
-_LAST_WORD = re.compile(
-    r"(?:^|[\s\W])(?:text|description|caption)?\s*(1|2|comparable)\W*$", re.IGNORECASE
+_CHOICES = ("1", "2", COMPARABLE)
+_FILLERS = frozenset(
+    [
+        "a",
+        "an",
+        "and",
+        "answer",
+        "are",
+        "is",
+        "it",
+        "my",
+        "of",
+        "the",
+        "they",
+        "this",
+        "final",
+        "verdict",
+        "choice",
+        "option",
+        "text",
+        "texts",
+        "caption",
+        "description",
+        "image",
+        "better",
+        "best",
+        "one",
+    ]
 )
+"""Words that may stand beside a verdict. Any other one, such as a second number or `not`, may turn
+its meaning."""
 _LONGEST_WORDS = 500
 
 
@@ -126,10 +154,12 @@ class JudgePairs(Task[JudgedPair]):
 
 
 def read_choice(text: str) -> str | None:
-    """The choice that an answer ends with: 1, 2 or comparable; None if there is none."""
+    """The choice that the last line of an answer states: 1, 2 or comparable; None if it states
+    none, or says more than that."""
     lines = [line for line in text.splitlines() if line.strip()]
-    found = _LAST_WORD.search(lines[-1]) if lines else None
-    return found[1].lower() if found else None
+    words = re.findall(r"[\w.,'/-]*\w", lines[-1].lower()) if lines else []
+    others = [word for word in words if word not in _FILLERS]
+    return others[0] if len(others) == 1 and others[0] in _CHOICES else None
 
 
 @lru_cache(maxsize=1)
