@@ -46,33 +46,9 @@ VERDICTS = Contract(
 _FRAMING = Framing("fit", 1024)
 _TRIES = (SamplingConfig(max_tokens=1024), SamplingConfig(max_tokens=1024, temperature=0.7))
 _CHOICES = ("1", "2", COMPARABLE)
-_FILLERS = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "answer",
-        "are",
-        "is",
-        "it",
-        "my",
-        "of",
-        "the",
-        "they",
-        "this",
-        "final",
-        "verdict",
-        "choice",
-        "option",
-        "text",
-        "texts",
-        "caption",
-        "description",
-        "image",
-        "better",
-        "best",
-        "one",
-    ]
+_FILLER = re.compile(
+    r"an?|and|answer|are|best|better|caption|choice|description|final|image|is|it|my|of|one|option"
+    r"|texts?|the|they|this|verdict"
 )
 """Words that may stand beside a verdict. Any other one, such as a second number or `not`, may turn
 its meaning."""
@@ -158,7 +134,7 @@ def read_choice(text: str) -> str | None:
     none, or says more than that."""
     lines = [line for line in text.splitlines() if line.strip()]
     words = re.findall(r"[\w.,'/-]*\w", lines[-1].lower()) if lines else []
-    others = [word for word in words if word not in _FILLERS]
+    others = [word for word in words if not _FILLER.fullmatch(word)]
     return others[0] if len(others) == 1 and others[0] in _CHOICES else None
 
 
