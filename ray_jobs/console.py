@@ -15,6 +15,7 @@ COMMANDS = {
     "eval": "Score stored answers on a benchmark, or compare two files of them.",
     "dataset": "Audit, mix, sample, convert and describe data sets.",
     "analyze": "Analyze captions: lengths, words, parts of speech, sets side by side.",
+    "prefer": "Let people or a model say which of two captions is better.",
     "convert": "Convert a checkpoint, join its parts, or merge a LoRA adapter.",
     "train_captioner": "Train the captioner.",
     "pretrain": "Pretrain on captions (Sec. 4.2).",

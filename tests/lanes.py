@@ -16,6 +16,8 @@ _MODULES = {
     "tests/captioning/test_hub_upload.py",  # processes of its own
     "tests/captioning/test_export.py",
     "tests/captioning/test_quality.py",
+    "tests/analysis/test_preference_page.py",  # Chromium, and processes that are killed
+    "tests/analysis/test_report_page.py",
     "tests/model/test_conversion.py",  # checkpoints, converted by a process of its own
     "tests/model/test_conversion_variants.py",
     "tests/model/test_conversion_refusals.py",

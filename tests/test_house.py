@@ -94,6 +94,10 @@ FLAGS = {
     "dataset.py shards": "--images --to --shard-size --match-file-names",
     "dataset.py card": "--to --provenance --licence",
     "analyze.py": "--to --field --workers --limit",
+    "prefer.py": """
+        --output --images --n --seed --key --match-file-names --host --port --results --judge
+        --judge-model --judge-requests
+        """,
     "convert.py": "--tower --language --projector --base",
     "train_captioner.py": TRAINING,
     "pretrain.py": TRAINING,
@@ -193,6 +197,7 @@ def test_fragments_are_recognised(text: str) -> None:
         "ray_jobs.dataset.ShardsJob",
         "ray_jobs.dataset.CardJob",
         "ray_jobs.analyze.AnalyzeJob",
+        "ray_jobs.prefer.PreferJob",
         "serve.settings.ServeConfig",
         "serve.settings.ModelConfig",
     ],

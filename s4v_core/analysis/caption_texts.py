@@ -39,7 +39,7 @@ class CaptionSet:
         Raises:
             InputError: There is no such file or run, or no caption in it.
         """
-        texts = _read_run(self.uri, self.field) if _is_run(self.uri) else self._read_file()
+        texts = _read_run(self.uri, self.field) if is_run(self.uri) else self._read_file()
         return islice(texts, limit)
 
     def _read_file(self) -> Iterator[str]:
@@ -107,7 +107,8 @@ def _keep_texts(value: Any) -> list[str]:
     return [text for text in values if isinstance(text, str) and text.strip()]
 
 
-def _is_run(uri: str) -> bool:
+def is_run(uri: str) -> bool:
+    """Whether a place is the folder of a run."""
     return storage.stat(uri) is None and read_plan_head(uri) is not None
 
 

@@ -109,7 +109,7 @@ def _build_table(figures: Mapping[str, dict[str, Any]]) -> str:
         + "</tr>"
         for label, show in _ROWS
     ]
-    return f"<table><tr><th></th>{head}</tr>{''.join(rows)}</table>"
+    return f'<div class="wide"><table><tr><th></th>{head}</tr>{"".join(rows)}</table></div>'
 
 
 def _build_shares(figures: Mapping[str, dict[str, Any]]) -> str:
@@ -124,7 +124,7 @@ def _build_shares(figures: Mapping[str, dict[str, Any]]) -> str:
                 f'<td class="number">{_share(share)}</td><td class="bar">'
                 f'<i class="s{at % 9}" style="width:{100 * share / top:.1f}%"></i></td></tr>'
             )
-    return f"<table>{''.join(rows)}</table>"
+    return f'<table class="shares">{"".join(rows)}</table>'
 
 
 def _draw_lengths(title: str, lengths: Mapping[str, Counter[int]]) -> str:

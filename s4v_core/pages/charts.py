@@ -71,7 +71,7 @@ def curves(
         drawn.append(
             f'<polyline class="{kind}" points="{spots}"><title>{escaped(name)}</title></polyline>'
         )
-    named = [f'<i class="{kind}"></i>{escaped(name)}' for name, kind, _ in lines]
+    named = [f'<span><i class="{kind}"></i>{escaped(name)}</span>' for name, kind, _ in lines]
     legend = f'<p class="legend">{"".join(named)}</p>' if len(named) > 1 else ""
     ends = (_format_value(low), _format_value(top))
     return _framed(title, "".join(drawn), ends, labels, legend)
