@@ -4,6 +4,7 @@ from s4v_core.captioning.job import CaptionJob
 from s4v_core.demo.shipped import CAPTIONER as DEMO_CAPTIONER
 from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.engines.settings import EngineSettings
+from s4v_core.synthesis.job import SCRIPTED, SynthesisJob
 from s4v_core.training.stage import NEW_DEMO, Expected, Learning, Optimiser, Saving, TrainStage
 
 CAPTION: dict[str, CaptionJob] = {
@@ -172,3 +173,29 @@ FINETUNE["paper-13b"] = FINETUNE["paper"].replace(
     device_batch_size=4,
     expected=Expected(samples=665_058, tokens=876, learnt=200, language="13b"),
 )
+
+SYNTHESIS: dict[str, SynthesisJob] = {
+    # StableLLaVA drew 126K images of twelve abilities with Stable Diffusion; the writer was
+    # ChatGPT (Sec. 5.1). Its code names this SDXL checkpoint.
+    "paper": SynthesisJob(
+        output="$S4V_ROOT/synthesis",
+        count=10_000,
+        writer="$S4V_ROOT/models/writer",
+        painter="$S4V_ROOT/models/stable-diffusion-xl-base-1.0",
+        captioner="$S4V_ROOT/models/share-captioner",
+    ),
+    # Drawn scenes express colors and comparisons, and none of the paper's other abilities.
+    "demo": SynthesisJob(
+        output="out/demo/synthesis",
+        count=150,
+        writer=SCRIPTED,
+        painter=SCRIPTED,
+        captioner=str(DEMO_CAPTIONER),
+        demo_world=True,
+        keep="agreed",
+        near=0.9,
+        test_share=0.1,
+        benchmark_count=50,
+        settings=EngineSettings(device="cpu", max_num_seqs=32),
+    ),
+}
