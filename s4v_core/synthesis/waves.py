@@ -5,6 +5,7 @@ and what is still missing is asked for. A wave's rows are fixed by its plan once
 that a resumed stage goes on with exactly those.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -106,6 +107,18 @@ def read_wave_rows(output: str, contract: Contract, before: int | None = None) -
         for unit in sorted(units.list_done()):
             yield from units.read(unit).to_pylist()
         wave += 1
+
+
+def count_reasons(output: str, contract: Contract) -> dict[str, int]:
+    """Rows of a stage by reason, for those that are not ok; reads no rows."""
+    reasons: Counter[str] = Counter()
+    wave = 1
+    while read_plan_head(folder := wave_folder(output, wave)) is not None:
+        units = UnitFolder(folder, contract)
+        for unit in units.list_done():
+            reasons.update(units.read_account(unit).reasons)
+        wave += 1
+    return dict(reasons.most_common())
 
 
 def list_planned_keys(output: str, contract: Contract) -> set[str]:
