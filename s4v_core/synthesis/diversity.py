@@ -23,8 +23,9 @@ class Twin:
     """A prompt that is too near to an earlier one.
 
     Attributes:
-        of: Key of the earlier one.
-        similarity: Estimated share of word pairs that both have; 1 if they are equal.
+        of: Key of the earlier one that is kept.
+        similarity: Estimated share of word pairs that both have; 1 if it equals an earlier prompt,
+            whether or not that was kept.
     """
 
     key: str
@@ -76,6 +77,7 @@ class NearDuplicates:
             return Twin(key, self._equal[plain], 1.0)
         hashed = self._hash(text) if self._lsh is not None else None
         if hashed is not None and (near := self._find_near(hashed)):
+            self._equal[plain] = near[0]
             return Twin(key, *near)
         self._equal[plain] = key
         if hashed is not None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from s4v_core import storage
+from s4v_core.errors import InputError
 from s4v_core.records.captions import caption_units
 from s4v_core.records.plan import require_plan_head
 from s4v_core.synthesis.agreement import (
@@ -37,7 +38,14 @@ def list_image_inputs(job: SynthesisJob) -> tuple[str, ...]:
 
 
 def place_job_entries(job: SynthesisJob) -> list[PlacedEntry]:
-    """The entries of a job with their images."""
+    """The entries of a job with their images.
+
+    Raises:
+        InputError: There are no images yet.
+    """
+    inputs = list_image_inputs(job)
+    if not job.images and not storage.is_folder(inputs[0]):
+        raise InputError(job.output, "holds no images; run the stage images first")
     return place_entries(admit_entries(job)[0], list_image_inputs(job))
 
 

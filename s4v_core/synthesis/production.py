@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from s4v_core import storage
-from s4v_core.runs.outcome import INCOMPLETE_INPUT
+from s4v_core.runs.outcome import INCOMPLETE_INPUT, NO_ANSWERS
 from s4v_core.synthesis.abilities import (
     Ability,
     choose_abilities,
@@ -83,8 +83,8 @@ def run_prompts(job: SynthesisJob) -> StageResult:
     kept, distinct = sort_prompts(rows, job.near)
     entries = cut_to_count(kept, wanted)
     lines = [stage.as_text(), _describe_distinct(distinct)]
-    if stage.exit_code:
-        return StageResult("prompts", stage.exit_code, _join(lines))
+    if stage.exit_code or not entries:
+        return StageResult("prompts", stage.exit_code or NO_ANSWERS, _join(lines))
     write_entries(place(job, "prompts.json"), entries)
     have = Counter(entry.ability for entry in entries)
     short = [f"{name} {have[name]}" for name in abilities if have[name] < job.count]
@@ -107,10 +107,11 @@ def run_dialogues(job: SynthesisJob) -> StageResult:
     folder = place(job, "dialogues")
     stage = write_dialogues(folder, abilities, entries, choose_writer(job), job.dialogue_examples)
     found = read_dialogues(folder, entries)
-    if not stage.exit_code:
+    exit_code = stage.exit_code or (0 if found else NO_ANSWERS)
+    if not exit_code:
         write_entries(place(job, "dialogues.json"), found)
     text = f"{place(job, 'dialogues.json')}: {len(found):,} of {len(entries):,} prompts described"
-    return StageResult("dialogues", stage.exit_code, _join([stage.as_text(), text]))
+    return StageResult("dialogues", exit_code, _join([stage.as_text(), text]))
 
 
 def admit_entries(job: SynthesisJob, is_new: bool = False) -> tuple[list[Entry], str]:
@@ -146,7 +147,8 @@ def run_images(job: SynthesisJob) -> StageResult:
     )
     count = write_image_shards(folder)
     shards = f"{storage.join(folder, 'shards')}: {count:,} images"
-    return StageResult("images", stage.exit_code, _join([text, stage.as_text(), shards]))
+    exit_code = stage.exit_code or (0 if count else NO_ANSWERS)
+    return StageResult("images", exit_code, _join([text, stage.as_text(), shards]))
 
 
 def describe_duplicates(entries: Sequence[Entry], distinct: Distinct) -> str:

@@ -228,7 +228,8 @@ def read_dialogues(output: str, entries: Sequence[Entry]) -> list[Entry]:
     return [
         fill_in(entry, rows[entry.entry_id]["question"] or "", rows[entry.entry_id]["answer"])
         for entry in entries
-        if entry.entry_id in rows
+        # A file of prompts may have been edited since; no dialogue is about another prompt.
+        if entry.entry_id in rows and tuple(rows[entry.entry_id]["prompts"]) == entry.prompts
     ]
 
 
