@@ -41,11 +41,11 @@ def locate_pipeline(model: str, revision: str | None = None) -> tuple[Path, str]
     """
     folder, found = _find_folder(model, revision)
     if not (folder / INDEX).is_file():
-        raise ConfigError(
-            f"painter: {model} holds no {INDEX}; {_ADVICE}"
-        )
+        raise ConfigError(f"painter: {model} holds no {INDEX}; {_ADVICE}")
     if not any(folder.glob("*/*.safetensors")):
-        raise ConfigError(f"painter: {model} holds no weights as safetensors, and no others are read")
+        raise ConfigError(
+            f"painter: {model} holds no weights as safetensors, and no others are read"
+        )
     if revision not in (None, found):
         raise ConfigError(
             f"painter: {model} was replaced during the run (found {found}, expected {revision}); "

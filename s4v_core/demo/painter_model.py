@@ -31,7 +31,7 @@ SCHEDULE: dict[str, Any] = {
     "timestep_spacing": "trailing",
     "rescale_betas_zero_snr": True,
 }
-"""Arguments of the noise schedule. Without its last lines, backgrounds come out grey."""
+"""Arguments of the noise schedule, whose last step is pure noise: so a picture's mean is free."""
 
 
 def build_tokenizer() -> Any:

@@ -27,6 +27,7 @@ from s4v_core.demo.painter_model import (
 from s4v_core.demo.painter_prompts import vary_scene_prompt
 from s4v_core.demo.painter_stage import PainterStage
 from s4v_core.demo.scenes import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, Scene, invent_scene
+from s4v_core.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -219,8 +220,6 @@ def _restore(painter: _Painter, stage: PainterStage) -> None:
         return
     state = torch.load(path, weights_only=True)
     if state["settings"] != _identify(stage):
-        from s4v_core.errors import ConfigError
-
         raise ConfigError(
             f"output: {stage.output} holds a painter that was begun with other settings; name "
             "another --output"

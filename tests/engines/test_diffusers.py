@@ -211,7 +211,7 @@ def test_a_pipeline_in_a_store_is_fetched(
     for file in filter(Path.is_file, model.rglob("*")):
         storage.create(f"{bucket}/tiny/{file.relative_to(model)}", file.read_bytes())
     spec = choose_painter(f"{bucket}/tiny", PAINTING, SETTINGS)
-    assert spec.revision and spec.revision.startswith("etag:")
+    assert (spec.revision or "").startswith("etag:")
     with _engine(spec) as far, _engine(_choose(model)) as near:
         about = [Image.open(io.BytesIO(_draw(one, [0])[0])) for one in (far, near)]
         assert np.array_equal(*map(np.asarray, about))

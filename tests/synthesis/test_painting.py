@@ -2,16 +2,14 @@
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import random
 import subprocess
-import sys
 import tarfile
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,6 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from s4v_core.engines.choice import choose_painter
 from s4v_core.engines.settings import EngineSettings
@@ -29,7 +26,7 @@ from s4v_core.records.units import UnitFolder
 from s4v_core.runs.verification import verify_run
 from s4v_core.synthesis.painting import PAINTED, PromptToDraw, paint_prompts
 from tests.cluster.head import BIN, driver_variables, head_node
-from tests.flow.scripts import engine_actors, kill
+from tests.flow.scripts import kill
 from tests.synthesis.tiny_painter import (
     BATCH,
     PAINTING,

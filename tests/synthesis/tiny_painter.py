@@ -120,7 +120,7 @@ def main(model: str, output: str, count: str, *poisoned: str) -> int:
     painter = choose_painter(model, PAINTING, settings)
     prompts = make_prompts(int(count), map(int, poisoned))
     outcome = paint_prompts(prompts, output, painter, Engines(2), unit_size=UNIT)
-    print(outcome.as_text())
+    sys.stdout.write(outcome.as_text())
     return outcome.exit_code
 
 
