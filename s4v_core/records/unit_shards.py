@@ -96,15 +96,6 @@ class UnitShards:
         named = units.read(unit)["shard"].drop_null().to_pylist()
         return {storage.base_name(str(one)) for one in named}
 
-    def find_missing(self, units: UnitFolder, unit: int) -> list[str]:
-        """Members that rows of a unit name and no tar holds."""
-        rows = units.read(unit).select([self.contract.key, "shard"]).to_pylist()
-        missing: list[str] = []
-        for shard in sorted({row["shard"] for row in rows if row["shard"]}):
-            keys = {str(row[self.contract.key]) for row in rows if row["shard"] == shard}
-            missing += sorted(keys - {key for key, _, _ in self.read(shard)})
-        return missing
-
     def read(self, shard: str) -> Iterator[tuple[str, str, bytes]]:
         """Key, ending and content of every file of a tar, by the name that rows give it; nothing if
         there is no such tar."""

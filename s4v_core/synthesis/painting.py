@@ -149,7 +149,7 @@ def paint_prompts(
         StorageError, EngineError: A store or an engine fails as a whole; what is done stays done.
     """
     output = storage.absolute(output)
-    rows = [_plan_row(one) for one in prompts]
+    rows = [plan_prompt(one) for one in prompts]
     revision = painter.revision or ""
     outcome = run_rows(
         PaintTask(painter.model, revision),
@@ -165,7 +165,8 @@ def paint_prompts(
     return outcome
 
 
-def _plan_row(one: PromptToDraw) -> dict[str, Any]:
+def plan_prompt(one: PromptToDraw) -> dict[str, Any]:
+    """The planned row of a prompt."""
     check_shard_key(one.image_id)
     about = {"prompt": one.prompt, "number": one.number}
     payload = json.dumps(about, ensure_ascii=False)

@@ -25,6 +25,7 @@ from s4v_core.records.unit_shards import UnitShards
 from s4v_core.records.units import UnitFolder
 from s4v_core.runs.verification import verify_run
 from s4v_core.synthesis.painting import PAINTED, PromptToDraw, paint_prompts
+from s4v_core.synthesis.painting_checks import build_painting_checks
 from tests.cluster.head import BIN, driver_variables, head_node
 from tests.flow.scripts import kill
 from tests.synthesis.tiny_painter import (
@@ -69,7 +70,7 @@ def _read_members(output: Path) -> dict[str, bytes]:
 def _prove(output: Path, count: int, poisoned: set[int] = frozenset()) -> dict[str, bytes]:  # type: ignore[assignment]
     """Check that every prompt has one row and every ok row its image; returns the images."""
     units = UnitFolder(str(output), PAINTED)
-    assert verify_run(units).is_sound
+    assert verify_run(units, build_painting_checks(str(output))).is_sound
     rows = {row["image_id"]: row for row in _read_rows(output)}
     assert len(rows) == len(_read_rows(output)) == count
     members = _read_members(output)
@@ -255,9 +256,14 @@ def test_only_tars_that_nobody_names_are_removed(
     assert shards.remove_leftovers(units) == 1
     left = sorted(path.name for path in (output / "images").iterdir())
     assert left == sorted([*named, young.name, foreign.name])
-    assert shards.find_missing(units, 0) == []
-    (output / "images" / named[0]).unlink()
-    assert shards.find_missing(units, 0) == ["color/000000", "color/000001", "color/000002"]
+    checks = build_painting_checks(str(output))
+    assert verify_run(units, checks).is_sound
+    tar = output / "images" / named[0]
+    tar.write_bytes(tar.read_bytes().replace(b"IDAT", b"IDAR", 1))
+    problems = verify_run(units, checks).problems
+    assert problems == ("unit 0: 1 images that are not those of their rows",)
+    tar.unlink()
+    assert verify_run(units, checks).problems == ("unit 0: 3 ok rows without an image",)
 
 
 def _wait_for_engines(driver: subprocess.Popen[str], output: Path) -> None:
