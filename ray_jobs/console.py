@@ -17,6 +17,7 @@ COMMANDS = {
     "analyze": "Analyze captions: lengths, words, parts of speech, sets side by side.",
     "convert": "Convert a checkpoint, join its parts, or merge a LoRA adapter.",
     "train_captioner": "Train the captioner.",
+    "train_painter": "Train the demo painter, which draws scenes from prompts.",
     "pretrain": "Pretrain on captions (Sec. 4.2).",
     "finetune": "Fine-tune on conversations (Sec. 4.3).",
 }

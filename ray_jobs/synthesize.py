@@ -14,8 +14,9 @@ From files made elsewhere (the released files of StableLLaVA are read as they ar
         --painter org/diffusion --output out
 
 Each stage resumes by itself: the same command again does what is missing. OUTPUT/records holds
-train.json and test.json for finetune.py --data, with --images OUTPUT/images/shards, and the same
-as WebDataset shards; OUTPUT/benchmark/keywords.jsonl is for eval.py; OUTPUT/report.html shows all.
+train.json and test.json for finetune.py --data, and shards, a WebDataset with the same records and
+their images, for --images; OUTPUT/benchmark/keywords.jsonl is for eval.py; OUTPUT/report.html is
+the page to look at.
 Exit code 0: done. 1: rows are missing. 2: bad input, nothing was done. 3: done, but the writer had
 fewer distinct prompts than --count.
 """

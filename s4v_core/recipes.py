@@ -1,6 +1,7 @@
 """Named, complete jobs. The only home of the paper's numbers and of our defaults beside them."""
 
 from s4v_core.captioning.job import CaptionJob
+from s4v_core.demo.painter_stage import PainterStage
 from s4v_core.demo.shipped import CAPTIONER as DEMO_CAPTIONER
 from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.engines.settings import EngineSettings
@@ -90,6 +91,10 @@ CAPTIONER: dict[str, TrainStage] = {
             "expected": Expected(samples=18_000, tokens=95, learnt=34),
         },
     ),
+}
+
+PAINTER: dict[str, PainterStage] = {
+    "demo": PainterStage(output="out/demo/painter"),
 }
 
 # Table 6: GB per GPU on 16 A100-80G, by the first vision block that learns. The utilisations follow

@@ -78,6 +78,10 @@ FLAGS = {
     "analyze.py": "--to --field --workers --limit",
     "convert.py": "--tower --language --projector --base",
     "train_captioner.py": TRAINING,
+    "train_painter.py": """
+        --output --scenes --text-steps --steps --batch-size --learning-rate --seed --threads
+        --save-every-steps --scored
+        """,
     "pretrain.py": TRAINING,
     "finetune.py": TRAINING,
 }

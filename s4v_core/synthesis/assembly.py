@@ -17,10 +17,14 @@ from s4v_core import storage
 from s4v_core.chat import IMAGE
 from s4v_core.inputs.tar import add_member
 from s4v_core.synthesis.diversity import split_words
+from s4v_core.synthesis.entries import Entry
 from s4v_core.synthesis.images import PlacedEntry, read_in_batches
 
 Keep = Literal["all", "agreed"]
 SPLITS = ("train", "test")
+SHARDS = "shards"
+"""Folder of the shards, below that of the records."""
+
 _PER_SHARD = 256
 _OURS = re.compile(r"(train|test)-\d{5}-[0-9a-f]{8}\.tar$")
 
@@ -93,7 +97,8 @@ def filter_entries(
 
 
 def write_records(output: str, entries: Iterable[PlacedEntry], test_share: float) -> Assembly:
-    """Write OUTPUT/train.json, test.json, and their shards, in place of those of an earlier call.
+    """Write OUTPUT/train.json, test.json, and OUTPUT/shards with their images, in place of those
+    of an earlier call.
 
     A shard's name holds a digest of its content: a call that is cut off and given again writes
     what is missing.
@@ -117,12 +122,13 @@ def write_records(output: str, entries: Iterable[PlacedEntry], test_share: float
             result.left_out[problem] += 1
             continue
         split = choose_split(one.entry.text, test_share)
-        record = build_record(one)
+        names = name_members(one)
+        record = build_record(one.entry, names)
         lists[split].append(record)
         result.records[split] += 1
         result.by_ability[one.entry.ability] += 1
         images = [content for content in contents if isinstance(content, bytes)]
-        waiting[split].append((record, images, one.names))
+        waiting[split].append((record, images, names))
         if len(waiting[split]) >= _PER_SHARD:
             flush(split)
     for split in SPLITS:
@@ -133,13 +139,19 @@ def write_records(output: str, entries: Iterable[PlacedEntry], test_share: float
     return result
 
 
-def build_record(one: PlacedEntry) -> dict[str, Any]:
+def name_members(one: PlacedEntry) -> tuple[str, ...]:
+    """The images of a record in its shard, as WebDataset names several: key.png, key.1.png."""
+    endings = [name.rpartition(".")[2].lower() if "." in name else "jpg" for name in one.names]
+    key = one.entry.key
+    return tuple(f"{key}.{f'{at}.' if at else ''}{end}" for at, end in enumerate(endings))
+
+
+def build_record(entry: Entry, images: Sequence[str]) -> dict[str, Any]:
     """A record of the ShareGPT4V schema."""
-    entry = one.entry
-    marks = f"{IMAGE}\n" * len(one.names)
+    marks = f"{IMAGE}\n" * len(images)
     return {
         "id": entry.entry_id,
-        "image": one.names[0] if len(one.names) == 1 else list(one.names),
+        "image": images[0] if len(images) == 1 else list(images),
         "conversations": [
             {"from": "human", "value": f"{marks}{entry.question}"},
             {"from": "gpt", "value": entry.answer},
@@ -157,22 +169,22 @@ def _write_shard(
     sink = io.BytesIO()
     with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for record, images, names in samples:
-            key = record["id"].replace(".", "-").replace("/", "-")
-            for at, (image, name) in enumerate(zip(images, names, strict=True)):
-                ending = name.rpartition(".")[2].lower()
-                add_member(tar, f"{key}.{f'{at}.' if at else ''}{ending}", image)
+            key = names[0].partition(".")[0]
+            for image, name in zip(images, names, strict=True):
+                add_member(tar, name, image)
             add_member(tar, f"{key}.txt", record["conversations"][1]["value"].encode())
             about = json.dumps(record, ensure_ascii=False)
             add_member(tar, f"{key}.json", about.encode())
     data = sink.getvalue()
     name = f"{split}-{number:05d}-{hashlib.sha256(data).hexdigest()[:8]}.tar"
-    storage.create(storage.join(output, name), data)
+    storage.create(storage.join(output, SHARDS, name), data)
     return name
 
 
 def _remove_others(output: str, written: Sequence[str]) -> None:
     """Remove shards of an earlier call, so that no record is there twice."""
-    for file in storage.list_files(output):
+    folder = storage.join(output, SHARDS)
+    for file in storage.list_files(folder) if storage.is_folder(folder) else ():
         name = storage.base_name(file.uri)
         if _OURS.fullmatch(name) and name not in written:
             storage.remove(file.uri)

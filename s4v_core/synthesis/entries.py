@@ -40,7 +40,13 @@ class Entry:
 
     def name_images(self) -> tuple[str, ...]:
         """Ids of the images that are drawn for it."""
-        return tuple(f"{self.entry_id}-{number}" for number in range(len(self.prompts)))
+        numbers = range(len(self.prompts))
+        return tuple(f"{_plain(self.ability)}/{self.key}-{number}" for number in numbers)
+
+    @property
+    def key(self) -> str:
+        """Its id as names of files hold it."""
+        return _plain(self.entry_id)
 
 
 def read_entries(uri: str) -> list[Entry]:
@@ -60,9 +66,9 @@ def read_entries(uri: str) -> list[Entry]:
     entries = [_build_entry(uri, number, row) for number, row in enumerate(rows, 1)]
     seen: set[str] = set()
     for entry in entries:
-        if entry.entry_id in seen:
+        if entry.key in seen:
             raise InputError(uri, f"two records have the id {entry.entry_id!r}")
-        seen.add(entry.entry_id)
+        seen.add(entry.key)
     return entries
 
 
@@ -100,6 +106,10 @@ def _build_entry(uri: str, number: int, row: Any) -> Entry:
         str(row.get("answer") or "").strip(),
         tuple(images),
     )
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^\w-]+", "-", name)
 
 
 def _find_ability(images: Sequence[str]) -> str:

@@ -44,7 +44,7 @@ def place_job_entries(job: SynthesisJob) -> list[PlacedEntry]:
         InputError: There are no images yet.
     """
     inputs = list_image_inputs(job)
-    if not job.images and not storage.is_folder(inputs[0]):
+    if not inputs:
         raise InputError(job.output, "holds no images; run the stage images first")
     return place_entries(admit_entries(job)[0], list_image_inputs(job))
 

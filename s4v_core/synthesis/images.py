@@ -3,11 +3,10 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from s4v_core import storage
 from s4v_core.datasets.image_index import ImageIndex, Place
 from s4v_core.datasets.image_search import normalise_name
 from s4v_core.inputs.image_bytes import read_images
-from s4v_core.synthesis.drawing import SHARDS, name_member
+from s4v_core.synthesis.drawing import list_shard_folders
 from s4v_core.synthesis.entries import Entry
 
 _BATCH = 128
@@ -18,7 +17,7 @@ class PlacedEntry:
     """An entry and its images.
 
     Attributes:
-        names: The images as records name them.
+        names: The images as their inputs name them.
         problem: Why an image cannot be had; None if all are there.
     """
 
@@ -39,7 +38,7 @@ def list_inputs(output: str, given: Sequence[str]) -> tuple[str, ...]:
     Args:
         output: Folder of the stage that draws.
     """
-    return tuple(given) or (storage.join(output, SHARDS),)
+    return tuple(given) or tuple(list_shard_folders(output))
 
 
 def place_entries(entries: Iterable[Entry], inputs: tuple[str, ...]) -> list[PlacedEntry]:
@@ -53,9 +52,8 @@ def place_entries(entries: Iterable[Entry], inputs: tuple[str, ...]) -> list[Pla
 
 
 def name_entry_images(entry: Entry) -> tuple[str, ...]:
-    """The images of an entry as records name them."""
-    drawn = (name_member(entry.ability, image_id) for image_id in entry.name_images())
-    return entry.images or tuple(drawn)
+    """The images of an entry as their inputs name them."""
+    return entry.images or tuple(f"{image_id}.png" for image_id in entry.name_images())
 
 
 def read_in_batches(

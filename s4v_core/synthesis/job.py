@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from s4v_core.config import Config
+from s4v_core.engines.drawing import PaintConfig
 from s4v_core.engines.ladder import Ladder
 from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.engines.settings import EngineName, EngineSettings
@@ -42,9 +43,6 @@ class SynthesisJob(Config):
     painter: str = SCRIPTED
     """Text-to-image model: a diffusers folder on any URI, or a hub id. The value scripted draws
     the scenes of the demo's prompts."""
-    strip_brackets: bool = False
-    """Give the painter its prompts without the double brackets, for painters that take them for
-    letters."""
     captioner: str | None = None
     """Vision model that looks at every image to check it: a folder, URI or hub id. Needed by the
     stage checks."""
@@ -93,6 +91,8 @@ class SynthesisJob(Config):
     """How the writer draws its texts."""
     ladder: Ladder = Ladder(temperatures=(0.6, 0.9, 1.0))
     """Samplings of the writer's attempts after a rejected text."""
+    painting: PaintConfig = PaintConfig()
+    """How the painter draws."""
     settings: EngineSettings = EngineSettings()
     """How the engines are started: the writer's, the painter's and the captioner's."""
 

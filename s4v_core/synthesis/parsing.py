@@ -110,7 +110,7 @@ def find_pair(prompt: str) -> str:
 
 
 def strip_brackets(prompt: str) -> str:
-    """A prompt without its brackets, for painters that take them for letters."""
+    """A prompt without its brackets."""
     return _PAIR.sub(lambda found: found[1], prompt)
 
 

@@ -1,7 +1,7 @@
 """Runs the stages of a synthesis, each resumable by itself. They hand on files of OUTPUT:
 
 abilities.json, prompts.json, dialogues.json, entries.json (distinct, at most --count of each
-ability), images/shards, checks, benchmark, records.
+ability), images, checks, benchmark, records.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ from s4v_core.synthesis.abilities import (
 )
 from s4v_core.synthesis.demo_world import list_demo_abilities
 from s4v_core.synthesis.diversity import Distinct
-from s4v_core.synthesis.drawing import draw_images, write_image_shards
+from s4v_core.synthesis.drawing import draw_images
 from s4v_core.synthesis.entries import Entry, read_entries, write_entries
 from s4v_core.synthesis.job import SCRIPTED, SynthesisJob
 from s4v_core.synthesis.text_stages import (
@@ -30,7 +30,7 @@ from s4v_core.synthesis.text_stages import (
     write_prompts,
 )
 from s4v_core.synthesis.waves import read_wave_rows
-from s4v_core.synthesis.workers import choose_painter, choose_writer, count_engines
+from s4v_core.synthesis.workers import choose_job_painter, choose_writer, count_engines
 from s4v_core.synthesis.writing import CONTRACTS
 
 SCRIPTED_NOTICE = "The writer is a script that knows drawn scenes; no language model wrote this."
@@ -139,16 +139,13 @@ def run_images(job: SynthesisJob) -> StageResult:
     stage = draw_images(
         folder,
         entries,
-        choose_painter(job),
-        job.painter,
-        job.strip_brackets,
+        choose_job_painter(job),
         count_engines(job),
         job.unit_size,
     )
-    count = write_image_shards(folder)
-    shards = f"{storage.join(folder, 'shards')}: {count:,} images"
-    exit_code = stage.exit_code or (0 if count else NO_ANSWERS)
-    return StageResult("images", exit_code, _join([text, stage.as_text(), shards]))
+    count = sum(outcome.counts.ok for outcome in stage.outcomes)
+    text = _join([text, stage.as_text(), f"{folder}: {count:,} images"])
+    return StageResult("images", stage.exit_code or (0 if count else NO_ANSWERS), text)
 
 
 def describe_duplicates(entries: Sequence[Entry], distinct: Distinct) -> str:

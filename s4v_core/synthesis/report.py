@@ -15,11 +15,11 @@ from s4v_core.runs.derived_files import write_derived
 from s4v_core.synthesis.abilities import Ability
 from s4v_core.synthesis.agreement import Check, count_agreement, read_checks
 from s4v_core.synthesis.diversity import measure_coverage
-from s4v_core.synthesis.drawing import DRAWN
 from s4v_core.synthesis.entries import Entry, read_entries
 from s4v_core.synthesis.finishing import list_image_inputs
 from s4v_core.synthesis.images import PlacedEntry, place_entries, read_in_batches
 from s4v_core.synthesis.job import SCRIPTED, SynthesisJob
+from s4v_core.synthesis.painting import PAINTED
 from s4v_core.synthesis.production import SCRIPTED_NOTICE, place, read_abilities
 from s4v_core.synthesis.text_stages import sort_prompts
 from s4v_core.synthesis.waves import count_reasons, read_wave_rows
@@ -65,7 +65,7 @@ def _read_tables(job: SynthesisJob) -> _Tables:
     places = {
         "prompts": ("prompts", CONTRACTS["prompts"]),
         "dialogues": ("dialogues", CONTRACTS["dialogues"]),
-        "images": ("images", DRAWN),
+        "images": ("images", PAINTED),
         "benchmark": ("benchmark/rows", CONTRACTS["questions"]),
     }
     summary = place(job, "records/summary.json")
@@ -85,8 +85,7 @@ def _read_tables(job: SynthesisJob) -> _Tables:
 def _place_entries(job: SynthesisJob) -> list[PlacedEntry]:
     uri = place(job, "entries.json")
     inputs = list_image_inputs(job)
-    has_images = job.images or storage.is_folder(inputs[0])
-    if storage.stat(uri) is None or not has_images:
+    if storage.stat(uri) is None or not inputs:
         return []
     shown: Counter[str] = Counter()
     entries: list[Entry] = []

@@ -1,9 +1,7 @@
 """The engines of a synthesis: its writer and its painter."""
 
-from typing import get_args
-
-from s4v_core.engines.choice import choose_engine
-from s4v_core.engines.settings import EngineName, EngineSpec
+from s4v_core.engines.choice import choose_engine, choose_painter
+from s4v_core.engines.settings import EngineSpec
 from s4v_core.errors import ConfigError
 from s4v_core.flow.spec import Engines
 from s4v_core.synthesis.job import SCRIPTED, SynthesisJob
@@ -50,16 +48,13 @@ def _choose_writer_engine(job: SynthesisJob) -> EngineSpec:
     return choose_engine(job.writer_engine, job.writer, "model", job.settings)
 
 
-def choose_painter(job: SynthesisJob) -> EngineSpec:
+def choose_job_painter(job: SynthesisJob) -> EngineSpec:
     """The engine that draws.
 
     Raises:
-        ConfigError: It cannot run here, or knows nothing of what is asked for.
+        ConfigError: It cannot run here.
     """
     if job.painter == SCRIPTED or job.painter.startswith(_FUNCTION):
         model = _PAINTER if job.painter == SCRIPTED else job.painter
         return choose_engine("fake", model, "model", job.settings)
-    name = "diffusers"
-    if name not in get_args(EngineName):
-        raise ConfigError(f"painter: found {job.painter!r}, allowed scripted")
-    return choose_engine(name, job.painter, "model", job.settings)  # type: ignore[arg-type]
+    return choose_painter(job.painter, job.painting, job.settings)
