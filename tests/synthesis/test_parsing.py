@@ -83,7 +83,7 @@ WRONG_DESCRIPTIONS = {
     f"{PROMPT}\n{ANSWER}\nI hope this helps!": "wrong_number_of_lines",
     f"{PROMPT}\nA ((teal teapot)) stands there.": "brackets_in_answer",
     f"{PROMPT}\nEine blaue Teekanne steht auf einem Tisch in der Küche und mit": "other_language",
-    f"{PROMPT}\nЧайник стоит на столе.": "other_language",
+    f"{PROMPT}\nЧайник стоит на столе.": "other_language",  # noqa: RUF001
     f"{PROMPT}\nI’m sorry, I can’t describe this.": "refusal",  # noqa: RUF001
     f"{PROMPT}\n" + "very " * 300 + "teal": "too_long",
     f"{PROMPT}\n" + "x" * 100_000: "too_long",
