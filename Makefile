@@ -70,7 +70,7 @@ lock: setup  ## resolve pyproject.toml into new lock files cluster/cpu/lock.txt 
 	cp cluster/cpu/lock.txt .venv/lock.txt  # uv prefers the pins that the output file has
 	$(RESOLVE) --extra cpu --extra dev $${PIP_FIND_LINKS:+--find-links $$PIP_FIND_LINKS} -o .venv/lock.txt
 	$(PY) cluster/cpu/drop_torch_hashes.py < .venv/lock.txt > cluster/cpu/lock.txt
-	$(RESOLVE) --extra gpu -o cluster/gpu/lock.txt
+	$(RESOLVE) --extra gpu --extra synthesis -o cluster/gpu/lock.txt
 
 clean:
 	rm -rf .venv .venv-writers out

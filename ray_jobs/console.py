@@ -14,10 +14,12 @@ COMMANDS = {
     "export": "Write the captions of a run in a format that others read.",
     "eval": "Score stored answers on a benchmark, or compare two files of them.",
     "dataset": "Audit, mix, sample, convert and describe data sets.",
+    "synthesize": "Make image prompts, dialogues and images from nothing.",
     "analyze": "Analyze captions: lengths, words, parts of speech, sets side by side.",
     "prefer": "Let people or a model say which of two captions is better.",
     "convert": "Convert a checkpoint, join its parts, or merge a LoRA adapter.",
     "train_captioner": "Train the captioner.",
+    "train_painter": "Train the demo painter, which draws scenes from prompts.",
     "pretrain": "Pretrain on captions (Sec. 4.2).",
     "finetune": "Fine-tune on conversations (Sec. 4.3).",
 }

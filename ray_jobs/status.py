@@ -24,8 +24,11 @@ from s4v_core.captioning.row_checks import build_checks
 from s4v_core.config import Config
 from s4v_core.records.captions import CAPTIONS, contract_of
 from s4v_core.records.plan import require_plan_head
+from s4v_core.records.units import UnitFolder
 from s4v_core.runs.status import open_units, read_status
-from s4v_core.runs.verification import verify_run
+from s4v_core.runs.verification import RowChecks, verify_run
+from s4v_core.synthesis.painting import PAINTED
+from s4v_core.synthesis.painting_checks import build_painting_checks
 
 
 class StatusJob(Config):
@@ -42,17 +45,23 @@ class StatusJob(Config):
 
 def main(argv: list[str]) -> int:
     job = read_flags(StatusJob, argv, __doc__ or "")
-    units = open_units(job.output, {CAPTIONS.folder: contract_of})
+    kinds = {CAPTIONS.folder: contract_of, PAINTED.folder: lambda settings: PAINTED}
+    units = open_units(job.output, kinds)
     show(read_status(units).as_text())
     if job.compare_with:
         show(compare_runs(job.output, job.compare_with).as_text())
     if job.verify:
-        is_caption_run = units.contract.folder == CAPTIONS.folder
-        checks = build_checks(require_plan_head(job.output).settings) if is_caption_run else None
-        verification = verify_run(units, checks)
+        verification = verify_run(units, _choose_checks(units))
         show(verification.as_text())
         return 0 if verification.is_sound else 1
     return 0
+
+
+def _choose_checks(units: UnitFolder) -> RowChecks | None:
+    """The checks of one kind of run; None for a kind that has no others than every run."""
+    if units.contract.folder == CAPTIONS.folder:
+        return build_checks(require_plan_head(units.output).settings)
+    return build_painting_checks(units.output) if units.contract == PAINTED else None
 
 
 if __name__ == "__main__":

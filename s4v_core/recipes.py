@@ -2,9 +2,11 @@
 
 from s4v_core.captioning.job import CaptionJob
 from s4v_core.collection.job import CollectJob, Endpoint
+from s4v_core.demo.painter_stage import PainterStage
 from s4v_core.demo.shipped import CAPTIONER as DEMO_CAPTIONER
 from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.engines.settings import EngineSettings
+from s4v_core.synthesis.job import SCRIPTED, SynthesisJob
 from s4v_core.training.stage import NEW_DEMO, Expected, Learning, Optimiser, Saving, TrainStage
 
 CAPTION: dict[str, CaptionJob] = {
@@ -103,6 +105,10 @@ CAPTIONER: dict[str, TrainStage] = {
     ),
 }
 
+PAINTER: dict[str, PainterStage] = {
+    "demo": PainterStage(output="out/demo/painter"),
+}
+
 # Table 6: GB per GPU on 16 A100-80G, by the first vision block that learns. The utilisations follow
 # from published hours: 12 h for 1,246,901 samples, and 10 h on 8 A100-40G for LLaVA-1.5's SFT.
 PAPER_MEMORY_GB = {24: 49.6, 12: 56.7, 0: 63.6}
@@ -184,3 +190,29 @@ FINETUNE["paper-13b"] = FINETUNE["paper"].replace(
     device_batch_size=4,
     expected=Expected(samples=665_058, tokens=876, learnt=200, language="13b"),
 )
+
+SYNTHESIS: dict[str, SynthesisJob] = {
+    # StableLLaVA drew 126K images of twelve abilities with Stable Diffusion; the writer was
+    # ChatGPT (Sec. 5.1). Its code names this SDXL checkpoint.
+    "paper": SynthesisJob(
+        output="$S4V_ROOT/synthesis",
+        count=10_000,
+        writer="$S4V_ROOT/models/writer",
+        painter="$S4V_ROOT/models/stable-diffusion-xl-base-1.0",
+        captioner="$S4V_ROOT/models/share-captioner",
+    ),
+    # Drawn scenes express colors and comparisons, and none of the paper's other abilities.
+    "demo": SynthesisJob(
+        output="out/demo/synthesis",
+        count=150,
+        writer=SCRIPTED,
+        painter=SCRIPTED,
+        captioner=str(DEMO_CAPTIONER),
+        demo_world=True,
+        keep="agreed",
+        near=0.9,
+        test_share=0.1,
+        benchmark_count=50,
+        settings=EngineSettings(device="cpu", max_num_seqs=32),
+    ),
+}

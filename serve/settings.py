@@ -7,8 +7,8 @@ from pydantic import Field, model_validator
 
 from s4v_core import prompts
 from s4v_core.captioning.gate import Gate
-from s4v_core.captioning.ladder import Ladder
 from s4v_core.config import Config
+from s4v_core.engines.ladder import Ladder
 from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.engines.settings import EngineSettings
 from s4v_core.errors import ConfigError

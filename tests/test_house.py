@@ -93,6 +93,27 @@ FLAGS = {
     "dataset.py convert": "--to",
     "dataset.py shards": "--images --to --shard-size --match-file-names",
     "dataset.py card": "--to --provenance --licence",
+    "synthesize.py": """
+        --output --ability --count --writer --writer-engine --writer-format --painter --captioner
+        --stages --abilities --prompts --dialogues --images --prompt-examples --dialogue-examples
+        --keep --near --spare --test-share --benchmark-count --against --workers --accelerator
+        --unit-size --demo-world
+        --sampling.max-tokens --sampling.temperature --sampling.top-p --sampling.repetition-penalty
+        --sampling.stop-at-loops --sampling.seed
+        --ladder.temperatures --ladder.top-p --ladder.repetition-penalty
+        --painting.width --painting.height --painting.steps --painting.guidance
+        --painting.negative-prompt --painting.seed
+        --settings.device --settings.dtype --settings.max-model-len --settings.max-num-seqs
+        --settings.gpus-per-engine --settings.nodes-per-engine --settings.encoder-data-parallel
+        --settings.quantization --settings.kv-cache-dtype --settings.adapter --settings.speculative
+        --settings.mm-processor-kwargs --settings.engine-args
+        --settings.max-num-batched-tokens --settings.gpu-memory-utilization
+        --settings.enforce-eager --settings.kv-cache-gib --settings.cpus
+        --settings.units-in-flight --settings.batch-size --settings.url
+        --settings.max-concurrent-requests --settings.request-timeout-s
+        --settings.endpoint-patience-s --settings.silence-limit-s
+        --settings.max-engine-starts --settings.fake-latency-s --settings.fake-faults
+        """,
     "analyze.py": "--to --field --workers --limit",
     "prefer.py": """
         --output --images --n --seed --key --match-file-names --host --port --results --judge
@@ -100,6 +121,10 @@ FLAGS = {
         """,
     "convert.py": "--tower --language --projector --base",
     "train_captioner.py": TRAINING,
+    "train_painter.py": """
+        --output --scenes --text-steps --steps --batch-size --learning-rate --seed --threads
+        --save-every-steps --scored
+        """,
     "pretrain.py": TRAINING,
     "finetune.py": TRAINING,
 }
@@ -198,6 +223,7 @@ def test_fragments_are_recognised(text: str) -> None:
         "ray_jobs.dataset.CardJob",
         "ray_jobs.analyze.AnalyzeJob",
         "ray_jobs.prefer.PreferJob",
+        "s4v_core.synthesis.job.SynthesisJob",
         "serve.settings.ServeConfig",
         "serve.settings.ModelConfig",
     ],

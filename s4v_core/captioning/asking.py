@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from s4v_core.captioning.fields import CaptionField, find_main
-from s4v_core.captioning.ladder import Ending, climb_ladder
 from s4v_core.captioning.prompts import Question
 from s4v_core.captioning.review import Reviewer
+from s4v_core.engines.ladder import Ending, climb_ladder
 from s4v_core.engines.requests import Generator, Request
 from s4v_core.engines.sampling import SamplingConfig
 

@@ -9,10 +9,10 @@ from s4v_core.captioning.fields import CaptionField, build_field
 from s4v_core.captioning.finishing import Finish
 from s4v_core.captioning.gate import Gate
 from s4v_core.captioning.json_file import read_json_file
-from s4v_core.captioning.ladder import Ladder
 from s4v_core.captioning.prompts import Prompt
 from s4v_core.captioning.schema_file import check_schema, read_schema
 from s4v_core.config import Config
+from s4v_core.engines.ladder import Ladder
 from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.errors import ConfigError
 from s4v_core.prompts import find_prompt

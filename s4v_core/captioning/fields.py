@@ -7,9 +7,9 @@ from typing import Any
 
 from s4v_core.captioning.finishing import Finish
 from s4v_core.captioning.gate import Gate
-from s4v_core.captioning.ladder import Judge, Ladder
 from s4v_core.captioning.prompts import Prompt
 from s4v_core.captioning.schema_gate import SchemaGate
+from s4v_core.engines.ladder import Judge, Ladder
 from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.records.captions import MAIN_FIELD
 

@@ -5,11 +5,11 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from s4v_core.captioning.gate import Gate
-from s4v_core.captioning.ladder import Ladder
 from s4v_core.captioning.quality import Quality
 from s4v_core.captioning.twins import Dedupe
 from s4v_core.checkpoints import is_hub_id, split_revision
 from s4v_core.config import Config
+from s4v_core.engines.ladder import Ladder
 from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.engines.settings import EngineName, EngineSettings
 from s4v_core.errors import ConfigError

@@ -4,7 +4,7 @@ the verdicts of the user's plug-ins."""
 from dataclasses import dataclass
 
 from s4v_core.captioning.gate_plugins import ask_plugins
-from s4v_core.captioning.ladder import Verdict
+from s4v_core.engines.ladder import Verdict
 from s4v_core.engines.requests import Picture, Request
 from s4v_core.engines.scorer_spec import ScorerSpec
 from s4v_core.engines.scoring import find_scorer

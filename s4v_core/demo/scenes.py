@@ -69,7 +69,7 @@ def draw_scenes(seed: int) -> Iterator[tuple[Scene, Image.Image]]:
     chance = random.Random(seed)
     while True:
         scene = invent_scene(chance)
-        yield scene, _paint(scene, chance)
+        yield scene, _add_noise(paint_scene(scene, chance), chance.getrandbits(32))
 
 
 def invent_scene(chance: random.Random) -> Scene:
@@ -84,8 +84,9 @@ def invent_scene(chance: random.Random) -> Scene:
     return Scene(chance.choice(list(BACKGROUNDS)), shapes)
 
 
-def _paint(scene: Scene, chance: random.Random) -> Image.Image:
-    side = SIDE_PX * _OVERSAMPLING
+def paint_scene(scene: Scene, chance: random.Random, side_px: int = SIDE_PX) -> Image.Image:
+    """A picture of a scene without noise; places, sizes and colours vary a little by chance."""
+    side = side_px * _OVERSAMPLING
     image = Image.new("RGB", (side, side), _tint(BACKGROUNDS[scene.background], chance))
     pen = ImageDraw.Draw(image)
     for shape in scene.shapes:
@@ -93,8 +94,7 @@ def _paint(scene: Scene, chance: random.Random) -> Image.Image:
         half = side * SIZES[shape.size] * (1 + chance.uniform(-_GROWTH, _GROWTH))
         box = (x - half, y - half, x + half, y + half)
         _draw_shape(pen, shape.shape, box, _tint(COLOURS[shape.colour], chance))
-    small = image.resize((SIDE_PX, SIDE_PX), Image.Resampling.BILINEAR)
-    return _add_noise(small, chance.getrandbits(32))
+    return image.resize((side_px, side_px), Image.Resampling.BILINEAR)
 
 
 def _tint(colour: tuple[int, int, int], chance: random.Random) -> tuple[int, ...]:

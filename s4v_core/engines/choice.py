@@ -15,6 +15,7 @@ from s4v_core.checkpoints import (
     locate_checkpoint,
     split_revision,
 )
+from s4v_core.engines.drawing import PaintConfig
 from s4v_core.engines.endpoint import EndpointEngine
 from s4v_core.engines.fitness import refuse_unfit_settings
 from s4v_core.engines.idle import IdleEngine
@@ -24,6 +25,7 @@ from s4v_core.engines.settings import EngineName, EngineSettings, EngineSpec
 from s4v_core.engines.supervision import SupervisedEngine, supervise
 from s4v_core.environment import find_version
 from s4v_core.errors import ConfigError, EngineError, S4VError
+from s4v_core.pipelines import locate_pipeline
 
 _PACKAGES = {"vllm": "vllm", "transformers": "transformers", "openai": "openai"}
 """The package that each engine imports."""
@@ -66,6 +68,23 @@ def choose_engine(
 def choose_idle_engine(settings: EngineSettings) -> EngineSpec:
     """The engine of a task that computes its answers itself, on the device of the settings."""
     return EngineSpec("none", "none", "model", settings, _choose_device("none", settings))
+
+
+def choose_painter(model: str, painting: PaintConfig, settings: EngineSettings) -> EngineSpec:
+    """The engine that draws with a text-to-image pipeline of diffusers.
+
+    Args:
+        model: Folder, URI or hub id of the pipeline.
+
+    Raises:
+        ConfigError: diffusers is not installed, there is no such pipeline, or the engine cannot use
+            one of the settings.
+    """
+    if not util.find_spec("diffusers"):
+        raise ConfigError("painter: needs the package diffusers; install s4v[synthesis]")
+    refuse_unfit_settings("diffusers", settings, device := _choose_device("diffusers", settings))
+    _, revision = locate_pipeline(model)
+    return EngineSpec("diffusers", model, "none", settings, device, revision, painting=painting)
 
 
 def start_engine(spec: EngineSpec, meter: Meter | None = None) -> RunningEngine:
@@ -115,6 +134,10 @@ def build_engine(spec: EngineSpec) -> Engine:
 def _bring_checkpoint_here(spec: EngineSpec) -> EngineSpec:
     """Bring checkpoint and adapter to this node: loaders know no store, and would take the newest
     revision of a hub model."""
+    if spec.name == "diffusers":
+        with storage.patience(storage.UNIT_PATIENCE_S):
+            folder, _ = locate_pipeline(spec.model, spec.revision)
+        return replace(spec, model=str(folder))
     if spec.name not in ("vllm", "transformers"):
         return spec
     with storage.patience(storage.UNIT_PATIENCE_S):
@@ -142,6 +165,10 @@ def _build(spec: EngineSpec) -> Engine:
         from s4v_core.engines.transformers import TransformersEngine
 
         return TransformersEngine(spec)
+    if spec.name == "diffusers":
+        from s4v_core.engines.diffusers import DiffusersEngine
+
+        return DiffusersEngine(spec)
     if spec.name == "none":
         return IdleEngine()
     assert spec.name == "fake", "endpoints are not built but called"

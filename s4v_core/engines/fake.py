@@ -13,6 +13,7 @@ import numpy as np
 
 from s4v_core.engines.fake_answers import build_example
 from s4v_core.engines.fake_faults import Fault, FaultyProcess, fault_of
+from s4v_core.engines.fake_functions import is_function, load_function
 from s4v_core.engines.requests import Generation, OnPiece, Picture, Request, refuse
 from s4v_core.engines.sampling import SamplingConfig, cut_at_stop
 from s4v_core.engines.settings import EngineSpec
@@ -39,12 +40,18 @@ class FakeEngine:
         self.max_model_len = spec.settings.max_model_len
         self._names_question = spec.shares_images
         self._process = FaultyProcess() if spec.settings.fake_faults else None
+        self._function = load_function(spec.model) if is_function(spec.model) else None
 
     async def generate(
         self, request: Request, sampling: SamplingConfig, on_piece: OnPiece | None = None
     ) -> Generation:
         if refused := self._refuse_long(await self.tokenize(request)):
             return refused
+        if self._function:
+            answer = self._function(request, sampling)
+            await asyncio.sleep(self._latency_s)
+            self.last_sign = time.monotonic()
+            return answer
         fault = None
         if self._process and request.images:
             fault = fault_of(request.images[0])

@@ -20,6 +20,7 @@ _VLLM_ONLY = (
 
 _ADVICE = {
     "transformers": "choose --engine vllm",
+    "diffusers": "leave it out",
     "openai": "set it where the endpoint is started",
     "fake": "leave it out",
 }
@@ -37,7 +38,7 @@ def refuse_unfit_settings(name: str, settings: EngineSettings, device: str) -> N
     """
     if name != "vllm":
         _refuse_all(name, settings, _VLLM_ONLY)
-    if name in ("openai", "fake"):
+    if name in ("openai", "diffusers", "fake"):
         _refuse_all(name, settings, ("adapter",))
     if name == "transformers" and settings.adapter and not util.find_spec("peft"):
         raise ConfigError(

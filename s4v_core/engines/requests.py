@@ -78,11 +78,26 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Drawing:
+    """A picture that an engine drew, and all that drew it.
+
+    Attributes:
+        png: The encoded picture.
+        steps, guidance: Settings of a diffusion model; None where there is none.
+    """
+
+    png: bytes
+    seed: int
+    steps: int | None = None
+    guidance: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Generation:
     """The result of one request.
 
     Attributes:
-        text: None if there is none; `reason` then says why.
+        text: None if there is none; `reason` then says why, unless there is a drawing.
         finish_reason: stop, length, or whatever else the engine reports.
         reason: engine_refused:<why> if the engine would not take the request.
         reason_detail: What the engine or server said about it.
@@ -101,6 +116,7 @@ class Generation:
     thinking_tokens: int | None = None
     model: str | None = None
     endpoint: str | None = None
+    drawing: Drawing | None = None
 
 
 OnPiece = Callable[[str], None]

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from s4v_core.config import Config
+from s4v_core.engines.drawing import PaintConfig
 from s4v_core.engines.json_settings import dump_mapping, parse_object, refuse_engine_arguments
 from s4v_core.errors import ConfigError
 from s4v_core.installed_names import list_kv_cache_types, list_quantizations
@@ -89,7 +90,7 @@ class EngineSettings(Config):
     """Units that an engine works on at the same time, so that it never idles between two units.
     Default: 3 units of 256 images, and more of smaller ones."""
     batch_size: int = Field(8, ge=1)
-    """Images per batch of engine transformers."""
+    """Images per batch of engines transformers and diffusers."""
     url: str | None = None
     """Base address of the endpoint for engine openai (.../v1)."""
     more_endpoints: tuple[str, ...] = ()
@@ -205,9 +206,10 @@ class EngineSpec:
         adapters: Further LoRA adapters that requests choose by name: name, place and revision.
         shares_images: Whether several requests show the same image, so that what they have in
             common is worth keeping.
+        painting: How a painter draws; None for engines that answer with texts.
     """
 
-    name: Literal["vllm", "transformers", "openai", "fake", "none"]
+    name: Literal["vllm", "transformers", "openai", "diffusers", "fake", "none"]
     model: str
     template: str
     settings: EngineSettings
@@ -217,6 +219,7 @@ class EngineSpec:
     adapter_revision: str | None = None
     shares_images: bool = False
     adapters: tuple[tuple[str, str, str], ...] = ()
+    painting: PaintConfig | None = None
 
     @property
     def gpus(self) -> int:
@@ -241,6 +244,10 @@ class EngineSpec:
         adapter."""
         if self.is_remote:
             return self.settings.list_request_settings()
+        if self.painting:
+            # The size of a batch changes the last bits of its pictures.
+            batch = {"batch_size": self.settings.batch_size}
+            return self.settings.list_answer_settings() | self.painting.model_dump() | batch
         if self.name not in ("vllm", "transformers"):
             return {}
         found = self.settings.list_answer_settings()

@@ -19,6 +19,7 @@ from s4v_core.flow.task import Row, stamp_row
 from s4v_core.flow.trial import EngineTrial
 from s4v_core.records.contract import Contract
 from s4v_core.records.schemas import table_of
+from s4v_core.records.unit_shards import FILES_FIELD
 
 TIMES = ("read_s", "decode_s", "generate_s", "idle_s")
 _EXTRA: list["pa.Field[Any]"] = [
@@ -33,8 +34,9 @@ _EXTRA: list["pa.Field[Any]"] = [
 
 
 def generated_schema(contract: Contract) -> pa.Schema:
-    """A contract's rows on their way to the commit, with what the flow measured."""
-    return pa.schema([*contract.schema, *_EXTRA])
+    """A contract's rows on their way to the commit, with their files and what the flow measured."""
+    files = [FILES_FIELD] if contract.shards else []
+    return pa.schema([*contract.schema, *files, *_EXTRA])
 
 
 class EngineActor:

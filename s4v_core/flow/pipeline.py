@@ -32,6 +32,7 @@ from s4v_core.flow.preparation import prepare_unit
 from s4v_core.flow.spec import COMMIT_CPUS, Engines, FlowSpec, UnitDone
 from s4v_core.records.contract import Contract
 from s4v_core.records.plan import list_digests, require_plan_head
+from s4v_core.records.unit_shards import FILES_FIELD, RowFiles, UnitShards
 from s4v_core.records.units import UnitAccount
 
 _NO_PROGRESS_LIMIT_S = 1800
@@ -120,7 +121,8 @@ def commit_rows(batch: pa.Table, spec: FlowSpec) -> UnitDone:
     unit = batch["unit"][0].as_py()
     times = {name: batch[name][0].as_py() for name in TIMES}
     rows = batch.select(contract.schema.names).cast(contract.schema)
-    account, wrote = _commit_unit(unit, rows, spec)
+    files = batch[FILES_FIELD.name].to_pylist() if contract.shards else [None] * rows.num_rows
+    account, wrote = _commit_unit(unit, rows, spec, files)
     reasons = batch["reason"].drop_null().to_pylist()
     loads = (pickle.loads(load.as_py()) for load in batch["load"].drop_null())
     return UnitDone(
@@ -143,16 +145,21 @@ def commit_rows(batch: pa.Table, spec: FlowSpec) -> UnitDone:
     )
 
 
-def _commit_unit(unit: int, rows: pa.Table, spec: FlowSpec) -> tuple[UnitAccount, bool]:
+def _commit_unit(
+    unit: int, rows: pa.Table, spec: FlowSpec, files: Sequence[RowFiles]
+) -> tuple[UnitAccount, bool]:
     """Write a unit's file, or put its new rows into the file that is there.
 
-    A file that another run wrote for a later part of the plan is newer than these rows, and stays.
+    Files of rows are durable before the unit is: their tar is written first. A unit's file that
+    another run wrote for a later part of the plan is newer than these rows, and stays.
     """
     outdated, contract = spec.find_outdated_keys(unit), spec.task.contract
     if outdated is not None and (newer := _find_newer(unit, spec)):
         return newer, False
     planned = spec.read_planned(unit)[contract.key].to_pylist()
     heal = outdated is not None and (spec.heal or bool(outdated))
+    if contract.shards:
+        rows = UnitShards(spec.output, contract).write(unit, rows, files)
     if heal:
         rows = _merge_healed(spec.units.read(unit), rows, contract)
     elif outdated is not None and rows.num_rows < len(planned):

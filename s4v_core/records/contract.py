@@ -19,6 +19,9 @@ COMMON_FIELDS: tuple["pa.Field[Any]", ...] = (
 )
 """Columns that every result row has, whatever its kind."""
 
+SHARD_FIELD = pa.field("shard", pa.string())
+"""Column of rows that may have files: the tar below OUTPUT that holds them; null: none."""
+
 STATUSES = ("ok", "rejected", "error")
 """ok: an answer; rejected: an answer that a quality check refused; error: no answer. The column
 `reason` says why."""
@@ -55,6 +58,8 @@ class Contract:
         sums: Integer columns whose sums stand in each unit's account.
         statistics: Columns with Parquet statistics, by which queries can skip files.
         words: How messages name rows and answers.
+        shards: Folder below OUTPUT for tars with the files of rows (`unit_shards.py`); empty: rows
+            have no files.
     """
 
     folder: str
@@ -63,6 +68,7 @@ class Contract:
     sums: tuple[str, ...] = ("attempts",)
     statistics: tuple[str, ...] = ("status", "reason")
     words: Words = Words()
+    shards: str = ""
 
     @classmethod
     def of_unknown_kind(cls, folder: str, key: str) -> "Contract":
@@ -70,7 +76,8 @@ class Contract:
         return cls(folder, result_schema(key), key)
 
     def __post_init__(self) -> None:
-        for field in (pa.field(self.key, pa.string(), nullable=False), *COMMON_FIELDS):
+        own = (SHARD_FIELD,) if self.shards else ()
+        for field in (pa.field(self.key, pa.string(), nullable=False), *COMMON_FIELDS, *own):
             has_field = field in list(self.schema)
             assert has_field, f"the schema of {self.folder} must have the column {field}"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import Request as HttpRequest
 
-from s4v_core.captioning.ladder import Ending
+from s4v_core.engines.ladder import Ending
 from s4v_core.engines.requests import Generation, Request
 from serve.api.bodies import ChatRequest, CompletionRequest
 from serve.api.pictures import Picture

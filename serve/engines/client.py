@@ -17,7 +17,7 @@ from ray.serve.exceptions import (
 )
 from ray.serve.handle import DeploymentHandle
 
-from s4v_core.captioning.ladder import Ending
+from s4v_core.engines.ladder import Ending
 from s4v_core.engines.requests import Generation, Request
 from s4v_core.engines.sampling import SamplingConfig
 from serve.engines.models import Model

@@ -9,8 +9,8 @@ from typing import Any
 from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import LLMServer
 
-from s4v_core.captioning.ladder import Ending, Judge, climb_ladder
 from s4v_core.engines.choice import start_engine
+from s4v_core.engines.ladder import Ending, Judge, climb_ladder
 from s4v_core.engines.requests import Generation, Request
 from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.errors import ConfigError, EngineError

@@ -17,12 +17,12 @@ from s4v_core.captioning.field_file import read_fields
 from s4v_core.captioning.fields import CaptionField
 from s4v_core.captioning.first_captions import read_first_captions
 from s4v_core.captioning.gate import Gate
-from s4v_core.captioning.ladder import Ladder
 from s4v_core.captioning.prompts import choose_question
 from s4v_core.captioning.report.gallery import build_cards
 from s4v_core.captioning.report.survey import survey_run
 from s4v_core.captioning.row_checks import build_checks
 from s4v_core.datasets.joining import PlacedConversation, join_images
+from s4v_core.engines.ladder import Ladder
 from s4v_core.engines.requests import Generation, Request, fail
 from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.errors import ConfigError, SchemaError

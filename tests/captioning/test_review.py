@@ -9,8 +9,8 @@ import pytest
 from s4v_core.captioning.gate import Gate
 from s4v_core.captioning.gate_plugins import identify_plugins, load_plugin
 from s4v_core.captioning.job import CaptionJob
-from s4v_core.captioning.ladder import Ending, Ladder, Verdict, climb_ladder
 from s4v_core.captioning.review import Reviewer
+from s4v_core.engines.ladder import Ending, Ladder, Verdict, climb_ladder
 from s4v_core.engines.requests import Generation, Request
 from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.errors import ConfigError

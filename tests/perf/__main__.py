@@ -19,7 +19,7 @@ from tests.perf.measuring import RESULTS, Goal, read_record
 
 BENCHMARKS = (
     *("against_others", "feed_rate", "indexing", "data_moved", "resume", "whole_run", "training"),
-    "fields_pass",
+    *("fields_pass", "painting"),
 )
 ENDPOINTS = ("serve_overhead", "serve_chats", "serve_load")
 ALL = BENCHMARKS + ENDPOINTS

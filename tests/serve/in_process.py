@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import openai
 
-from s4v_core.captioning.ladder import climb_ladder
 from s4v_core.engines.fake import FakeEngine
+from s4v_core.engines.ladder import climb_ladder
 from s4v_core.engines.requests import Generation, Request
 from serve.api.ingress import Ingress
 from serve.api.routes import ROUTES, make_app

@@ -8,8 +8,8 @@ from typing import Any
 
 import httpx
 
-from s4v_core.captioning.ladder import climb_ladder
 from s4v_core.engines.fake import FakeEngine
+from s4v_core.engines.ladder import climb_ladder
 from serve.api.ingress import Ingress
 from serve.api.routes import ROUTES, make_app
 from serve.app import check_args

@@ -1,4 +1,4 @@
-"""One image's way to a caption that passes the gate: the samplings of the ladder in turn."""
+"""One request's way to an answer that passes its check: the samplings of the ladder in turn."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

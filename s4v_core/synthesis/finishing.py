@@ -1,0 +1,180 @@
+"""The stages after the images: checks, benchmark and records.
+
+What they need of rooms beside this one is handed to them: captions, word forms, leaks.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from s4v_core import storage
+from s4v_core.errors import InputError
+from s4v_core.records.captions import caption_units
+from s4v_core.records.plan import require_plan_head
+from s4v_core.synthesis.agreement import (
+    FindForms,
+    compare_images,
+    count_agreement,
+    read_checks,
+    write_checks,
+)
+from s4v_core.synthesis.assembly import choose_split, filter_entries, write_records
+from s4v_core.synthesis.entries import Entry
+from s4v_core.synthesis.images import PlacedEntry, list_inputs, place_entries, read_in_batches
+from s4v_core.synthesis.job import SynthesisJob
+from s4v_core.synthesis.production import StageResult, admit_entries, place, read_abilities
+from s4v_core.synthesis.text_stages import cut_to_count, write_questions
+from s4v_core.synthesis.waves import read_wave_rows
+from s4v_core.synthesis.workers import choose_writer
+from s4v_core.synthesis.writing import CONTRACTS
+
+FindLeaks = Callable[[str, Sequence[tuple[str, str]]], Collection[int]]
+"""The places of the (prompt, answer) pairs that answer a question of a benchmark's file."""
+
+
+def list_image_inputs(job: SynthesisJob) -> tuple[str, ...]:
+    """Where the images of a job lie."""
+    return list_inputs(place(job, "images"), job.images)
+
+
+def place_job_entries(job: SynthesisJob) -> list[PlacedEntry]:
+    """The entries of a job with their images.
+
+    Raises:
+        InputError: There are no images yet.
+    """
+    inputs = list_image_inputs(job)
+    if not inputs:
+        raise InputError(job.output, "holds no images; run the stage images first")
+    return place_entries(admit_entries(job)[0], list_image_inputs(job))
+
+
+def run_checks(job: SynthesisJob, captions: str, find_forms: FindForms) -> StageResult:
+    """Compare the captions of all images with their prompts.
+
+    Args:
+        captions: Folder of the caption run over the images.
+    """
+    placed = place_job_entries(job)
+    images = [
+        (image_id, one.entry.ability, prompt)
+        for one in placed
+        if not one.problem
+        for image_id, prompt in zip(one.image_ids, one.entry.prompts, strict=True)
+    ]
+    checks = compare_images(images, _read_captions(captions), find_forms)
+    write_checks(place(job, "checks"), checks)
+    agreement = count_agreement(checks)
+    shares = [f"{name} {good / total:.1%}" for name, (good, total) in sorted(agreement.items())]
+    unchecked = sum(one.agrees is None for one in checks)
+    good = sum(bool(one.agrees) for one in checks)
+    text = f"{good:,} of {len(checks):,} images agree with their prompts ({', '.join(shares)})"
+    text += f"; {unchecked:,} have no caption" if unchecked else ""
+    return StageResult("checks", 0, text)
+
+
+def run_benchmark(job: SynthesisJob, known: Collection[str]) -> StageResult:
+    """Have questions written about images of testing prompts, in the layout of the benchmark of
+    keywords.
+
+    Args:
+        known: The abilities that the benchmark has.
+    """
+    abilities = read_abilities(job)
+    chosen = {n: one for n, one in abilities.items() if n in known and one.images == 1}
+    agreement = _read_agreement(job)
+    usable = {
+        one.entry.entry_id: one
+        for one in place_job_entries(job)
+        if not one.problem
+        and one.entry.ability in chosen
+        and choose_split(one.entry.text, job.test_share) == "test"
+        and (job.keep == "all" or all(agreement.get(image) for image in one.image_ids))
+    }
+    entries = cut_to_count([one.entry for one in usable.values()], job.benchmark_count)
+    if not entries:
+        return StageResult("benchmark", 0, "no questions: no ability has images for testing")
+    folder = place(job, "benchmark")
+    stage = write_questions(storage.join(folder, "rows"), chosen, entries, choose_writer(job))
+    if stage.exit_code:
+        return StageResult("benchmark", stage.exit_code, stage.as_text())
+    count = _write_questions(folder, usable, {one.entry_id for one in entries})
+    short = [name for name in abilities if name not in chosen]
+    text = f"{folder}/keywords.jsonl: {sum(count.values()):,} questions"
+    text += f"; the benchmark has no {', '.join(short)}" if short else ""
+    return StageResult("benchmark", 0, "\n".join(filter(None, (stage.as_text(), text))))
+
+
+def run_records(job: SynthesisJob, find_leaks: FindLeaks) -> StageResult:
+    """Write the records."""
+    placed = place_job_entries(job)
+    left_out: Counter[str] = Counter()
+    kept = filter_entries(
+        placed,
+        _read_agreement(job),
+        job.keep,
+        _find_leaked(job, [one.entry for one in placed], find_leaks),
+        job.count,
+        left_out,
+    )
+    result = write_records(place(job, "records"), kept, job.test_share)
+    result.left_out.update(left_out)
+    summary = {
+        "records": dict(result.records),
+        "by_ability": dict(result.by_ability),
+        "left_out": dict(result.left_out),
+    }
+    storage.replace_json(place(job, "records/summary.json"), summary)
+    return StageResult("records", 0, result.as_text())
+
+
+def _find_leaked(
+    job: SynthesisJob, entries: Sequence[Entry], find_leaks: FindLeaks
+) -> dict[str, str]:
+    pairs = [(entry.text, entry.answer) for entry in entries]
+    places = {at for benchmark in job.against for at in find_leaks(benchmark, pairs)}
+    return {entries[at].entry_id: "answers_benchmark" for at in places}
+
+
+def _read_agreement(job: SynthesisJob) -> dict[str, bool | None]:
+    return {one.image_id: one.agrees for one in read_checks(place(job, "checks"))}
+
+
+def _read_captions(output: str) -> dict[str, str]:
+    units = caption_units(output, require_plan_head(output).settings)
+    rows = (row for unit in sorted(units.list_done()) for row in units.read(unit).to_pylist())
+    return {row["image_id"]: row["caption"] for row in rows if row["status"] == "ok"}
+
+
+def _write_questions(
+    folder: str, usable: Mapping[str, PlacedEntry], chosen: Collection[str]
+) -> Counter[str]:
+    """Write keywords.jsonl and the images that it names."""
+    rows = [
+        row
+        for row in read_wave_rows(storage.join(folder, "rows"), CONTRACTS["questions"])
+        if row["status"] == "ok" and row["row_id"] in chosen
+    ]
+    lines: list[str] = []
+    for row, (one, contents) in zip(
+        rows, read_in_batches(usable[row["row_id"]] for row in rows), strict=True
+    ):
+        if not isinstance(contents[0], bytes):
+            continue
+        storage.create(storage.join(folder, "images", one.names[0]), contents[0])
+        lines.append(_format_question(row, one.names[0]))
+    storage.replace(storage.join(folder, "keywords.jsonl"), "".join(lines).encode())
+    return Counter(json.loads(line)["ability"] for line in lines)
+
+
+def _format_question(row: Mapping[str, object], image: str) -> str:
+    question = {
+        "question_id": row["row_id"],
+        "image": image,
+        "question": row["question"],
+        "ability": row["ability"],
+        "source": "generated",
+        "keywords": json.loads(str(row["keywords"])),
+        "answer": row["answer"],
+    }
+    return json.dumps(question, ensure_ascii=False) + "\n"
