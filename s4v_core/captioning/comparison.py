@@ -243,8 +243,7 @@ def _index_keys(output: str, done: set[int]) -> tuple[npt.NDArray[np.int64], npt
 
 
 def _read_rows(output: str, unit: int) -> list[Row]:
-    table = caption_units(output).read(unit)
-    rows: list[Row] = table.select(_COLUMNS).to_pylist()
+    rows: list[Row] = caption_units(output).read_columns(unit, _COLUMNS).to_pylist()
     return rows
 
 

@@ -109,7 +109,8 @@ class ScoreTask(Task[CaptionedImage]):
 @lru_cache(maxsize=2)
 def _read_captions(output: str, unit: int, reading: str) -> dict[str, str]:
     """Captions of a unit's ok rows by image id."""
-    rows = caption_units(output).read(unit).select(["image_id", "caption", "status"]).to_pylist()
+    columns = ("image_id", "caption", "status")
+    rows = caption_units(output).read_columns(unit, columns).to_pylist()
     return {row["image_id"]: row["caption"] for row in rows if row["status"] == "ok"}
 
 

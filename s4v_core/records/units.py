@@ -8,6 +8,7 @@ import io
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -147,6 +148,19 @@ class UnitFolder:
         """
         table = _fill_in_newer(self._read_file(unit), self.contract.schema)
         return check_schema(table, self.contract.schema, self.uri(unit))
+
+    def read_columns(self, unit: int, names: Sequence[str]) -> pa.Table:
+        """Some of the contract's columns of a unit's rows, whatever others the file has; nulls for
+        those that an earlier version did not write.
+
+        Raises:
+            StorageError: The file is no complete Parquet file.
+        """
+        table = self._read_file(unit)
+        for name in set(names) - set(table.column_names):
+            kind = self.contract.schema.field(name).type
+            table = table.append_column(name, pa.nulls(table.num_rows, kind))
+        return table.select(list(names))
 
     def read_common(self, unit: int) -> pa.Table:
         """Key, status and reason of a unit's rows, whatever other columns the file has.
