@@ -41,13 +41,14 @@ def judge_pairs(folder: str, items: Sequence[Item], engine: EngineSpec) -> Outco
         ConfigError: The judge's folder holds a run with other settings.
         StorageError, EngineError: A store or the judge fails as a whole; what is done stays done.
     """
-    rows = [_plan_row(item) for item in items]
+    rows = [plan_row(item) for item in items]
     settings = {"prompt": PROMPT}
     output = _find_folder(folder, engine.model)
     return run_rows(JudgePairs(), rows, output, engine, settings=settings, unit_size=_UNIT_ROWS)
 
 
-def _plan_row(item: Item) -> dict[str, Any]:
+def plan_row(item: Item) -> dict[str, Any]:
+    """The row of a plan that asks about an item."""
     texts = {"a": item.about["a"], "b": item.about["b"]}
     payload = json.dumps(texts, ensure_ascii=False)
     return {**item.about["place"], "pair_id": item.item_id, "payload": payload}
