@@ -46,27 +46,31 @@ CAPTION_RULES = """
     --decode.tiff --decode.exif-orientation --decode.reduced-jpeg --decode.deadline-s
     """
 
+SETTINGS = """
+    --settings.device --settings.dtype --settings.max-model-len --settings.max-num-seqs
+    --settings.gpus-per-engine --settings.nodes-per-engine --settings.encoder-data-parallel
+    --settings.quantization --settings.kv-cache-dtype --settings.adapter --settings.speculative
+    --settings.mm-processor-kwargs --settings.engine-args
+    --settings.max-num-batched-tokens --settings.gpu-memory-utilization
+    --settings.enforce-eager --settings.kv-cache-gib --settings.cpus
+    --settings.units-in-flight --settings.batch-size --settings.url
+    --settings.more-endpoints --settings.key-variable --settings.upload
+    --settings.picture-detail
+    --settings.max-concurrent-requests --settings.request-timeout-s
+    --settings.endpoint-patience-s --settings.silence-limit-s
+    --settings.max-engine-starts --settings.fake-latency-s --settings.fake-faults
+    """
+
 FLAGS = {
     "caption.py": """
         --input --output --model --image-root --engine --prompt --prompts --sources
         --source-column --licences --template --limit --unit-size --engines --accelerator
         --retry-errors --captions-per-image --dedupe --plan --rate --price-per-hour --demo-scenes
-        --image-column --only-missing --pixels-max --compare-with
+        --image-column --only-missing --pixels-max --compare-with --revision
         --prompt-name --fields --json-schema --prefill --prepend --append --cut-prefix-words
         --quality.model --quality.device --quality.batch-size --quality.prefix
-        --settings.device --settings.dtype --settings.max-model-len --settings.max-num-seqs
-        --settings.gpus-per-engine --settings.nodes-per-engine --settings.encoder-data-parallel
-        --settings.quantization --settings.kv-cache-dtype --settings.adapter --settings.speculative
-        --settings.mm-processor-kwargs --settings.engine-args --revision
-        --settings.max-num-batched-tokens --settings.gpu-memory-utilization
-        --settings.enforce-eager --settings.kv-cache-gib --settings.cpus
-        --settings.units-in-flight --settings.batch-size --settings.url
-        --settings.more-endpoints --settings.key-variable --settings.upload
-        --settings.picture-detail
-        --settings.max-concurrent-requests --settings.request-timeout-s
-        --settings.endpoint-patience-s --settings.silence-limit-s
-        --settings.max-engine-starts --settings.fake-latency-s --settings.fake-faults
         """
+    + SETTINGS
     + CAPTION_RULES,
     "collect.py": """
         --input --output --model --image-root --sources --source-column --other-sources
@@ -103,17 +107,8 @@ FLAGS = {
         --ladder.temperatures --ladder.top-p --ladder.repetition-penalty
         --painting.width --painting.height --painting.steps --painting.guidance
         --painting.negative-prompt --painting.seed
-        --settings.device --settings.dtype --settings.max-model-len --settings.max-num-seqs
-        --settings.gpus-per-engine --settings.nodes-per-engine --settings.encoder-data-parallel
-        --settings.quantization --settings.kv-cache-dtype --settings.adapter --settings.speculative
-        --settings.mm-processor-kwargs --settings.engine-args
-        --settings.max-num-batched-tokens --settings.gpu-memory-utilization
-        --settings.enforce-eager --settings.kv-cache-gib --settings.cpus
-        --settings.units-in-flight --settings.batch-size --settings.url
-        --settings.max-concurrent-requests --settings.request-timeout-s
-        --settings.endpoint-patience-s --settings.silence-limit-s
-        --settings.max-engine-starts --settings.fake-latency-s --settings.fake-faults
-        """,
+        """
+    + SETTINGS,
     "analyze.py": "--to --field --workers --limit",
     "prefer.py": """
         --output --images --n --seed --key --match-file-names --host --port --results --judge

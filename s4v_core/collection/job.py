@@ -6,9 +6,9 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from s4v_core.captioning.gate import Gate
-from s4v_core.captioning.ladder import Ladder
 from s4v_core.collection.prompts import ALL_SOURCES, MIDDLES
 from s4v_core.config import Config
+from s4v_core.engines.ladder import Ladder
 from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.errors import ConfigError
 from s4v_core.images.policy import DecodeConfig
