@@ -39,7 +39,7 @@ from tests.synthesis.tiny_painter import (
     start_painting,
 )
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 
 IMAGES, GATE_IMAGES, KILLS = 200, 48, 10
 
@@ -91,7 +91,7 @@ def _prove(output: Path, count: int, poisoned: set[int] = frozenset()) -> dict[s
 
 
 def _wait_for_units(output: Path, count: int, driver: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600
     while len(list((output / "painted").glob("*.parquet"))) < count:
         assert driver.poll() is None, driver.communicate()[1]
         assert time.monotonic() < deadline
@@ -99,7 +99,11 @@ def _wait_for_units(output: Path, count: int, driver: subprocess.Popen[str]) -> 
 
 
 def _finish(driver: subprocess.Popen[str]) -> str:
-    out, err = driver.communicate(timeout=400)
+    try:
+        out, err = driver.communicate(timeout=1200)
+    finally:
+        if driver.poll() is None:
+            kill(driver)
     assert driver.returncode == 0, out + err
     return out
 
@@ -268,7 +272,7 @@ def test_only_tars_that_nobody_names_are_removed(
 
 def _wait_for_engines(driver: subprocess.Popen[str], output: Path) -> None:
     """Wait until painters run; a run that ends before is as good."""
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600
     while driver.poll() is None and not _list_painters():
         assert time.monotonic() < deadline
         time.sleep(0.1)
