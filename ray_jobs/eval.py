@@ -5,10 +5,11 @@
     python ray_jobs/eval.py --sources
 
 Answers are files as the tools of LLaVA, ShareGPT4V, MM-Vet, SEED-Bench and MMBench write them; for
-LLaVA-W and MM-Vet, a judge's grades. --data is the folder or file of the benchmark as it was
-released. A question without an answer is wrong. No model is run. OUTPUT gets scores.json, and the
-file that a remote scorer takes (MMBench, VQAv2, VizWiz, MM-Vet).
-Exit code 0: scored, or not judged. 2: bad input, nothing was written.
+LLaVA-W and MM-Vet, a judge's grades, or answers that --judge.model grades. --data is the folder or
+file of the benchmark as it was released. A question without an answer is wrong. No model is run,
+but for a judge. OUTPUT gets scores.json, the transcripts of a judge, and the file that a remote
+scorer takes (MMBench, VQAv2, VizWiz, MM-Vet). The same command again resumes.
+Exit code 0: scored, or not judged. 1: a judge left answers out. 2: bad input, nothing was written.
 """
 
 import sys
@@ -26,6 +27,7 @@ from ray_jobs.command_line import read_flags, run_main, show
 from s4v_core import storage
 from s4v_core.config import Config
 from s4v_core.errors import ConfigError
+from s4v_core.evaluation.judging.settings import JudgeSettings
 
 
 class EvalJob(Config):
@@ -46,6 +48,8 @@ class EvalJob(Config):
     """Folder of the benchmark's files as they were released, or the one file that is meant."""
     output: str = ""
     """Folder for scores.json and for the file of a remote scorer."""
+    judge: JudgeSettings = JudgeSettings()
+    """The model that grades answers of llava-w and mm-vet; without one they are not judged."""
     sources: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print where each data set comes from, and under which licence."""
 
@@ -86,7 +90,16 @@ def main(argv: list[str]) -> int:
     if job.training_data:
         show(report_leaks(benchmark, job.data, job.training_data))
         return 0
-    scores = score_files(benchmark, job.data, job.compare or job.score_only)
+    files = list(job.compare or job.score_only)
+    if job.judge.model and benchmark.is_judged and job.score_only:
+        from s4v_core.evaluation.judging.judge_pass import judge_files  # imports the flow
+
+        judged = judge_files(benchmark, job.data, files, job.output, job.judge)
+        show(judged.as_text())
+        if judged.exit_code:
+            return judged.exit_code
+        files = list(judged.transcripts)
+    scores = score_files(benchmark, job.data, files)
     for score in scores:
         show(show_score(score))
     if job.compare:

@@ -6,6 +6,7 @@ has status 200.
 """
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from s4v_core.engines.endpoint_problems import Problem, is_filter_word, read_problem, shorten
@@ -39,7 +40,11 @@ def read_answer(answer: str) -> Generation | Problem:
         return _explain_no_choice(body)
     if choice.get("error") and not _is_answered(choice):
         return read_problem(choice["error"])
-    return _read_choice(choice, body.get("usage") or {})
+    found = _read_choice(choice, body.get("usage") or {})
+    model = body.get("model")
+    if isinstance(found, Generation) and isinstance(model, str):
+        return replace(found, model=model)
+    return found
 
 
 def _is_answered(choice: dict[str, Any]) -> bool:

@@ -88,6 +88,7 @@ class Generation:
         reason_detail: What the engine or server said about it.
         thinking_tokens: Tokens that the model thought before it answered; they are part of
             `output_tokens` and not of the text. None if it did not think.
+        model: Id of the model as its endpoint names it; None if it names none.
     """
 
     text: str | None
@@ -97,6 +98,7 @@ class Generation:
     reason: str | None = None
     reason_detail: str | None = None
     thinking_tokens: int | None = None
+    model: str | None = None
 
 
 OnPiece = Callable[[str], None]
