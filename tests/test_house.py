@@ -68,6 +68,7 @@ FLAGS = {
         """,
     "eval.py": """
         --score-only --compare --training-data --benchmarks --data --output --sources
+        --input --references --clip
         --judge.url --judge.model --judge.runs --judge.max-concurrent-requests
         --judge.request-timeout-s --judge.patience-s --judge.retry-errors
         """,
