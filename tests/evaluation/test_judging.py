@@ -1,6 +1,8 @@
 """Judges: prompts as published, replies right, wrong, late and missing, and nothing asked twice."""
 
 import json
+import random
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +23,7 @@ from s4v_core.evaluation.scoring import read_questions
 from tests.conftest import SHARED_DATA
 from tests.engines.weather_endpoint import WeatherEndpoint, complete, open_endpoint
 from tests.evaluation import tiny
+from tests.flow.scripts import kill, start
 
 FIXTURES = SHARED_DATA / "benchmarks"
 needs_fixtures = pytest.mark.skipif(not FIXTURES.exists(), reason="needs ../shared/data")
@@ -415,3 +418,38 @@ def test_grades_that_the_judge_gave_mm_vet_come_out_as_published(
     (score,) = _scores(tmp_path)
     assert round(score["official"]["grade"]["value"], 1) == 36.1
     assert len(judge.asked) == 218
+
+
+@pytest.mark.faults
+def test_a_command_that_is_killed_again_and_again_asks_only_for_what_is_not_durable(
+    tmp_path: Path,
+) -> None:
+    n, chance = 60, random.Random(7)
+    rows = {f"v1_{k}": {"imagename": "a", "question": f"Is it {k}?", "answer": "yes",
+                        "capability": ["rec"]} for k in range(n)}  # fmt: skip
+    tiny.write_json(tmp_path / "data/mm-vet.json", rows)
+    answers = tiny.write_json(tmp_path / "answers.json", {key: "yes" for key in rows})
+    with open_endpoint() as endpoint:
+        judge = ScriptedJudge(endpoint)
+        judge.replies = {"Question": ["0.5"]}
+        endpoint.delay_s = 0.3
+        flags = _flags(judge, tmp_path, answers, "mm-vet", "--judge.max-concurrent-requests", "2")
+        kills = 0
+        for _ in range(3):
+            process = start("eval.py", *flags, cwd=tmp_path)
+            aim = len(judge.asked) + chance.randint(5, 12)
+            deadline = time.monotonic() + 120
+            while len(judge.asked) < aim and process.poll() is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            kills += process.poll() is None
+            kill(process)
+        process = start("eval.py", *flags, cwd=tmp_path)
+        out, err = process.communicate(timeout=200)
+        assert process.returncode == 0, err
+        assert kills == 3
+        assert "60 of 60 answers (100.0 %): 60 ok" in out
+        # At most the two requests under way, and the two that were not yet written, of each kill.
+        assert n <= len(judge.asked) <= n + kills * 4
+    (score,) = _scores(tmp_path)
+    assert score["official"]["grade"] == {"value": 50.0, "n": 60}
