@@ -88,7 +88,12 @@ FLAGS = {
     "score.py": """
         --model --device --batch-size --prefix --workers --accelerator --retry-errors
         """,
-    "eval.py": "--score-only --compare --training-data --benchmarks --data --output --sources",
+    "eval.py": """
+        --score-only --compare --training-data --benchmarks --data --output --sources
+        --input --references --clip
+        --judge.url --judge.model --judge.runs --judge.max-concurrent-requests
+        --judge.request-timeout-s --judge.patience-s --judge.retry-errors
+        """,
     "export.py": "--to --partial --with-images --form --shard-size",
     "dataset.py": "",
     "dataset.py audit": "--images --to --check",

@@ -150,6 +150,39 @@ class Submission:
 
 
 @dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try of a judge at a grade.
+
+    Attributes:
+        suffix: Text behind the prompt.
+    """
+
+    temperature: float
+    suffix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """How a model grades the answers of a benchmark, as published. Small and picklable.
+
+    Attributes:
+        build_prompts: The judge's prompt for each question of a data set that has an answer, by the
+            question's key; called with the place of the data, questions, and answers by key.
+        parse: The grades in a reply, or None.
+        attempts: The first try, and those after a reply without grades.
+        system: System text.
+        version: Changes with the prompts, so that grades by others are never taken for these.
+    """
+
+    build_prompts: Callable[[str, Sequence[Question], Mapping[str, str]], dict[str, str]]
+    parse: Callable[[str], tuple[float, ...] | None]
+    attempts: tuple[Attempt, ...]
+    max_tokens: int
+    system: str | None = None
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Benchmark:
     """One benchmark; each stands in a module of its own.
 
@@ -163,7 +196,7 @@ class Benchmark:
         scorer: Name and version of the rule, printed beside the score.
         submission: The file for a remote scorer, if there is one.
         published: The paper's figures, by the name of ours.
-        is_judged: Whether a model grades the answers; the answers file then holds its grades.
+        judging: How a model grades the answers, if one does; what is scored are its grades.
         notes: Sentences printed below every score.
     """
 
@@ -180,5 +213,9 @@ class Benchmark:
     mark_missing: Callable[[Question], Mark] = lambda question: Mark(0.0, 0.0, is_parsed=False)
     submission: Submission | None = None
     published: Mapping[str, Published] = field(default_factory=dict)
-    is_judged: bool = False
+    judging: Judging | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def is_judged(self) -> bool:
+        return self.judging is not None

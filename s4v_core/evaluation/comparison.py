@@ -39,6 +39,10 @@ class Comparison:
     n: int
 
     @property
+    def is_same(self) -> bool:
+        return self.first == self.second and not self.only_first + self.only_second
+
+    @property
     def is_noise(self) -> bool:
         return self.low <= 0 <= self.high
 
@@ -59,7 +63,7 @@ class Comparison:
         return "\n".join([*lines, f"  {self._judge(names)}"])
 
     def _judge(self, names: tuple[str, str]) -> str:
-        if self.first == self.second and not self.only_first + self.only_second:
+        if self.is_same:
             return "the two score alike on every question"
         if self.is_noise:
             return "within noise: these answers do not show that one model is better"
@@ -107,7 +111,8 @@ def compare_units(
     """Compare two lists of the same units, in the same order; who is right is counted on
     `first_sides` and `second_sides`."""
     assert [one.key for one in first] == [one.key for one in second], "units of other questions"
-    low, high = np.percentile(_draw_differences(first, second), _INTERVAL)
+    drawn = _draw_scores([first, second])
+    low, high = np.percentile(drawn[1] - drawn[0], _INTERVAL)
     pairs = list(zip(first_sides, second_sides, strict=True))
     only_first = sum(a.credit > b.credit for a, b in pairs)
     only_second = sum(b.credit > a.credit for a, b in pairs)
@@ -139,15 +144,29 @@ def add_up(units: Sequence[Unit]) -> float:
     return sum(100 * credit / against for credit, against in totals.values() if against)
 
 
-def _draw_differences(first: Sequence[Unit], second: Sequence[Unit]) -> np.ndarray:
-    """The difference of the two scores in each resample; a stratum keeps its size."""
-    chance = np.random.default_rng(_SEED)
+def find_interval(units: Sequence[Unit]) -> tuple[float, float]:
+    """95 % interval of the score that units add up to, by drawing them again."""
+    low, high = np.percentile(_draw_scores([units])[0], _INTERVAL)
+    return float(low), float(high)
+
+
+def compare_apart(first: Sequence[Unit], second: Sequence[Unit]) -> Comparison:
+    """Compare two lists of units that have no counterparts in each other."""
+    drawn = _draw_scores([first])[0], _draw_scores([second], _SEED + 1)[0]
+    low, high = np.percentile(drawn[1] - drawn[0], _INTERVAL)
+    scores = add_up(first), add_up(second)
+    return Comparison(*scores, float(low), float(high), 0, 0, None, min(len(first), len(second)))
+
+
+def _draw_scores(sides: Sequence[Sequence[Unit]], seed: int = _SEED) -> np.ndarray:
+    """The score of each side in each resample; sides are drawn alike, a stratum keeps its size."""
+    chance = np.random.default_rng(seed)
     places: dict[str, list[int]] = {}
-    for number, unit in enumerate(first):
+    for number, unit in enumerate(sides[0]):
         places.setdefault(unit.stratum, []).append(number)
-    credits = np.array([[one.credit for one in units] for units in (first, second)])
-    against = np.array([[one.against for one in units] for units in (first, second)])
-    draws = np.zeros(RESAMPLES)
+    credits = np.array([[one.credit for one in units] for units in sides])
+    against = np.array([[one.against for one in units] for units in sides])
+    draws = np.zeros((len(sides), RESAMPLES))
     for at in places.values():
         draws += _draw_stratum(chance, credits[:, at], against[:, at])
     return draws
@@ -162,11 +181,11 @@ def _draw_stratum(
     for start in range(0, RESAMPLES, step):
         drawn = chance.integers(0, size, (min(step, RESAMPLES - start), size))
         scores = [
-            100 * credits[one][drawn].sum(1) / np.maximum(against[one][drawn].sum(1), 1e-12)
-            for one in (0, 1)
+            100 * credit[drawn].sum(1) / np.maximum(total[drawn].sum(1), 1e-12)
+            for credit, total in zip(credits, against, strict=True)
         ]
-        parts.append(scores[1] - scores[0])
-    return np.concatenate(parts)
+        parts.append(np.array(scores))
+    return np.concatenate(parts, axis=1)
 
 
 def find_mcnemar_p(only_first: int, only_second: int) -> float:

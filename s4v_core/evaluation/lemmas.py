@@ -47,6 +47,12 @@ def list_forms(word: str) -> frozenset[str]:
     return frozenset(forms)
 
 
+@functools.lru_cache(maxsize=1 << 16)
+def list_noun_forms(word: str) -> frozenset[str]:
+    """A word without case, and all that it may be the plural of."""
+    return frozenset({word, _FORMS.get(word, word), *_strip_plural(word)})
+
+
 def _strip_plural(word: str) -> tuple[str, ...]:
     if not word.endswith("s") or word.endswith(("ss", "us", "is")):
         return ()

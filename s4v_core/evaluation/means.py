@@ -11,6 +11,12 @@ def percent(credits: Iterable[float]) -> Figure:
     return Figure(100 * sum(values) / len(values) if values else 0.0, len(values))
 
 
+def drop_failed_grades(marked: Sequence[Marked]) -> list[Marked]:
+    """The marked questions without those whose judge gave no grade; a question without an answer
+    stays, as a wrong one."""
+    return [one for one in marked if one.mark.is_parsed or one.text is None]
+
+
 def accuracy(marked: Sequence[Marked], kind: Kind) -> Figure:
     """100 times the mean credit of a question."""
     return percent(one.mark.credit(kind) for one in marked)

@@ -24,8 +24,10 @@ def score_files(benchmark: Benchmark, data: str, answers: Sequence[str]) -> list
 
 
 def find_mean(scores: Sequence[Score]) -> dict[str, dict[str, float]]:
-    """Mean and spread (largest less smallest) of each official figure over several runs."""
-    names = scores[0].official if len(scores) > 1 else {}
+    """Mean and spread (largest less smallest) of each official figure over several runs; nothing
+    where other judges graded them, whose grades share no figure."""
+    is_one_judge = len({score.judges for score in scores}) == 1
+    names = scores[0].official if len(scores) > 1 and is_one_judge else {}
     found = {}
     for name in names:
         values = [score.official[name].value for score in scores if name in score.official]
@@ -35,7 +37,10 @@ def find_mean(scores: Sequence[Score]) -> dict[str, dict[str, float]]:
 
 
 def show_mean(scores: Sequence[Score]) -> str:
-    """The mean of the headline over several runs; empty for a single one."""
+    """The mean of the headline over several runs, or why there is none; empty for a single one."""
+    if len({score.judges for score in scores}) > 1:
+        names = "; ".join(", ".join(score.judges) or "no name" for score in scores)
+        return f"no mean of {len(scores)} runs: other judges graded them ({names})"
     name, figures = next(iter(find_mean(scores).items()), ("", {}))
     if not name:
         return ""

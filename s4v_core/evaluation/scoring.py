@@ -142,12 +142,13 @@ def score_answers(
         lenient=lenient,
         unscored=unscored,
         models=_list_names(answers, "model_id"),
-        judges=_list_names(answers, "model", "judge") if benchmark.is_judged else (),
+        judges=_list_judges(answers) if benchmark.is_judged else (),
         unparsed=unparsed,
         warnings=(
             *_warn_of_size(benchmark, questions),
             *_warn_of_doubles(matched),
             *_warn_of_gap(marked, official, lenient),
+            *(_warn_of_failed_grades(unparsed, len(marked)) if benchmark.is_judged else ()),
             *(benchmark.notes if is_shown else ()),
         ),
     )
@@ -156,13 +157,25 @@ def score_answers(
 def _find_hindrance(
     benchmark: Benchmark, questions: Sequence[Question], answers: Sequence[Answer]
 ) -> str | None:
-    if benchmark.is_judged:
-        if any("content" in answer.row or "score" in answer.row for answer in answers):
-            return None
+    if benchmark.is_judged and not has_grades(answers):
         return "not judged: the file holds answers, not a judge's grades of them"
+    if benchmark.is_judged:
+        judges = _list_judges(answers)
+        if len(judges) < 2:
+            return None
+        return f"not scored: {len(judges)} judges ({', '.join(judges)}) share no figure"
     if any(question.gold is not None or question.humans for question in questions):
         return None
     return "not scored: the answers to these questions are not public"
+
+
+def has_grades(answers: Sequence[Answer]) -> bool:
+    """Whether a file of a judged benchmark holds a judge's grades, rather than answers."""
+    return any("content" in answer.row or "score" in answer.row for answer in answers)
+
+
+def _list_judges(answers: Sequence[Answer]) -> tuple[str, ...]:
+    return _list_names(answers, "model", "judge")
 
 
 def _list_names(answers: Sequence[Answer], *fields: str) -> tuple[str, ...]:
@@ -189,6 +202,15 @@ def _warn_of_doubles(matched: Matched) -> tuple[str, ...]:
     return (
         f"{len(matched.contradicted)} questions are answered more than once, differently; the "
         "first answer of each counts",
+    )
+
+
+def _warn_of_failed_grades(failed: Sequence[str], n: int) -> tuple[str, ...]:
+    if not failed:
+        return ()
+    return (
+        f"{len(failed):,} of {n:,} answers have no grade: the official rule averages them in as "
+        "failures, the figure beside it leaves them out",
     )
 
 

@@ -28,6 +28,7 @@ def run_rows(
     settings: Mapping[str, Any] | None = None,
     engines: Engines | None = None,
     unit_size: int = UNIT_SIZE,
+    heal: bool = False,
 ) -> Outcome:
     """Run a task over rows; the same call again resumes it.
 
@@ -37,6 +38,7 @@ def run_rows(
         output: Folder of the run, on any fsspec URI.
         engines: Default: one.
         settings: What else identifies the run, beside its rows and its engine's model.
+        heal: Do rows without an answer again.
 
     Raises:
         InputError: There are no rows, or two have the same key.
@@ -51,7 +53,8 @@ def run_rows(
     head = read_plan_head(output) or _plan(table, output, task, identity, unit_size=unit_size)
     refuse_other_settings(output, head.settings, identity | {"rows": _digest(table)})
     workers = engines or Engines(1)
-    run = Run(output, head, contract, lambda: task, engine, workers, label=contract.words.answers)
+    label = contract.words.answers
+    run = Run(output, head, contract, lambda: task, engine, workers, label, heal)
     return run_missing(run)
 
 

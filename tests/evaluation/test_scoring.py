@@ -255,6 +255,27 @@ def test_a_row_of_mmbench_that_lacks_columns_names_itself(tmp_path: Path) -> Non
         read_questions(BENCHMARKS["mmbench"], str(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["mmbench", "mmbench-cn"])
+def test_a_sheet_cut_off_anywhere_is_refused_or_pointed_out(name: str, tmp_path: Path) -> None:
+    file = next(tiny.MAKERS[name](tmp_path).glob("*.tsv"))
+    whole = file.read_bytes()
+    rows = len(read_questions(BENCHMARKS[name], str(file)))
+    refusals = []
+    for end in range(len(whole)):
+        file.write_bytes(whole[:end])
+        try:
+            questions = read_questions(BENCHMARKS[name], str(file))
+        except InputError as error:
+            refusals.append(str(error))
+            continue
+        score = tiny.score(name, questions, [tiny.answer(questions[0], "A")])
+        assert any("where a whole release has" in warning for warning in score.warnings)
+        # Only the name of the split, which nothing reads, may lack its end unseen.
+        assert len(questions) < rows or end >= len(whole) - len("dev\n")
+    assert len(refusals) > len(whole) * 0.9
+    assert not any("\n" in sentence for sentence in refusals)
+
+
 def test_an_unknown_benchmark_is_refused_with_those_there_are() -> None:
     with pytest.raises(ConfigError, match="found 'mmmu', allowed llava-w, mme"):
         find_benchmark("mmmu")

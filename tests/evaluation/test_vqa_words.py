@@ -21,6 +21,14 @@ UPLOADS = [
     ("eleven", "eleven"), ("@home", "home"), ("No!", "no"), ("y'allll", "y'all'll"),
     ("yall'd've", "y'all'd've"), ("somebody'd", "somebodyd"), ("im", "im"), ("shes", "shes"),
     ("line\nbreak", "line break"), ("A\tB", "b"), ("U.S.", "us"), ("3.", "3"),
+    ("It is red.", "it is red"), ("Unanswerable", "unanswerable"), ("100%", "100%"),
+    ("I don't know", "i don't know"), ("cant tell", "can't tell"), ("$5.99", "$5.99"),
+    ("#1", "#1"), ("50's", "50 's"), ("t-shirt", "t shirt"), ("Coca-Cola", "coca cola"),
+    ("Mr. Smith", "mr smith"), ("7up", "7up"), ("7-up", "7 up"), ("3:45 pm", "3:45 pm"),
+    ("12/25/2013", "12 25 2013"), ("a man and a woman", "man and woman"), ("Zero", "0"),
+    ("yes, it is", "yes it is"), ("2 or 3", "2 or 3"), ("N/A", "n"), ('"stop"', "stop"),
+    ("it's", "it 's"), ("theyre", "they're"), ("AT&T", "at&t"), ("left; right", "left right"),
+    ("ben & jerry's", "ben & jerry 's"), ("1,000,000", "1000000"), ("-5", "5"), ("4x4", "4x4"),
 ]  # fmt: skip
 
 

@@ -15,8 +15,9 @@ from s4v_core.evaluation.benchmark import (
     Question,
     Source,
 )
+from s4v_core.evaluation.benchmarks.judge_llava_w import JUDGING, parse_grades
 from s4v_core.evaluation.data_files import find_file, read_records, require_columns
-from s4v_core.evaluation.means import list_units, split_by
+from s4v_core.evaluation.means import drop_failed_grades, list_units, split_by
 
 
 def read(data: str) -> list[Question]:
@@ -39,18 +40,6 @@ def _build(row: dict[str, Any]) -> Question:
         image=row["image"],
         labels={"category": row["category"].removeprefix("llava_bench_")},
     )
-
-
-def parse_grades(review: str) -> tuple[float, float] | None:
-    """The two numbers of a review's first line, as eval_gpt_review_bench.py reads them: commas
-    are blanks, and exactly one blank stands between the numbers."""
-    parts = review.split("\n")[0].replace(",", " ").strip().split(" ")
-    if len(parts) != 2:
-        return None
-    try:
-        return float(parts[0]), float(parts[1])
-    except ValueError:
-        return None
 
 
 def _parse_leniently(review: str) -> tuple[float, float] | None:
@@ -76,7 +65,7 @@ def figures(marked: Sequence[Marked], kind: Kind) -> dict[str, Figure]:
 
 
 def _find_ratio(marked: Sequence[Marked], kind: Kind) -> Figure:
-    used = marked if kind == "official" else [one for one in marked if one.mark.is_parsed]
+    used = marked if kind == "official" else drop_failed_grades(marked)
     if not used:
         return Figure(0.0, 0)
     own = round(sum(one.mark.official for one in used) / len(used), 3)
@@ -106,5 +95,5 @@ LLAVA_W = Benchmark(
     units=lambda marked: list_units(marked, "ratio"),
     mark_missing=mark_missing,
     published={"ratio": Published(72.6, 79.9, 70.7)},
-    is_judged=True,
+    judging=JUDGING,
 )

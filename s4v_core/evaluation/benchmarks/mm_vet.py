@@ -18,8 +18,15 @@ from s4v_core.evaluation.benchmark import (
     Source,
     Submission,
 )
+from s4v_core.evaluation.benchmarks.judge_mm_vet import JUDGING, parse_grade
 from s4v_core.evaluation.data_files import find_file, read_json
-from s4v_core.evaluation.means import accuracy, list_units, percent, split_by
+from s4v_core.evaluation.means import (
+    accuracy,
+    drop_failed_grades,
+    list_units,
+    percent,
+    split_by,
+)
 
 
 def read(data: str) -> list[Question]:
@@ -55,27 +62,21 @@ def find_keys(answer: Answer) -> tuple[str, ...]:
 
 
 def mark(question: Question, grades: str) -> Mark:
-    """The mean grade of the judge's runs, one a line; without a number the grade is 0, as in the
-    original."""
+    """The mean grade of the judge's runs, one a line. A reply without a grade counts 0 in the
+    official figure, as in the original, and not at all in the lenient one."""
     lines = [line for line in grades.split("\n") if line.strip()]
-    found = [_parse_grade(line) for line in lines]
+    found = [parse_grade(line.strip()) for line in lines]
     if None in found[1:]:  # one reply of several lines, not several runs
         found = found[:1]
-    parsed = [one for one in found if one is not None]
-    grade = sum(parsed) / len(found) if found else 0.0
-    return Mark(grade, grade, bool(parsed), f"{grade:g}" if parsed else None)
-
-
-def _parse_grade(line: str) -> float | None:
-    try:
-        grade = float(line.split()[0])
-    except ValueError:
-        return None
-    return grade if 0 <= grade <= 1 else None
+    parsed = [one[0] for one in found if one is not None]
+    official = sum(parsed) / len(found) if found else 0.0
+    lenient = sum(parsed) / len(parsed) if parsed else 0.0
+    return Mark(official, lenient, bool(parsed), f"{official:g}" if parsed else None)
 
 
 def figures(marked: Sequence[Marked], kind: Kind) -> dict[str, Figure]:
     """100 * mean grade over all, by capability, and by exact set of capabilities."""
+    marked = marked if kind == "official" else drop_failed_grades(marked)
     sets = split_by(marked, lambda one: one.question.labels["capabilities"])
     names = ["rec", "ocr", "know", "gen", "spat", "math"]
     single = {
@@ -117,5 +118,5 @@ MM_VET = Benchmark(
     find_keys=find_keys,
     submission=Submission("mm-vet_upload.json", build_upload),
     published={"grade": Published(37.6, 43.1, 35.4)},
-    is_judged=True,
+    judging=JUDGING,
 )

@@ -128,7 +128,7 @@ def _build_benchmark(
             origin="github.com/open-compass/MMBench",
             licence="Apache-2.0 (repository)",
             files=" or ".join(patterns),
-            sizes=(4377, 4329),
+            sizes=(4377, 4329, 6666),
         ),
         generation=Generation(max_tokens=1024, image_mode="pad"),
         scorer="MMBench circular, letters by s4v's parser (no judge)",
