@@ -64,12 +64,14 @@ def fit_engine(
     prompts: Sequence[str],
     answer_tokens: int,
     spare_tokens: int = 0,
+    length_flag: str = "--sampling.max-tokens",
 ) -> Fit:
     """Find the pictures and the lengths with which an engine can answer all prompts.
 
     Args:
         answer_tokens: Length of the longest answer.
         spare_tokens: Room for what is filled into the prompts later.
+        length_flag: The flag that shortens the longest answer.
 
     Raises:
         ConfigError: A picture, its prompt and its answer do not fit into the model, or its
@@ -78,7 +80,9 @@ def fit_engine(
     if engine.name not in ("vllm", "transformers"):
         return Fit(engine, facts)
     try:
-        found = check_checkpoint(_ask(engine, facts, prompts, answer_tokens, spare_tokens))
+        found = check_checkpoint(
+            _ask(engine, facts, prompts, answer_tokens, spare_tokens, length_flag)
+        )
     except UntriedError as error:
         if engine.name == "transformers":
             raise ConfigError(str(error)) from error
@@ -141,6 +145,7 @@ def _ask(
     prompts: Sequence[str],
     answer_tokens: int,
     spare_tokens: int,
+    length_flag: str,
 ) -> Question:
     folder, _ = locate_checkpoint(engine.model, revision=engine.revision)
     return Question(
@@ -154,6 +159,7 @@ def _ask(
         answer_tokens=answer_tokens,
         length=engine.settings.max_model_len,
         options=engine.settings.read_json("mm_processor_kwargs"),
+        length_flag=length_flag,
     )
 
 
