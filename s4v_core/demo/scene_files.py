@@ -16,6 +16,7 @@ from PIL import Image
 from s4v_core import prompts
 from s4v_core.chat import IMAGE
 from s4v_core.demo import texts
+from s4v_core.demo.exam import write_exam
 from s4v_core.demo.scenes import Scene, draw_scenes
 from s4v_core.inputs.tar import add_member
 
@@ -40,7 +41,7 @@ def write_lessons(folder: Path, count: int, seed: int) -> None:
 
     captions.json: The captioner's instruction and an exact caption.
     briefs.json: A request for a brief caption and the caption.
-    questions.json: Questions with their answers.
+    questions.json: Questions with their answers, two of them in the form of benchmarks.
     """
     partial = folder.with_name(f"{folder.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
@@ -55,7 +56,7 @@ def write_lessons(folder: Path, count: int, seed: int) -> None:
     lessons: dict[str, Callable[[Scene], list[tuple[str, str]]]] = {
         "captions": lambda s: [(prompts.CAPTION, texts.write_caption(s))],
         "briefs": lambda s: [(texts.BRIEF, texts.write_brief_caption(s))],
-        "questions": lambda s: texts.write_questions(s, chance),
+        "questions": lambda s: texts.write_questions(s, chance) + write_exam(s, chance),
     }
     for name, write_turns in lessons.items():
         records = [_build_record(key, write_turns(scene)) for key, scene in scenes]
