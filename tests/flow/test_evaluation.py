@@ -1,10 +1,11 @@
-"""Models that are asked the questions of benchmarks: through the whole flow, killed, and resumed."""
+"""Models that are asked the questions of benchmarks: in the whole flow, killed, and resumed."""
 
 import json
 import random
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from s4v_core.evaluation.evaluating import Answers, ask_questions, publish_score
 from s4v_core.evaluation.forecast import make_forecast
 from s4v_core.evaluation.job import EvalJob
 from s4v_core.evaluation.scoring import Score
-from tests.conftest import photo
 from tests.flow.browser import browser, needs_chromium
 from tests.flow.oracle import fake_caption_of
 from tests.flow.scripts import kill, run, start
@@ -60,13 +60,28 @@ def read_rows(output: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def test_every_question_is_asked_once_with_its_own_picture(
-    local_ray: None, data: Path, tmp_path: Path
-) -> None:
-    job = _build_job(data, tmp_path / "out", unit_size=16)
-    answers, scores = _evaluate(job)
-    assert answers.outcome.exit_code == 0
-    rows = read_rows(tmp_path / "out")
+@dataclass(frozen=True)
+class Finished:
+    """A run in which engine fake answered all questions."""
+
+    job: EvalJob
+    answers: Answers
+    scores: list[Score]
+
+    @property
+    def output(self) -> Path:
+        return Path(self.job.output)
+
+
+@pytest.fixture(scope="module")
+def finished(local_ray: None, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    job = _build_job(data, tmp_path_factory.mktemp("finished") / "out", unit_size=16)
+    return Finished(job, *_evaluate(job))
+
+
+def test_every_question_is_asked_once_with_its_own_picture(finished: Finished) -> None:
+    assert finished.answers.outcome.exit_code == 0
+    rows = read_rows(finished.output)
     assert len(rows) == sum(QUESTIONS.values())
     for row in rows.values():
         if row["benchmark"] == "mme":
@@ -76,31 +91,32 @@ def test_every_question_is_asked_once_with_its_own_picture(
         assert json.loads(row["sampling"])["temperature"] == 0.0
     # The three questions of a scene, in all rotations, are about one picture.
     assert len({row["answer"] for row in rows.values() if row["benchmark"] == "mmbench"}) == SCENES
-    asked = {score.benchmark.name: score.n for score in scores}
+    asked = {score.benchmark.name: score.n for score in finished.scores}
     assert asked == QUESTIONS
-    stored = json.loads((tmp_path / "out/scores.json").read_text())["scores"]
+    stored = json.loads((finished.output / "scores.json").read_text())["scores"]
     assert [one["n_missing"] for one in stored] == [0, 0]
     assert [one["asked"]["framing"] for one in stored] == ["crop 336", "crop 336"]
-    assert (tmp_path / "out/mmbench_upload.xlsx").exists()
+    assert (finished.output / "mmbench_upload.xlsx").exists()
 
-    before = (tmp_path / "out/scores.json").read_bytes()
-    again, _ = _evaluate(job)
-    assert (again.outcome.found_done, again.outcome.figures.made) == (len(rows), 0)
-    assert (tmp_path / "out/scores.json").read_bytes() == before
+
+def test_a_finished_run_asks_nothing_and_writes_the_same_scores(finished: Finished) -> None:
+    before = (finished.output / "scores.json").read_bytes()
+    again, _ = _evaluate(finished.job)
+    assert (again.outcome.found_done, again.outcome.figures.made) == (80, 0)
+    assert (finished.output / "scores.json").read_bytes() == before
     with pytest.raises(ConfigError, match="was made with image_mode 'model', found 'pad'"):
-        ask_questions(job.replace(image_mode="pad"))
+        ask_questions(finished.job.replace(image_mode="pad"))
 
 
 def test_stored_answers_of_a_run_have_the_same_score(
-    local_ray: None, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from ray_jobs import eval as script
 
-    _, scores = _evaluate(_build_job(data, tmp_path / "out"))
-    for score in scores:
+    for score in finished.scores:
         name = score.benchmark.name
-        file = str(tmp_path / f"out/answers-{name}.jsonl")
-        flags = ["--benchmarks", name, "--data", str(data / name), "--output"]
+        file = str(finished.output / f"answers-{name}.jsonl")
+        flags = ["--benchmarks", name, "--data", f"{finished.job.data}/{name}", "--output"]
         assert script.main([*flags, str(tmp_path / name), "--score-only", file]) == 0
         (found,) = json.loads((tmp_path / name / "scores.json").read_text())["scores"]
         assert found["official"] == score.as_json()["official"]
@@ -126,38 +142,8 @@ def test_an_image_that_cannot_be_decoded_is_a_counted_row(
     assert "2 not_an_image" in (tmp_path / "out/report.html").read_text()
 
     shutil.copy(data / "mme/count/00001.jpg", broken / "mme/count/00000.jpg")
-    with pytest.raises(ConfigError, match="was made with rows"):
+    with pytest.raises(ConfigError, match="was made with rows"):  # other questions
         ask_questions(_build_job(broken, tmp_path / "out", benchmarks="mme"))
-
-
-def test_a_run_without_one_answer_is_scored_as_nothing_right(
-    local_ray: None, data: Path, tmp_path: Path
-) -> None:
-    empty = tmp_path / "data"
-    shutil.copytree(data, empty)
-    for image in empty.rglob("*.jpg"):
-        image.unlink()
-    answers, (score,) = _evaluate(_build_job(empty, tmp_path / "out", benchmarks="mme"))
-    assert answers.outcome.exit_code == 4
-    assert (score.n, score.official["perception"].value) == (QUESTIONS["mme"], 0.0)
-
-
-def test_pad_and_crop_are_different_requests_and_named_in_the_result(
-    local_ray: None, data: Path, tmp_path: Path
-) -> None:
-    wide = tmp_path / "data"
-    shutil.copytree(data, wide)
-    (wide / "mme/count/00000.jpg").write_bytes(photo(5, (300, 200)))
-    texts = {}
-    for mode in ("pad", "crop"):
-        output = tmp_path / mode
-        job = _build_job(wide, output, benchmarks="mme", image_mode=mode)
-        _, (score,) = _evaluate(job)
-        rows = read_rows(output).values()
-        assert {row["framing"] for row in rows} == {f"{mode} 336"}
-        assert score.asked["framing"] == f"{mode} 336"
-        texts[mode] = {row["answer"] for row in rows if "count/00000" in row["answer_id"]}
-    assert texts["pad"] != texts["crop"]
 
 
 def test_a_plan_asks_a_sample_and_leaves_no_answers(
@@ -279,11 +265,8 @@ def test_batches_of_one_two_and_seven_give_the_same_greedy_answers(
 
 @needs_chromium
 @pytest.mark.parametrize("width", [1280, 390])
-def test_the_page_fits_the_window_and_loads_nothing(
-    local_ray: None, data: Path, tmp_path: Path, width: int
-) -> None:
-    _evaluate(_build_job(data, tmp_path / "out"))
-    place = (tmp_path / "out/report.html").as_uri()
+def test_the_page_fits_the_window_and_loads_nothing(finished: Finished, width: int) -> None:
+    place = (finished.output / "report.html").as_uri()
     with browser(viewport={"width": width, "height": 800}) as visit:
         visit.page.goto(place)
         assert visit.page.title() == "Evaluation: none"
