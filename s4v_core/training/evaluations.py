@@ -6,6 +6,7 @@ training goes on.
 
 import json
 import logging
+import re
 import shutil
 import tempfile
 import threading
@@ -202,7 +203,9 @@ def _show_on_board(output: str, evaluation: Evaluation) -> None:
     folder = storage.join(output, TENSORBOARD) if is_local else tempfile.mkdtemp()
     board = SummaryWriter(folder, filename_suffix=f".evaluation-{evaluation.step:06d}")
     for name, value in evaluation.scores.items():
-        board.add_scalar(f"evaluation/{name}", value, evaluation.step)
+        # The writer would replace what it takes for no name itself, with a warning.
+        tag = re.sub(r"[^\w/.-]", "_", f"evaluation/{name}")
+        board.add_scalar(tag, value, evaluation.step)
     board.close()
     if not is_local:
         for path in Path(folder).iterdir():
