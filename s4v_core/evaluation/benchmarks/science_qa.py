@@ -149,6 +149,7 @@ SCIENCE_QA = Benchmark(
     name_images=lambda question: (
         f"images/test/{question.image}",
         f"test/{question.image}",
+        f"images/{question.image}",
         question.image,
     ),
 )
