@@ -1,5 +1,6 @@
 """Models that are asked the questions of benchmarks: in the whole flow, killed, and resumed."""
 
+import asyncio
 import json
 import random
 import shutil
@@ -14,8 +15,11 @@ import pytest
 
 from s4v_core.demo.benchmark_files import write_benchmarks
 from s4v_core.demo.shipped import CAPTIONER
-from s4v_core.engines.settings import EngineSettings
+from s4v_core.engines.choice import build_engine
+from s4v_core.engines.settings import EngineName, EngineSettings, EngineSpec
 from s4v_core.errors import ConfigError
+from s4v_core.evaluation.answer_task import AnswerTask
+from s4v_core.evaluation.asking import check_evaluation, list_rows
 from s4v_core.evaluation.evaluating import Answers, ask_questions, publish_scores, score_questions
 from s4v_core.evaluation.forecast import make_forecast
 from s4v_core.evaluation.job import EvalJob
@@ -23,7 +27,7 @@ from s4v_core.evaluation.scoring import Score
 from tests.flow.browser import browser, needs_chromium
 from tests.flow.oracle import fake_caption_of
 from tests.flow.scripts import kill, run, start
-from tests.serve.service import FAKE, Service, served
+from tests.serve.service import ALONE, FAKE, Service, served
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -214,7 +218,7 @@ def _evaluate_by_script(tmp_path: Path, data: Path, name: str, *flags: str, key:
     known = ["--benchmarks", "mme,mmbench", "--image-mode", "model", "--data", str(data)]
     output = tmp_path / name
     told = [*known, "--output", str(output), "--max-tokens", "48", *flags]
-    code, _, err = run("eval.py", *told, cwd=tmp_path, OPENAI_API_KEY=key)
+    code, _, err = run("eval.py", *told, cwd=tmp_path, limit_s=1200, OPENAI_API_KEY=key)
     assert code == 0, err
     return output
 
@@ -228,6 +232,7 @@ def _read_texts(output: Path) -> dict[str, str]:
     return {key: row["answer"] for key, row in read_rows(output).items()}
 
 
+@pytest.mark.slow
 def test_an_endpoint_gives_the_answers_and_scores_of_the_engine_behind_it(
     service: Service, data: Path, tmp_path: Path
 ) -> None:
@@ -240,6 +245,26 @@ def test_an_endpoint_gives_the_answers_and_scores_of_the_engine_behind_it(
     assert {row["model"] for row in read_rows(there).values()} == {"share-captioner"}
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_fine_tuned_demo_model_scores_alike_here_and_behind_the_projects_own_server(
+    local_ray: None, data: Path, tmp_path: Path
+) -> None:
+    flags = ["demo", "--demo-scenes", "64", "--output", str(tmp_path / "run"), "--epochs", "2"]
+    process = start("finetune.py", *flags, cwd=tmp_path)
+    _, err = process.communicate(timeout=1800)
+    assert process.returncode == 0, err
+    model = str(tmp_path / "run/model")
+    engine = ("--engine", "vllm", "--model", model, "--settings.max-num-seqs", "8")
+    here = _evaluate_by_script(tmp_path, data, "here", *engine)
+    trained = {"id": "trained", "path": model, "settings": {"cpus": 1}, "scaling": ALONE}
+    with served(tmp_path, trained) as found:
+        endpoint = ("--endpoint", f"{found.address}/v1")
+        there = _evaluate_by_script(tmp_path, data, "there", *endpoint, key=found.key)
+    assert _read_texts(here) == _read_texts(there)
+    assert _read_scores(here) == _read_scores(there)
+
+
 def test_an_endpoint_that_is_not_there_is_one_sentence(data: Path, tmp_path: Path) -> None:
     flags = ["--endpoint", "http://127.0.0.1:9/v1", "--benchmarks", "mme", "--data", str(data)]
     code, _, err = run("eval.py", *flags, "--output", str(tmp_path / "out"), cwd=tmp_path)
@@ -248,18 +273,37 @@ def test_an_endpoint_that_is_not_there_is_one_sentence(data: Path, tmp_path: Pat
     assert len(err.strip().splitlines()) == 1
 
 
+async def _answer_all(
+    task: AnswerTask, rows: list[dict[str, Any]], spec: EngineSpec
+) -> dict[str, str]:
+    """Answers of one engine to all rows at the same time."""
+    engine = build_engine(spec)
+    try:
+        prepared = [task.prepare(row, Path(row["uri"]).read_bytes()) for row in rows]
+        found = await asyncio.gather(
+            *(task.answer(one.about, one.pictures, engine) for one in prepared)
+        )
+    finally:
+        engine.close()
+    return {row["answer_id"]: row["answer"] for row in found}
+
+
+def _answer_in_batches(data: Path, tmp_path: Path, engine: EngineName, size: int) -> dict[str, str]:
+    settings = EngineSettings(device="cpu", batch_size=size, max_num_seqs=size, cpus=1)
+    known = {"engine": engine, "model": str(CAPTIONER), "settings": settings}
+    job = _build_job(data, tmp_path, **known, benchmarks="mme", limit=14, max_tokens=24)
+    checked = check_evaluation(job)
+    task = AnswerTask("demo", "1", engine, {}, checked.largest_framing)
+    return asyncio.run(_answer_all(task, list_rows(checked), checked.engine))
+
+
+@pytest.mark.parametrize("engine", ["transformers", pytest.param("vllm", marks=pytest.mark.slow)])
 def test_batches_of_one_two_and_seven_give_the_same_greedy_answers(
-    local_ray: None, data: Path, tmp_path: Path
+    data: Path, tmp_path: Path, engine: EngineName
 ) -> None:
-    found = []
-    for size in (1, 2, 7):
-        settings = EngineSettings(device="cpu", batch_size=size, cpus=1)
-        known = {"engine": "transformers", "model": str(CAPTIONER), "settings": settings}
-        job = _build_job(data, tmp_path / f"out{size}", **known, limit=14, max_tokens=24)
-        answers = ask_questions(job)
-        assert answers.outcome.counts.ok == 28
-        found.append(_read_texts(tmp_path / f"out{size}"))
+    found = [_answer_in_batches(data, tmp_path, engine, size) for size in (1, 2, 7)]
     assert found[0] == found[1] == found[2]
+    assert len(found[0]) == 14
     assert len(set(found[0].values())) > 3
 
 
