@@ -6,6 +6,7 @@ from s4v_core.demo.painter_stage import PainterStage
 from s4v_core.demo.shipped import CAPTIONER as DEMO_CAPTIONER
 from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.engines.settings import EngineSettings
+from s4v_core.evaluation.job import EvalJob
 from s4v_core.synthesis.job import SCRIPTED, SynthesisJob
 from s4v_core.training.stage import NEW_DEMO, Expected, Learning, Optimiser, Saving, TrainStage
 
@@ -213,6 +214,26 @@ SYNTHESIS: dict[str, SynthesisJob] = {
         near=0.9,
         test_share=0.1,
         benchmark_count=50,
+        settings=EngineSettings(device="cpu", max_num_seqs=32),
+    ),
+}
+
+EVALUATE: dict[str, EvalJob] = {
+    # Table 3: eleven columns, each with the image mode of its original script.
+    "paper": EvalJob(
+        model="$S4V_ROOT/train/finetune/model",
+        benchmarks="llava-w,mme,mmbench,mmbench-cn,seed,mm-vet,qbench,scienceqa,vqav2,vizwiz",
+        data="$S4V_ROOT/benchmarks",
+        output="$S4V_ROOT/evaluation",
+        image_mode="paper",
+    ),
+    "demo": EvalJob(
+        model=str(DEMO_CAPTIONER),
+        benchmarks="mme,mmbench",
+        data="out/demo/benchmarks",
+        output="out/demo/evaluation",
+        demo_scenes=24,
+        max_tokens=96,
         settings=EngineSettings(device="cpu", max_num_seqs=32),
     ),
 }

@@ -28,6 +28,14 @@ TRAINING = """
     --attention --compile --prefetch --reshard-after-forward --replicas
     --lora.rank --lora.alpha --lora.targets --lora.merge
     --validation-share --validate-every-steps --log-to
+    --evaluation.benchmarks --evaluation.data --evaluation.every-steps --evaluation.limit
+    --evaluation.max-tokens --evaluation.wait-min
+    """
+
+
+DECODE = """
+    --decode.max-megapixels --decode.max-side-px --decode.min-side-px --decode.max-file-mib
+    --decode.tiff --decode.exif-orientation --decode.reduced-jpeg --decode.deadline-s
     """
 
 CAPTION_RULES = """
@@ -42,8 +50,6 @@ CAPTION_RULES = """
     --gate.boilerplate --gate.skip --gate.allow-json
     --gate.refuse-contradictions --gate.min-quality --gate.plugin
     --ladder.temperatures --ladder.top-p --ladder.repetition-penalty
-    --decode.max-megapixels --decode.max-side-px --decode.min-side-px --decode.max-file-mib
-    --decode.tiff --decode.exif-orientation --decode.reduced-jpeg --decode.deadline-s
     """
 
 SETTINGS = """
@@ -71,7 +77,8 @@ FLAGS = {
         --quality.model --quality.device --quality.batch-size --quality.prefix
         """
     + SETTINGS
-    + CAPTION_RULES,
+    + CAPTION_RULES
+    + DECODE,
     "collect.py": """
         --input --output --model --image-root --sources --source-column --other-sources
         --aesthetic-share --unnamed --picture-long --picture-short --limit --unit-size --workers
@@ -83,7 +90,8 @@ FLAGS = {
         --batch.enabled --batch.price-share --batch.max-mib --batch.max-requests --batch.max-open
         --batch.poll-s
         """
-    + CAPTION_RULES,
+    + CAPTION_RULES
+    + DECODE,
     "status.py": "--verify --compare-with",
     "score.py": """
         --model --device --batch-size --prefix --workers --accelerator --retry-errors
@@ -93,7 +101,12 @@ FLAGS = {
         --input --references --clip
         --judge.url --judge.model --judge.runs --judge.max-concurrent-requests
         --judge.request-timeout-s --judge.patience-s --judge.retry-errors
-        """,
+        --model --endpoint --images --engine --revision --template --image-mode --max-tokens
+        --limit --unit-size --engines --accelerator --retry-errors --plan --price-per-hour
+        --demo-scenes
+        """
+    + SETTINGS
+    + DECODE,
     "export.py": "--to --partial --with-images --form --shard-size",
     "dataset.py": "",
     "dataset.py audit": "--images --to --check",
@@ -212,7 +225,7 @@ def test_fragments_are_recognised(text: str) -> None:
         "s4v_core.training.stage.TrainStage",
         "ray_jobs.status.StatusJob",
         "ray_jobs.score.ScoreJob",
-        "ray_jobs.eval.EvalJob",
+        "s4v_core.evaluation.job.EvalJob",
         "ray_jobs.export.ExportJob",
         "ray_jobs.convert.ConvertJob",
         "ray_jobs.dataset.AuditJob",

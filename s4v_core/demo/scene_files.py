@@ -16,6 +16,7 @@ from PIL import Image
 from s4v_core import prompts
 from s4v_core.chat import IMAGE
 from s4v_core.demo import texts
+from s4v_core.demo.exam import write_exam
 from s4v_core.demo.scenes import Scene, draw_scenes
 from s4v_core.inputs.tar import add_member
 
@@ -40,7 +41,7 @@ def write_lessons(folder: Path, count: int, seed: int) -> None:
 
     captions.json: The captioner's instruction and an exact caption.
     briefs.json: A request for a brief caption and the caption.
-    questions.json: Questions with their answers.
+    questions.json: Questions with their answers, two of them in the form of benchmarks.
     """
     partial = folder.with_name(f"{folder.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
@@ -55,7 +56,7 @@ def write_lessons(folder: Path, count: int, seed: int) -> None:
     lessons: dict[str, Callable[[Scene], list[tuple[str, str]]]] = {
         "captions": lambda s: [(prompts.CAPTION, texts.write_caption(s))],
         "briefs": lambda s: [(texts.BRIEF, texts.write_brief_caption(s))],
-        "questions": lambda s: texts.write_questions(s, chance),
+        "questions": lambda s: texts.write_questions(s, chance) + write_exam(s, chance),
     }
     for name, write_turns in lessons.items():
         records = [_build_record(key, write_turns(scene)) for key, scene in scenes]
@@ -84,11 +85,12 @@ def _build_record(key: str, questions: list[tuple[str, str]]) -> dict[str, Any]:
 def _write_shard(path: Path, scenes: list[tuple[int, Any]]) -> None:
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for number, (scene, image) in scenes:
-            add_member(tar, f"{number:08d}.jpg", _encode_jpeg(image))
+            add_member(tar, f"{number:08d}.jpg", encode_jpeg(image))
             add_member(tar, f"{number:08d}.txt", texts.write_caption(scene).encode())
 
 
-def _encode_jpeg(image: Image.Image) -> bytes:
+def encode_jpeg(image: Image.Image) -> bytes:
+    """A picture as a JPEG file."""
     sink = io.BytesIO()
     image.save(sink, "JPEG", quality=92)
     return sink.getvalue()

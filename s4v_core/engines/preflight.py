@@ -46,6 +46,7 @@ class Question:
         answer_tokens: Longest answer.
         length: Length that the user asks for; None: what is needed.
         options: Arguments for the processor.
+        length_flag: The flag that shortens the longest answer.
     """
 
     model: str
@@ -58,6 +59,7 @@ class Question:
     answer_tokens: int
     length: int | None
     options: dict[str, Any]
+    length_flag: str = "--sampling.max-tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +180,8 @@ def _fit_picture(question: Question, pictures: Any, longest: int) -> tuple[int, 
         raise ConfigError(
             f"settings.max_model_len: found {room} ({limit}), needed "
             f"{_round_up(tokens + question.spare_tokens + question.answer_tokens)}: a picture and "
-            f"its prompt take up to {tokens + question.spare_tokens} tokens, the caption up to "
-            f"{question.answer_tokens} (--sampling.max-tokens)"
+            f"its prompt take up to {tokens + question.spare_tokens} tokens, the answer up to "
+            f"{question.answer_tokens} ({question.length_flag})"
         )
     return (question.size_px if question.is_fixed else int(area**0.5)), tokens
 
@@ -213,15 +215,19 @@ def _keep(kept: Path, found: dict[str, Any]) -> None:
 
 def _run_child(question: Question) -> dict[str, Any]:
     code = "from s4v_core.engines.preflight import run_child; run_child()"
-    child = subprocess.run(
-        [sys.executable, "-c", code],
-        input=json.dumps(asdict(question)).encode(),
-        capture_output=True,
-        timeout=_START_LIMIT_S,
-        check=False,
-        # The package may only be on this process's path (a job's working dir).
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    )
+    try:
+        child = subprocess.run(
+            [sys.executable, "-c", code],
+            input=json.dumps(asdict(question)).encode(),
+            capture_output=True,
+            timeout=_START_LIMIT_S,
+            check=False,
+            # The package may only be on this process's path (a job's working dir).
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+    except subprocess.TimeoutExpired:
+        problem = f"model: the processor of {question.model} did not load in {_START_LIMIT_S} s"
+        return {"problem": f"{problem}; is this machine busy?", "is_final": False}
     lines = child.stdout.splitlines()
     if child.returncode or not lines:
         words = child.stderr.decode(errors="replace").strip().splitlines()

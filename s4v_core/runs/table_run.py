@@ -30,7 +30,30 @@ def run_rows(
     unit_size: int = UNIT_SIZE,
     heal: bool = False,
 ) -> Outcome:
-    """Run a task over rows; the same call again resumes it.
+    """Run a task over rows; the same call again resumes it. The arguments are those of `plan_rows`.
+
+    Raises:
+        InputError, ConfigError: As for `plan_rows`.
+        StorageError, EngineError: A store or an engine fails as a whole; what is done stays done.
+    """
+    run = plan_rows(
+        task, rows, output, engine, settings=settings, engines=engines, unit_size=unit_size
+    )
+    return run_missing(run)
+
+
+def plan_rows(
+    task: Task[Any],
+    rows: Iterable[Mapping[str, Any]],
+    output: str,
+    engine: EngineSpec,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    engines: Engines | None = None,
+    unit_size: int = UNIT_SIZE,
+    heal: bool = False,
+) -> Run:
+    """Plan a run of a task over rows, or find the plan of the same run.
 
     Args:
         rows: The key of each row, under the contract's name for it, and any columns of a planned
@@ -43,7 +66,6 @@ def run_rows(
     Raises:
         InputError: There are no rows, or two have the same key.
         ConfigError: The output holds a run of other settings.
-        StorageError, EngineError: A store or an engine fails as a whole; what is done stays done.
     """
     output = storage.absolute(output)
     contract = task.contract
@@ -54,8 +76,7 @@ def run_rows(
     refuse_other_settings(output, head.settings, identity | {"rows": _digest(table)})
     workers = engines or Engines(1)
     label = contract.words.answers
-    run = Run(output, head, contract, lambda: task, engine, workers, label, heal)
-    return run_missing(run)
+    return Run(output, head, contract, lambda: task, engine, workers, label, heal)
 
 
 def _make_table(rows: Iterable[Mapping[str, Any]], key: str) -> pa.Table:
