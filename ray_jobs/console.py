@@ -11,7 +11,7 @@ COMMANDS = {
     "status": "Show how far a run is, from its output alone.",
     "score": "Score how well the captions of a run fit their images.",
     "export": "Write the captions of a run in a format that others read.",
-    "eval": "Score stored answers on a benchmark, or compare two files of them.",
+    "eval": "Ask a model the questions of benchmarks, and score its answers or stored ones.",
     "dataset": "Audit, mix, sample, convert and describe data sets.",
     "analyze": "Analyze captions: lengths, words, parts of speech, sets side by side.",
     "convert": "Convert a checkpoint, join its parts, or merge a LoRA adapter.",

@@ -1,14 +1,25 @@
-"""Score stored answers on a benchmark, by its official rule and by a lenient one.
+"""Ask a model the questions of benchmarks and score its answers, or score stored answers.
 
+Without a GPU, in minutes, nothing to download (questions about drawn scenes, demo captioner):
+    python ray_jobs/eval.py demo
+
+The paper's eleven columns on a cluster, model and benchmarks below $S4V_ROOT:
+    ray job submit -- python ray_jobs/eval.py
+
+Any vision model that vLLM serves, or one behind an OpenAI-compatible endpoint:
+    python ray_jobs/eval.py --model org/name --benchmarks mme,pope --data DATA --output OUT
+    python ray_jobs/eval.py --endpoint http://host:8000/v1 --benchmarks mme --data MME --output OUT
+
+No model, only stored answers (or, for LLaVA-W and MM-Vet, a judge's grades) of any tool:
     python ray_jobs/eval.py --score-only answers.jsonl --benchmarks mme --data MME --output scores
     python ray_jobs/eval.py --compare a.jsonl b.jsonl --benchmarks mme --data MME
     python ray_jobs/eval.py --sources
 
-Answers are files as the tools of LLaVA, ShareGPT4V, MM-Vet, SEED-Bench and MMBench write them; for
-LLaVA-W and MM-Vet, a judge's grades. --data is the folder or file of the benchmark as it was
-released. A question without an answer is wrong. No model is run. OUTPUT gets scores.json, and the
-file that a remote scorer takes (MMBench, VQAv2, VizWiz, MM-Vet).
-Exit code 0: scored, or not judged. 2: bad input, nothing was written.
+--data is the folder or file of a benchmark as it was released. A question without an answer is
+wrong. The same command again resumes a run. OUTPUT gets the answers, scores.json, report.html, and
+the files that remote scorers take (MMBench, VQAv2, VizWiz, MM-Vet).
+Exit code 0: scored, or not judged. 1: questions are missing. 2: bad input, nothing was done.
+4: every question has its row, and not one has an answer.
 """
 
 import sys
@@ -19,49 +30,60 @@ try:
 except ModuleNotFoundError:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import tyro
-from pydantic import model_validator
-
-from ray_jobs.command_line import read_flags, run_main, show
+from ray_jobs.command_line import parse, read_flags, run_main, show, split_recipe
 from s4v_core import storage
-from s4v_core.config import Config
-from s4v_core.errors import ConfigError
+from s4v_core.environment import fill_in_root
+from s4v_core.evaluation.job import EvalJob
+from s4v_core.recipes import EVALUATE
+
+_WITHOUT_MODEL = ("--score-only", "--compare", "--training-data", "--sources")
 
 
-class EvalJob(Config):
-    """Score stored answers on a benchmark, or compare two files of answers."""
+def main(argv: list[str]) -> int:
+    if any(argument.partition("=")[0] in _WITHOUT_MODEL for argument in argv):
+        return _work_on_files(read_flags(EvalJob, argv, __doc__ or ""))
+    recipe = EVALUATE[split_recipe(EVALUATE, argv)[0]]
+    job = parse(EVALUATE, argv, __doc__ or "", has_places=lambda job: False)
+    return _evaluate(fill_in_root(_drop_leftovers(job, recipe)))
 
-    score_only: tuple[str, ...] = ()
-    """Files of answers, or of a judge's grades, of one model; several are runs whose mean is
-    printed too. Repeatable."""
-    compare: tuple[str, str] | None = None
-    """Two files of answers to the same questions; whether their difference is noise is printed."""
-    training_data: tuple[str, ...] = ()
-    """Files of training records, as JSON; questions of a benchmark with keywords (stablellava) that
-    they answer are printed. Repeatable."""
-    benchmarks: str = ""
-    """Name of the benchmark that the answers belong to: llava-w, mme, mmbench, mmbench-cn, seed,
-    mm-vet, qbench, scienceqa, vqav2, vizwiz, pope, mmstar or stablellava."""
-    data: str = ""
-    """Folder of the benchmark's files as they were released, or the one file that is meant."""
-    output: str = ""
-    """Folder for scores.json and for the file of a remote scorer."""
-    sources: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Print where each data set comes from, and under which licence."""
 
-    @model_validator(mode="after")
-    def _check_completeness(self) -> "EvalJob":
-        if self.sources:
-            return self
-        tasks = [self.score_only, self.compare, self.training_data]
-        if sum(map(bool, tasks)) != 1:
-            raise ConfigError("give one of --score-only, --compare and --training-data")
-        needed = {"benchmarks": self.benchmarks, "data": self.data}
-        needed |= {"output": self.output} if self.score_only else {}
-        lacking = [f"--{name}" for name, value in needed.items() if not value]
-        if lacking:
-            raise ConfigError(f"found no {' and no '.join(lacking)}; see --help")
-        return self
+def _drop_leftovers(job: EvalJob, recipe: EvalJob) -> EvalJob:
+    """The job without what its recipe says about a model or data that the job replaces."""
+    changes: dict[str, object] = {}
+    if job.endpoint and job.model == recipe.model:
+        changes["model"] = None
+    if job.data != recipe.data and job.demo_scenes == recipe.demo_scenes:
+        changes["demo_scenes"] = 0
+    return job.replace(**changes) if changes else job
+
+
+def _evaluate(job: EvalJob) -> int:
+    """Ask a model and score what it says."""
+    from s4v_core.evaluation.evaluating import (  # late, so that --help stays quick
+        DEMO_NOTICE,
+        ask_questions,
+        check_job,
+        publish_scores,
+        score_questions,
+    )
+    from s4v_core.evaluation.forecast import make_forecast
+    from s4v_core.evaluation.scoring import show_score
+
+    show(job.model_dump_json(indent=2))
+    if job.plan:
+        show(make_forecast(check_job(job)).as_text())
+        return 0
+    answers = ask_questions(job, lambda checked: show("\n".join(checked.notes)))
+    outcome = answers.outcome
+    if answers.sets:
+        scores = score_questions(answers)
+        for score in scores:
+            show(show_score(score))
+        outcome = publish_scores(answers, scores)
+    show(outcome.as_text())
+    if job.demo_scenes:
+        print(DEMO_NOTICE)
+    return outcome.exit_code
 
 
 def _name_sides(first: str, second: str) -> tuple[str, str]:
@@ -70,8 +92,8 @@ def _name_sides(first: str, second: str) -> tuple[str, str]:
     return short if short[0] != short[1] else (first, second)
 
 
-def main(argv: list[str]) -> int:
-    job = read_flags(EvalJob, argv, __doc__ or "")
+def _work_on_files(job: EvalJob) -> int:
+    """Score or compare stored answers, or print what is known of the data."""
     from s4v_core.evaluation.catalogue import find_benchmark, list_sources
 
     if job.sources:

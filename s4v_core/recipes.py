@@ -4,6 +4,7 @@ from s4v_core.captioning.job import CaptionJob
 from s4v_core.demo.shipped import CAPTIONER as DEMO_CAPTIONER
 from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.engines.settings import EngineSettings
+from s4v_core.evaluation.job import EvalJob
 from s4v_core.training.stage import NEW_DEMO, Expected, Learning, Optimiser, Saving, TrainStage
 
 CAPTION: dict[str, CaptionJob] = {
@@ -172,3 +173,23 @@ FINETUNE["paper-13b"] = FINETUNE["paper"].replace(
     device_batch_size=4,
     expected=Expected(samples=665_058, tokens=876, learnt=200, language="13b"),
 )
+
+EVALUATE: dict[str, EvalJob] = {
+    # Table 3: eleven columns, each with the image mode of its original script.
+    "paper": EvalJob(
+        model="$S4V_ROOT/train/finetune/model",
+        benchmarks="llava-w,mme,mmbench,mmbench-cn,seed,mm-vet,qbench,scienceqa,vqav2,vizwiz",
+        data="$S4V_ROOT/benchmarks",
+        output="$S4V_ROOT/evaluation",
+        image_mode="paper",
+    ),
+    "demo": EvalJob(
+        model=str(DEMO_CAPTIONER),
+        benchmarks="mme,mmbench",
+        data="out/demo/benchmarks",
+        output="out/demo/evaluation",
+        demo_scenes=24,
+        max_tokens=96,
+        settings=EngineSettings(device="cpu", max_num_seqs=32),
+    ),
+}

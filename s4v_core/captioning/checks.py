@@ -1,7 +1,6 @@
 """Everything that a job names, checked before anything is written."""
 
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from s4v_core import storage
@@ -10,33 +9,32 @@ from s4v_core.captioning.field_choice import choose_fields
 from s4v_core.captioning.fields import CaptionField, find_main, list_columns
 from s4v_core.captioning.gate_plugins import identify_plugins
 from s4v_core.captioning.job import FREE_TO_CHANGE, CaptionJob
-from s4v_core.captioning.preflight_check import Fit, describe_fit, fit_engine, limit_pictures
 from s4v_core.captioning.scorer_choice import choose_scorer, identify_scorer
 from s4v_core.engines.answer_schemas import check_answer_schema
-from s4v_core.engines.choice import choose_engine
-from s4v_core.engines.fitness import refuse_unfit_checkpoint
 from s4v_core.engines.scorer_spec import ScorerSpec
 from s4v_core.engines.settings import EngineSpec
 from s4v_core.errors import ConfigError
-from s4v_core.flow.spec import UNITS_IN_FLIGHT, Engines
-from s4v_core.images.policy import Framing
+from s4v_core.flow.spec import Engines
 from s4v_core.inputs.digest import digest_listing
 from s4v_core.inputs.finding import find_shards
 from s4v_core.inputs.shards import Shard
-from s4v_core.model.checkpoint_facts import FAKE_FACTS, CheckpointFacts, read_facts
+from s4v_core.model.checkpoint_facts import CheckpointFacts
 from s4v_core.records.captions import CAPTIONS, caption_units
 from s4v_core.records.plan import PlanHead, read_plan_head
-from s4v_core.records.schemas import UNIT_SIZE
+from s4v_core.runs.engine_fit import (
+    Fit,
+    describe_fit,
+    fill_in_units,
+    fit_engine,
+    fit_unit_size,
+    limit_pictures,
+)
 from s4v_core.runs.identity import identify_job, refuse_other_settings
+from s4v_core.runs.model_choice import choose_model_engine, read_model_facts
 from s4v_core.runs.status import STATS_NAME
 
-_UNIT_BYTES = 2 << 30
-"""Bytes that the pictures of one unit may take in a worker's memory and in the object store."""
-
-_MOST_UNITS_IN_FLIGHT = 8
-
-_ENDPOINT_PX = 1344
-"""Longest side of pictures that are sent to an endpoint, about the most that models there use."""
+_COLUMN_TOKENS = 600
+"""Room for the value of one column in a prompt, which is at most 2,000 characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +57,8 @@ class CheckedModel:
 
     @property
     def unit_size(self) -> int:
-        """Images of a unit: so many that their pictures fit into _UNIT_BYTES, UNIT_SIZE at most."""
-        fitting = max(_UNIT_BYTES // self.facts.framing.max_bytes, 1)
-        return self.job.unit_size or min(fitting, UNIT_SIZE)
+        """Images of a unit: so many that their pictures fit into memory, UNIT_SIZE at most."""
+        return self.job.unit_size or fit_unit_size(self.facts.framing.max_bytes)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -143,13 +140,9 @@ def check_model(job: CaptionJob) -> CheckedModel:
     Raises:
         ConfigError: One of them does not fit.
     """
-    facts = _read_facts(job)
+    facts = read_model_facts(job.engine, job.model, job.settings, job.revision)
     facts = replace(facts, framing=limit_pictures(facts.framing, job.pixels_max))
-    # Workers may run in another folder than the driver.
-    model = storage.absolute(job.model) if Path(job.model).is_dir() else job.model
-    template = job.template or facts.template
-    engine = choose_engine(job.engine, model, template, job.settings, facts.revision)
-    refuse_unfit_checkpoint(engine.name, job.model, facts.quantization)
+    engine = choose_model_engine(job.engine, job.model, job.settings, facts, job.template)
     fields = choose_fields(job)
     for schema in filter(None, (field.schema for field in fields)):
         check_answer_schema(engine.name, schema)
@@ -157,14 +150,10 @@ def check_model(job: CaptionJob) -> CheckedModel:
         engine = replace(engine, shares_images=True)
     scorer = choose_scorer(job.quality, engine.device)
     plugins = identify_plugins(job.gate.plugin) if job.gate.enabled else {}
-    fit: Fit = fit_engine(engine, facts, fields)
+    fit = _fit_fields(engine, facts, fields)
     notes = tuple(describe_fit(fit))
     found = CheckedModel(job, fit.engine, fit.facts, fields, scorer, plugins, notes)
-    settings = fit.engine.settings
-    if settings.units_in_flight is None:
-        wanted = -(-UNITS_IN_FLIGHT * UNIT_SIZE // found.unit_size)
-        settings = settings.replace(units_in_flight=min(wanted, _MOST_UNITS_IN_FLIGHT))
-    return replace(found, engine=replace(fit.engine, settings=settings))
+    return replace(found, engine=fill_in_units(fit.engine, found.unit_size))
 
 
 def _check_output(output: str, settings: dict[str, Any]) -> PlanHead | None:
@@ -203,9 +192,15 @@ def _drop_unrecorded(settings: dict[str, Any], old: dict[str, Any]) -> dict[str,
     return settings | {"engine_settings": kept}
 
 
-def _read_facts(job: CaptionJob) -> CheckpointFacts:
-    if job.engine == "fake" and not Path(job.model).is_dir():
-        return FAKE_FACTS
-    if job.engine == "openai":
-        return CheckpointFacts(Framing("fit", _ENDPOINT_PX), "model", job.settings.url or "")
-    return read_facts(job.model, job.revision)
+def _fit_fields(
+    engine: EngineSpec, facts: CheckpointFacts, fields: tuple[CaptionField, ...]
+) -> Fit:
+    prompts = [prompt for field in fields for prompt in field.prompts]
+    columns = max((len(prompt.columns) for prompt in prompts), default=0)
+    return fit_engine(
+        engine,
+        facts,
+        [prompt.text for prompt in prompts],
+        answer_tokens=max(field.sampling.max_tokens for field in fields),
+        spare_tokens=columns * _COLUMN_TOKENS,
+    )

@@ -84,11 +84,12 @@ def _build_record(key: str, questions: list[tuple[str, str]]) -> dict[str, Any]:
 def _write_shard(path: Path, scenes: list[tuple[int, Any]]) -> None:
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for number, (scene, image) in scenes:
-            add_member(tar, f"{number:08d}.jpg", _encode_jpeg(image))
+            add_member(tar, f"{number:08d}.jpg", encode_jpeg(image))
             add_member(tar, f"{number:08d}.txt", texts.write_caption(scene).encode())
 
 
-def _encode_jpeg(image: Image.Image) -> bytes:
+def encode_jpeg(image: Image.Image) -> bytes:
+    """A picture as a JPEG file."""
     sink = io.BytesIO()
     image.save(sink, "JPEG", quality=92)
     return sink.getvalue()

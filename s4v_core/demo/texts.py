@@ -7,7 +7,7 @@ from s4v_core import prompts
 from s4v_core.chat import IMAGE, VICUNA_V1
 from s4v_core.demo.scenes import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, Scene, invent_scene
 
-_NUMBERS = ("no", "one", "two", "three", "four")
+NUMBERS = ("no", "one", "two", "three", "four")
 BRIEF = "Describe the image briefly."
 """Prompt for a brief caption."""
 
@@ -25,7 +25,7 @@ def write_caption(scene: Scene) -> str:
     """The exact caption: everything in the scene, in reading order."""
     count = len(scene.shapes)
     noun = "shape" if count == 1 else "shapes"
-    parts = [f"The image shows {_NUMBERS[count]} {noun} on a {scene.background} background."]
+    parts = [f"The image shows {NUMBERS[count]} {noun} on a {scene.background} background."]
     parts += [f"At the {s.place} is a {s.size} {s.colour} {s.shape}." for s in scene.shapes]
     return " ".join(parts)
 
@@ -42,7 +42,7 @@ def write_questions(scene: Scene, chance: random.Random) -> list[tuple[str, str]
     colour, shape = chance.choice(list(COLOURS)), chance.choice(SHAPES)
     there = any((s.colour, s.shape) == (colour, shape) for s in scene.shapes)
     return [
-        ("How many shapes are there?", f"{_NUMBERS[len(scene.shapes)]}.".capitalize()),
+        ("How many shapes are there?", f"{NUMBERS[len(scene.shapes)]}.".capitalize()),
         ("Which colour is the background?", f"{scene.background}.".capitalize()),
         (f"What is at the {one.place}?", f"A {one.size} {one.colour} {one.shape}."),
         (f"Is there a {colour} {shape}?", "Yes." if there else "No."),

@@ -46,6 +46,7 @@ class Question:
         answer_tokens: Longest answer.
         length: Length that the user asks for; None: what is needed.
         options: Arguments for the processor.
+        length_flag: The flag that shortens the longest answer.
     """
 
     model: str
@@ -58,6 +59,7 @@ class Question:
     answer_tokens: int
     length: int | None
     options: dict[str, Any]
+    length_flag: str = "--sampling.max-tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +180,8 @@ def _fit_picture(question: Question, pictures: Any, longest: int) -> tuple[int, 
         raise ConfigError(
             f"settings.max_model_len: found {room} ({limit}), needed "
             f"{_round_up(tokens + question.spare_tokens + question.answer_tokens)}: a picture and "
-            f"its prompt take up to {tokens + question.spare_tokens} tokens, the caption up to "
-            f"{question.answer_tokens} (--sampling.max-tokens)"
+            f"its prompt take up to {tokens + question.spare_tokens} tokens, the answer up to "
+            f"{question.answer_tokens} ({question.length_flag})"
         )
     return (question.size_px if question.is_fixed else int(area**0.5)), tokens
 

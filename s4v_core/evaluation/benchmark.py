@@ -54,6 +54,12 @@ class Answer:
     prompt: str = ""
     row: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def has_exact_key(self) -> bool:
+        """Whether the key is that of the question itself, as in files of this project."""
+        metadata = self.row.get("metadata")
+        return isinstance(metadata, Mapping) and metadata.get("exact_key") is True
+
 
 @dataclass(frozen=True, slots=True)
 class Mark:
@@ -163,6 +169,11 @@ class Benchmark:
         scorer: Name and version of the rule, printed beside the score.
         submission: The file for a remote scorer, if there is one.
         published: The paper's figures, by the name of ours.
+        folders: Names of the folder that the files often lie in, beside the benchmark's own.
+        name_images: Paths that the image of a question may have below the data's folder, best
+            first.
+        read_pictures: The images by the questions' keys, if the data's file holds them in itself.
+        is_asked: Whether a model that sees images is asked a question.
         is_judged: Whether a model grades the answers; the answers file then holds its grades.
         notes: Sentences printed below every score.
     """
@@ -178,6 +189,13 @@ class Benchmark:
     units: Callable[[Sequence[Marked]], dict[str, list[Unit]]]
     find_keys: Callable[[Answer], tuple[str, ...]] = lambda answer: (answer.key,)
     mark_missing: Callable[[Question], Mark] = lambda question: Mark(0.0, 0.0, is_parsed=False)
+    folders: tuple[str, ...] = ()
+    name_images: Callable[[Question], Sequence[str]] = lambda question: (
+        f"images/{question.image}",
+        question.image,
+    )
+    read_pictures: Callable[[str], Mapping[str, bytes]] | None = None
+    is_asked: Callable[[Question], bool] = lambda question: True
     submission: Submission | None = None
     published: Mapping[str, Published] = field(default_factory=dict)
     is_judged: bool = False

@@ -3,11 +3,12 @@
 A file that is empty or was cut off is refused by name; nothing is read from half of it.
 """
 
+import base64
 import csv
 import gzip
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -107,10 +108,13 @@ def read_json(uri: str) -> Any:
         raise InputError(uri, "is nested too deeply to be a benchmark's file") from None
 
 
-def read_records(uri: str) -> list[dict[str, Any]]:
+def read_records(uri: str, columns: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Records of a list, of JSON lines (also with a comma after each), of objects that follow one
     another without a separator, of .tsv, .csv, .xlsx or .parquet. A JSON object whose values
     are not records is one record.
+
+    Args:
+        columns: Columns of a Parquet file to read, of any type; by default all plain ones.
 
     Raises:
         InputError: The file is empty, cut off, or of another kind.
@@ -119,7 +123,7 @@ def read_records(uri: str) -> list[dict[str, Any]]:
     if name.endswith(".xlsx"):
         return list(read_sheet(uri, read_bytes(uri)))
     if name.endswith(".parquet"):
-        return _read_parquet(uri)
+        return _read_parquet(uri, columns)
     text = read_text(uri)
     if name.endswith((".tsv", ".csv")):
         return _read_table(uri, text, "\t" if name.endswith(".tsv") else ",")
@@ -176,14 +180,28 @@ def _read_table(uri: str, text: str, delimiter: str) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
-def _read_parquet(uri: str) -> list[dict[str, Any]]:
+def _read_parquet(uri: str, columns: Sequence[str]) -> list[dict[str, Any]]:
     try:
         table = pq.read_table(pa.BufferReader(read_bytes(uri)))
     except (pa.ArrowInvalid, OSError):
         raise InputError(uri, f"is no whole Parquet file; {_FETCH_AGAIN}") from None
     names = [name for name in table.column_names if not pa.types.is_nested(table[name].type)]
+    if columns:
+        names = [name for name in columns if name in table.column_names]
     rows: list[dict[str, Any]] = table.select(names).to_pylist()
     return rows
+
+
+def decode_cell(cell: Any) -> bytes:
+    """The picture in a cell of a table: bytes, base64, or {bytes: ...}; empty if there is none."""
+    if isinstance(cell, Mapping):
+        cell = cell.get("bytes")
+    if isinstance(cell, str):
+        try:
+            return base64.b64decode(cell, validate=True)
+        except ValueError:
+            return b""
+    return bytes(cell) if isinstance(cell, bytes) else b""
 
 
 def require_columns(uri: str, row: dict[str, Any], names: Sequence[str], what: str) -> None:

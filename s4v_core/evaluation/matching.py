@@ -45,10 +45,11 @@ def mark_answers(
     found: dict[str, list[Answer]] = {}
     unknown: list[str] = []
     for answer in answers:
-        key = next((places[k] for k in benchmark.find_keys(answer) if k in places), None)
+        names = (answer.key,) if answer.has_exact_key else benchmark.find_keys(answer)
+        key = next((places[name] for name in names if name in places), None)
         unknown.append(answer.key) if key is None else found.setdefault(key, []).append(answer)
     is_stray = len(unknown) * 2 > len(answers) and len(found) * 2 < len(questions)
-    if is_stray or not found:  # ids that are mere numbers agree here and there
+    if is_stray or (answers and not found):  # ids that are mere numbers agree here and there
         raise InputError(uri, _describe_strangers(benchmark, questions, unknown, len(answers)))
     others = _find_other_prompts(questions, found)
     if len(others) * 2 > len(found):

@@ -24,8 +24,10 @@ def score_files(benchmark: Benchmark, data: str, answers: Sequence[str]) -> list
 
 
 def find_mean(scores: Sequence[Score]) -> dict[str, dict[str, float]]:
-    """Mean and spread (largest less smallest) of each official figure over several runs."""
-    names = scores[0].official if len(scores) > 1 else {}
+    """Mean and spread (largest less smallest) of each official figure over several runs of one
+    benchmark; nothing if the scores are of several benchmarks."""
+    is_repeated = len(scores) > 1 and len({score.benchmark.name for score in scores}) == 1
+    names = scores[0].official if is_repeated else {}
     found = {}
     for name in names:
         values = [score.official[name].value for score in scores if name in score.official]
@@ -46,7 +48,7 @@ def show_mean(scores: Sequence[Score]) -> str:
 
 
 def write_scores(output: str, scores: Sequence[Score]) -> list[str]:
-    """Write scores.json and the file of a remote scorer; the same scores give the same files.
+    """Write scores.json and the files of remote scorers; the same scores give the same files.
 
     Returns:
         URIs of the files.
@@ -60,9 +62,10 @@ def write_scores(output: str, scores: Sequence[Score]) -> list[str]:
         value["mean of runs"] = mean
     text = json.dumps(value, indent=2, ensure_ascii=False)
     files = {SCORES: text.encode("utf-8", "replace")}
-    submission = scores[0].benchmark.submission
-    if submission and not _is_graded(scores[0]):
-        files[submission.name] = submission.build(scores[0].matched.marked)
+    for score in reversed(scores):  # of several runs the first counts
+        submission = score.benchmark.submission
+        if submission and not _is_graded(score):
+            files[submission.name] = submission.build(score.matched.marked)
     places = [storage.Receipts(output, storage.join(output, name)) for name in files]
     for place, data in zip(places, files.values(), strict=True):
         place.put(data)

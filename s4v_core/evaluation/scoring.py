@@ -4,8 +4,8 @@ Runs no model and reaches no network beyond the files it is given. The same answ
 give the same score.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from s4v_core import storage
@@ -35,6 +35,8 @@ class Score:
         judges: Ids of the judges that the grades name.
         unparsed: Keys of answers in which the lenient parser finds none.
         warnings: Sentences that belong beside the score.
+        reasons: Why questions have no answer, counted, where a run of this project knows.
+        asked: How the model was asked, where a run of this project knows.
     """
 
     benchmark: Benchmark
@@ -47,6 +49,8 @@ class Score:
     judges: tuple[str, ...]
     unparsed: list[str]
     warnings: tuple[str, ...]
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
@@ -61,6 +65,7 @@ class Score:
             "answers": storage.base_name(self.answers),
             "models": list(self.models),
             "judges": list(self.judges),
+            "asked": dict(self.asked),
             "image_mode_of_the_paper": self.benchmark.generation.image_mode,
             "official": _round(self.official),
             "lenient": _round(self.lenient),
@@ -68,6 +73,7 @@ class Score:
             "questions": self.n,
             "answered": self.n - len(matched.missing),
             "n_missing": len(matched.missing),
+            "reasons_of_missing": dict(self.reasons),
             "n_unknown": matched.n_unknown,
             "n_repeated": len(matched.repeated),
             "n_contradicted": len(matched.contradicted),
@@ -235,6 +241,7 @@ def show_score(score: Score, kinds: Sequence[Kind] = ("official", "lenient")) ->
     lines.append(
         f"  {answered:,} of {score.n:,} questions answered" + (f"; {told}" if told else "")
     )
+    lines += [f"    no answer: {number:,} {reason}" for reason, number in score.reasons.items()]
     lines += _describe_setting(score)
     return "\n".join([*lines, *(f"  note: {warning}" for warning in score.warnings)])
 
@@ -244,6 +251,13 @@ def _describe_setting(score: Score) -> list[str]:
     asked = score.benchmark.generation
     judges = f"; judged by {', '.join(score.judges)}" if score.judges else ""
     lines = [f"  scorer: {score.benchmark.scorer}{judges}"]
+    if score.asked:
+        known = score.asked
+        most = min(asked.max_tokens, known["max_tokens"] or asked.max_tokens)
+        lines.append(
+            f"  asked: images {known['framing'] or 'none'} ({known['image_mode']}), template "
+            f"{known['template']}, {known['decoding']}, at most {most:,} tokens"
+        )
     if score.benchmark.published:
         lines.append(
             f"  the paper asked with images {asked.image_mode}, template {asked.template}, greedy, "

@@ -29,7 +29,30 @@ def run_rows(
     engines: Engines | None = None,
     unit_size: int = UNIT_SIZE,
 ) -> Outcome:
-    """Run a task over rows; the same call again resumes it.
+    """Run a task over rows; the same call again resumes it. The arguments are those of `plan_rows`.
+
+    Raises:
+        InputError, ConfigError: As for `plan_rows`.
+        StorageError, EngineError: A store or an engine fails as a whole; what is done stays done.
+    """
+    run = plan_rows(
+        task, rows, output, engine, settings=settings, engines=engines, unit_size=unit_size
+    )
+    return run_missing(run)
+
+
+def plan_rows(
+    task: Task[Any],
+    rows: Iterable[Mapping[str, Any]],
+    output: str,
+    engine: EngineSpec,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    engines: Engines | None = None,
+    unit_size: int = UNIT_SIZE,
+    heal: bool = False,
+) -> Run:
+    """Plan a run of a task over rows, or find the plan of the same run.
 
     Args:
         rows: The key of each row, under the contract's name for it, and any columns of a planned
@@ -37,11 +60,11 @@ def run_rows(
         output: Folder of the run, on any fsspec URI.
         engines: Default: one.
         settings: What else identifies the run, beside its rows and its engine's model.
+        heal: Do failed rows again.
 
     Raises:
         InputError: There are no rows, or two have the same key.
         ConfigError: The output holds a run of other settings.
-        StorageError, EngineError: A store or an engine fails as a whole; what is done stays done.
     """
     output = storage.absolute(output)
     contract = task.contract
@@ -51,8 +74,8 @@ def run_rows(
     head = read_plan_head(output) or _plan(table, output, task, identity, unit_size=unit_size)
     refuse_other_settings(output, head.settings, identity | {"rows": _digest(table)})
     workers = engines or Engines(1)
-    run = Run(output, head, contract, lambda: task, engine, workers, label=contract.words.answers)
-    return run_missing(run)
+    label = contract.words.answers
+    return Run(output, head, contract, lambda: task, engine, workers, label, heal)
 
 
 def _make_table(rows: Iterable[Mapping[str, Any]], key: str) -> pa.Table:

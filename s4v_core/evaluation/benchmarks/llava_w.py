@@ -105,6 +105,7 @@ LLAVA_W = Benchmark(
     figures=figures,
     units=lambda marked: list_units(marked, "ratio"),
     mark_missing=mark_missing,
+    folders=("llava-bench-in-the-wild", "llava_w"),
     published={"ratio": Published(72.6, 79.9, 70.7)},
     is_judged=True,
 )

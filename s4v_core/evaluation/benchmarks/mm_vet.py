@@ -115,6 +115,7 @@ MM_VET = Benchmark(
     figures=figures,
     units=lambda marked: list_units(marked, "grade"),
     find_keys=find_keys,
+    folders=("mm_vet", "MM-Vet"),
     submission=Submission("mm-vet_upload.json", build_upload),
     published={"grade": Published(37.6, 43.1, 35.4)},
     is_judged=True,

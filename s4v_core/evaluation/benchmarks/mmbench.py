@@ -17,7 +17,7 @@ from s4v_core.evaluation.benchmark import (
     Unit,
 )
 from s4v_core.evaluation.choices import mark_leniently
-from s4v_core.evaluation.data_files import find_file, read_records, require_columns
+from s4v_core.evaluation.data_files import decode_cell, find_file, read_records, require_columns
 from s4v_core.evaluation.means import accuracy, group_up, percent, split_by
 from s4v_core.evaluation.prompts import LETTER, LETTER_CHINESE, ask_letter
 from s4v_core.evaluation.spreadsheets import write_sheet
@@ -64,6 +64,18 @@ def _build(uri: str, number: int, row: dict[str, Any], instruction: str) -> Ques
         labels={**labels, "rotation": str(int(index) // ROTATION)},
         row={name: value for name, value in row.items() if name not in _DROPPED},
     )
+
+
+def _read_pictures(data: str, patterns: Sequence[str]) -> dict[str, bytes]:
+    """The pictures by index. A cell holds one in base64, or the index of the row that has it."""
+    uri = find_file(data, *patterns)
+    cells = {_clean(row["index"]): _clean(row.get("image")) for row in read_records(uri)}
+    found = {}
+    for index, cell in cells.items():
+        picture = decode_cell(cells.get(cell, cell))
+        if picture:
+            found[index] = picture
+    return found
 
 
 def _clean(value: Any) -> str:
@@ -119,7 +131,12 @@ def _as_cell(name: str, value: Any) -> str | int | None:
 
 
 def _build_benchmark(
-    name: str, title: str, patterns: Sequence[str], instruction: str, published: Published
+    name: str,
+    title: str,
+    patterns: Sequence[str],
+    instruction: str,
+    published: Published,
+    folder: str,
 ) -> Benchmark:
     return Benchmark(
         name=name,
@@ -133,6 +150,8 @@ def _build_benchmark(
         generation=Generation(max_tokens=1024, image_mode="pad"),
         scorer="MMBench circular, letters by s4v's parser (no judge)",
         read=lambda data: _read(data, patterns, instruction),
+        read_pictures=lambda data: _read_pictures(data, patterns),
+        folders=(folder,),
         mark=mark_leniently,
         figures=figures,
         units=units,
@@ -147,6 +166,7 @@ MMBENCH = _build_benchmark(
     ("mmbench_dev_20230712.tsv", "mmbench_dev_[0-9]*.tsv", "MMBench_DEV_EN*.tsv"),
     LETTER,
     Published(68.8, 68.5, 67.7),
+    "MMBench",
 )
 MMBENCH_CN = _build_benchmark(
     "mmbench-cn",
@@ -154,4 +174,5 @@ MMBENCH_CN = _build_benchmark(
     ("mmbench_dev_cn_20231003.tsv", "mmbench_dev_cn*.tsv", "MMBench_DEV_CN*.tsv"),
     LETTER_CHINESE,
     Published(62.2, 63.7, 63.6),
+    "mmbench_cn",
 )

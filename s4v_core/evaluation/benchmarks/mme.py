@@ -144,6 +144,13 @@ def _sum_up(tasks: dict[str, Figure], names: Sequence[str]) -> Figure:
     return Figure(sum(one.value for one in found), sum(one.n for one in found))
 
 
+def name_images(question: Question) -> list[str]:
+    """The image of `artwork/1` or `count/0001.jpg`, beside its questions or in images/."""
+    task, _, name = question.image.partition("/")
+    names = [name] if name.endswith((".jpg", ".png")) else [f"{name}.jpg", f"{name}.png"]
+    return [f"{folder}/{one}" for one in names for folder in (task, f"{task}/images")]
+
+
 MME = Benchmark(
     name="mme",
     title="MME",
@@ -160,6 +167,8 @@ MME = Benchmark(
     figures=figures,
     units=units,
     find_keys=find_keys,
+    folders=("MME", "MME_Benchmark_release_version", "MME/MME_Benchmark_release_version"),
+    name_images=name_images,
     published={
         "perception": Published(1567.4, 1618.7, 1531.3),
         "cognition": Published(376.4, 303.2, 295.4),

@@ -15,11 +15,12 @@ from s4v_core.evaluation.benchmark import (
     Source,
 )
 from s4v_core.evaluation.choices import mark_by
-from s4v_core.evaluation.data_files import find_file, read_records, require_columns
+from s4v_core.evaluation.data_files import decode_cell, find_file, read_records, require_columns
 from s4v_core.evaluation.means import accuracy, accuracy_by, list_units
 from s4v_core.evaluation.parsers import parse_mmstar
 from s4v_core.evaluation.prompts import LETTER, ask_letter
 
+_FILES = ("mmstar.parquet", "val/*.parquet", "MMStar.tsv", "*.parquet")
 _INLINE = re.compile(r"\n?Options:\s*(?=A: )")
 _OPTION = re.compile(r"(?:^|,\s*|\n)([A-D]): ")
 
@@ -30,7 +31,7 @@ def read(data: str) -> list[Question]:
     Raises:
         InputError: The file is not MMStar's.
     """
-    uri = find_file(data, "mmstar.parquet", "val/*.parquet", "MMStar.tsv", "*.parquet")
+    uri = find_file(data, *_FILES)
     rows = read_records(uri)
     require_columns(uri, rows[0], ("index", "question", "answer", "category"), "MMStar")
     return [_build(uri, row) for row in rows]
@@ -57,6 +58,13 @@ def _build(uri: str, row: dict[str, Any]) -> Question:
             "l2_category": str(row.get("l2_category") or row.get("l2-category") or ""),
         },
     )
+
+
+def read_pictures(data: str) -> dict[str, bytes]:
+    """The pictures by the questions' index."""
+    rows = read_records(find_file(data, *_FILES), ("index", "image"))
+    found = {str(row["index"]): decode_cell(row.get("image")) for row in rows}
+    return {index: picture for index, picture in found.items() if picture}
 
 
 def split_question(question: str) -> tuple[str, dict[str, str]]:
@@ -96,4 +104,6 @@ MMSTAR = Benchmark(
     mark=mark_by(parse_mmstar),
     figures=figures,
     units=list_units,
+    read_pictures=read_pictures,
+    folders=("MMStar",),
 )

@@ -131,5 +131,7 @@ POPE = Benchmark(
     figures=figures,
     units=list_units,
     find_keys=find_keys,
+    folders=("POPE",),
+    name_images=lambda question: (f"val2014/{question.image}", question.image),
     notes=("Compared by accuracy: F1 is no mean of questions.",),
 )

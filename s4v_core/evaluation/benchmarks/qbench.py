@@ -103,4 +103,10 @@ QBENCH = Benchmark(
     units=list_units,
     published={"accuracy": Published(63.4, 65.2, 62.1)},
     find_keys=find_keys,
+    folders=("Q-Bench", "q-bench"),
+    name_images=lambda question: (
+        f"images_llvisionqa/{question.image}",
+        f"images/{question.image}",
+        question.image,
+    ),
 )

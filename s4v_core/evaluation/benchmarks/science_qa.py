@@ -144,4 +144,10 @@ SCIENCE_QA = Benchmark(
     figures=figures,
     published={"image": Published(68.4, 71.2, 71.6)},
     units=units,
+    folders=("ScienceQA", "sqa"),
+    name_images=lambda question: (
+        f"images/test/{question.image}",
+        f"test/{question.image}",
+        question.image,
+    ),
 )

@@ -114,4 +114,7 @@ SEED = Benchmark(
     figures=figures,
     published={"image": Published(69.7, 70.8, 68.2)},
     units=units,
+    folders=("seed_bench", "SEED-Bench"),
+    name_images=lambda question: (f"SEED-Bench-image/{question.image}", question.image),
+    is_asked=lambda question: question.labels["medium"] == "image",
 )

@@ -150,6 +150,13 @@ def _build_upload(marked: Sequence[Marked], name: str) -> bytes:
     return json.dumps(rows, ensure_ascii=False).encode()
 
 
+def name_vqav2_images(question: Question) -> list[str]:
+    """COCO's file of the image, of whatever split: a number belongs to one split alone."""
+    number = question.image.zfill(12)
+    splits = ("test2015", "val2014", "train2014")
+    return [f"{split}/COCO_{split}_{number}.jpg" for split in splits]
+
+
 VQAV2 = Benchmark(
     name="vqav2",
     title="VQAv2",
@@ -166,6 +173,8 @@ VQAV2 = Benchmark(
     figures=figures,
     units=list_units,
     published={"accuracy": Published(80.6, 81.0, 80.0)},
+    folders=("VQAv2", "vqa"),
+    name_images=name_vqav2_images,
     submission=Submission("vqav2_upload.json", lambda marked: _build_upload(marked, "question_id")),
 )
 VIZWIZ = Benchmark(
@@ -185,5 +194,10 @@ VIZWIZ = Benchmark(
     units=list_units,
     find_keys=find_vizwiz_keys,
     published={"accuracy": Published(57.2, 55.6, 53.6)},
+    folders=("VizWiz",),
+    name_images=lambda question: (
+        *(f"{folder}/{question.image}" for folder in ("val", "test", "images")),
+        question.image,
+    ),
     submission=Submission("vizwiz_upload.json", lambda marked: _build_upload(marked, "image")),
 )

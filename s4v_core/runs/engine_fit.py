@@ -1,4 +1,4 @@
-"""A caption job's preflight: pictures and lengths that fit the model, found before any write."""
+"""The preflight of a run: pictures and lengths that fit the model, found before any write."""
 
 import json
 import math
@@ -7,17 +7,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from s4v_core import storage
-from s4v_core.captioning.fields import CaptionField
 from s4v_core.checkpoints import locate_checkpoint
 from s4v_core.engines.preflight import Preflight, Question, UntriedError, check_checkpoint
 from s4v_core.engines.settings import EngineSpec
 from s4v_core.engines.vllm_arguments import refuse_small_steps
 from s4v_core.errors import ConfigError
+from s4v_core.flow.spec import UNITS_IN_FLIGHT
 from s4v_core.images.policy import Framing
 from s4v_core.model.checkpoint_facts import CheckpointFacts
+from s4v_core.records.schemas import UNIT_SIZE
 
-_COLUMN_TOKENS = 600
-"""Room for the value of one column in a prompt, which is at most 2,000 characters."""
+_UNIT_BYTES = 2 << 30
+"""Bytes that the pictures of one unit may take in a worker's memory and in the object store."""
+
+_MOST_UNITS_IN_FLIGHT = 8
+
+_TRIED_PROMPTS = 16
+"""Prompts that are tried, the longest ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +58,31 @@ def limit_pictures(framing: Framing, pixels_max: int | None) -> Framing:
     return replace(framing, mode="area", size_px=math.isqrt(pixels_max))
 
 
-def fit_engine(engine: EngineSpec, facts: CheckpointFacts, fields: Sequence[CaptionField]) -> Fit:
-    """Find the pictures and the lengths with which an engine can answer all fields.
+def fit_engine(
+    engine: EngineSpec,
+    facts: CheckpointFacts,
+    prompts: Sequence[str],
+    answer_tokens: int,
+    spare_tokens: int = 0,
+    length_flag: str = "--sampling.max-tokens",
+) -> Fit:
+    """Find the pictures and the lengths with which an engine can answer all prompts.
+
+    Args:
+        answer_tokens: Length of the longest answer.
+        spare_tokens: Room for what is filled into the prompts later.
+        length_flag: The flag that shortens the longest answer.
 
     Raises:
-        ConfigError: A picture, its prompt and its caption do not fit into the model, or its
+        ConfigError: A picture, its prompt and its answer do not fit into the model, or its
             processor cannot be used.
     """
     if engine.name not in ("vllm", "transformers"):
         return Fit(engine, facts)
     try:
-        found = check_checkpoint(_ask(engine, facts, fields))
+        found = check_checkpoint(
+            _ask(engine, facts, prompts, answer_tokens, spare_tokens, length_flag)
+        )
     except UntriedError as error:
         if engine.name == "transformers":
             raise ConfigError(str(error)) from error
@@ -75,6 +95,20 @@ def fit_engine(engine: EngineSpec, facts: CheckpointFacts, fields: Sequence[Capt
     )
     framing = replace(facts.framing, size_px=found.size_px)
     return Fit(replace(engine, settings=settings), replace(facts, framing=framing), found)
+
+
+def fit_unit_size(picture_bytes: int, wanted: int = UNIT_SIZE) -> int:
+    """Rows of a unit: as many as wanted, if their pictures fit into _UNIT_BYTES."""
+    return min(max(_UNIT_BYTES // max(picture_bytes, 1), 1), wanted)
+
+
+def fill_in_units(engine: EngineSpec, unit_size: int) -> EngineSpec:
+    """The engine with so many units in flight as keep it busy, unless its settings say how many."""
+    if engine.settings.units_in_flight is not None:
+        return engine
+    wanted = -(-UNITS_IN_FLIGHT * UNIT_SIZE // unit_size)
+    units = min(wanted, _MOST_UNITS_IN_FLIGHT)
+    return replace(engine, settings=engine.settings.replace(units_in_flight=units))
 
 
 def describe_fit(fit: Fit) -> list[str]:
@@ -93,7 +127,7 @@ def describe_fit(fit: Fit) -> list[str]:
         f"template: {template}; prompts end in {json.dumps(found.tail, ensure_ascii=False)}",
         f"pictures: {pixels}; one takes a prompt to at most {found.prompt_tokens} tokens",
         f"length: {found.max_model_len} of the model's {found.longest} tokens, at least {left} of "
-        f"them for the caption; {settings.max_num_batched_tokens} tokens in a step",
+        f"them for the answer; {settings.max_num_batched_tokens} tokens in a step",
         f"stops: {' '.join(found.stops) or 'none'}",
         f"memory: {_describe_weights(fit.engine.model)}; the longest sequence holds "
         f"{kv_mib:,.0f} MiB of key-value cache",
@@ -105,21 +139,27 @@ def describe_fit(fit: Fit) -> list[str]:
     return lines
 
 
-def _ask(engine: EngineSpec, facts: CheckpointFacts, fields: Sequence[CaptionField]) -> Question:
-    prompts = [prompt for field in fields for prompt in field.prompts]
+def _ask(
+    engine: EngineSpec,
+    facts: CheckpointFacts,
+    prompts: Sequence[str],
+    answer_tokens: int,
+    spare_tokens: int,
+    length_flag: str,
+) -> Question:
     folder, _ = locate_checkpoint(engine.model, revision=engine.revision)
-    columns = max((len(prompt.columns) for prompt in prompts), default=0)
     return Question(
         model=str(folder),
         revision=facts.revision,
         template=engine.template,
-        prompts=tuple(sorted({prompt.text for prompt in prompts}, key=len)[-16:]),
-        spare_tokens=columns * _COLUMN_TOKENS,
+        prompts=tuple(sorted(set(prompts), key=len)[-_TRIED_PROMPTS:]),
+        spare_tokens=spare_tokens,
         size_px=facts.framing.size_px,
         is_fixed=facts.framing.mode in ("crop", "pad"),
-        answer_tokens=max(field.sampling.max_tokens for field in fields),
+        answer_tokens=answer_tokens,
         length=engine.settings.max_model_len,
         options=engine.settings.read_json("mm_processor_kwargs"),
+        length_flag=length_flag,
     )
 
 
