@@ -12,12 +12,13 @@ COMMANDS = {
     "score": "Score how well the captions of a run fit their images.",
     "export": "Write the captions of a run in a format that others read.",
     "eval": "Ask a model the questions of benchmarks, and score its answers or stored ones.",
-    "dataset": "Audit, mix, sample, convert and describe data sets.",
+    "dataset": "Audit, mix, sample, convert, describe and draw data sets.",
     "analyze": "Analyze captions: lengths, words, parts of speech, sets side by side.",
     "convert": "Convert a checkpoint, join its parts, or merge a LoRA adapter.",
     "train_captioner": "Train the captioner.",
     "pretrain": "Pretrain on captions (Sec. 4.2).",
     "finetune": "Fine-tune on conversations (Sec. 4.3).",
+    "reproduce": "Replay the paper's tables and figures, with intervals.",
 }
 """Modules of this package by their command, and what each does."""
 

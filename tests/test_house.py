@@ -81,6 +81,9 @@ FLAGS = {
     "train_captioner.py": TRAINING,
     "pretrain.py": TRAINING,
     "finetune.py": TRAINING,
+    "reproduce.py": """
+        --study --seeds --first-seed --output --quick --world-seed --cpus --plan --report
+        """,
 }
 """Flags grow on purpose only."""
 
@@ -176,6 +179,8 @@ def test_fragments_are_recognised(text: str) -> None:
         "ray_jobs.dataset.CardJob",
         "ray_jobs.dataset.DrawJob",
         "ray_jobs.analyze.AnalyzeJob",
+        "s4v_core.reproduction.job.ReproduceJob",
+        "s4v_core.reproduction.sizes.Sizes",
         "serve.settings.ServeConfig",
         "serve.settings.ModelConfig",
     ],

@@ -56,6 +56,19 @@ def connect(needed_cpus: float, gpus: int, gpus_per_node: int = 1) -> None:
     log.warning("waiting for nodes: %s", found)
 
 
+def share_cluster(needed_cpus: float) -> tuple[str, int]:
+    """Join or start a cluster for several processes, which ends with this one if it started it.
+
+    Returns:
+        Its address, for their RAY_ADDRESS, and the number of cores that they share.
+    """
+    connect(needed_cpus, 0)
+    address = ray.get_runtime_context().gcs_address
+    is_joined = _find_cluster() is not None
+    cores = int(ray.cluster_resources().get("CPU", 1)) if is_joined else os.cpu_count() or 1
+    return address, cores
+
+
 def _refuse_small_nodes(gpus_per_node: int) -> None:
     """Refuse an engine that fits on no GPU node, neither of those that are there nor of those that
     an autoscaler may start. Where there is no GPU node yet, they are still to come."""
