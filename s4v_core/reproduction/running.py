@@ -18,7 +18,7 @@ from s4v_core.reproduction.study import Study, list_all
 from s4v_core.reproduction.world import DemoWorld
 
 _ALL = "all"
-_CPUS_PER_CORE = 4
+_CPUS_PER_CORE = 3
 """Logical CPUs of a local cluster for each core: passes read and decode in processes of their own,
 and two of them must be able to run beside each other."""
 

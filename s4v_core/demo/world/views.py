@@ -22,7 +22,9 @@ SIZES = {"small": 0.11, "large": 0.19}
 """Half the width of a shape, as a share of the view's side."""
 
 TEXTURES = ("plain", "striped", "hollow")
-LETTERS = ("A", "E", "H", "K", "T", "X")
+LETTERS = ("H", "K", "L", "T", "X", "Z")
+"""None of them names an option, and A is an article, which VQAv2's scorer takes out."""
+
 PLACES = {
     "top left": (0.26, 0.26),
     "top right": (0.74, 0.26),
