@@ -49,7 +49,7 @@ def prefer(
         counts[0 if scores[0] > scores[1] else 1 if scores[1] > scores[0] else 2] += 1
         claims = split_sentences(second[image])
         right, said, true = right + len(claims & exact), said + len(claims), true + len(exact)
-    return Preference(*counts, right, said, true)
+    return Preference(counts[0], counts[1], counts[2], right, said, true)
 
 
 def _score(claims: set[str], exact: set[str]) -> int:
