@@ -66,9 +66,9 @@ def share_cluster(needed_cpus: float) -> tuple[str, int]:
     Returns:
         Its address, for their RAY_ADDRESS, and the number of cores that they share.
     """
+    is_joined = _find_cluster() is not None
     connect(needed_cpus, 0)
     address = ray.get_runtime_context().gcs_address
-    is_joined = _find_cluster() is not None
     cores = int(ray.cluster_resources().get("CPU", 1)) if is_joined else os.cpu_count() or 1
     return address, cores
 

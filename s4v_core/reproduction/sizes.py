@@ -34,6 +34,8 @@ class Sizes(Config):
     """Highest learning rate of pretraining."""
     finetune_rate: float = 3e-4
     """Highest learning rate of fine-tuning."""
+    is_gated: bool = True
+    """Whether the pass judges captions; a captioner that learned nothing has none that pass."""
     batch_size: int = 32
     """Samples of a step, in all stages."""
     world_seed: int = 100
@@ -61,11 +63,12 @@ FULL = Sizes(
 QUICK = Sizes(
     web_views=64,
     talk_views=64,
-    base_epochs=1,
+    base_epochs=6,
     teacher_views=48,
-    captioner_epochs=1,
+    captioner_epochs=4,
     pretrain_views=48,
     mixture_views=48,
     exam_views=8,
+    is_gated=False,
 )
 """Sizes of --quick: every stage runs, and nothing is learned."""

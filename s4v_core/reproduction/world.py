@@ -111,6 +111,7 @@ class DemoWorld:
                 *("--input", self.find(part, "*.tar"), "--output", OWN),
                 *("--model", Output(self.train_captioner(), "model")),
                 *("--unit-size", "64"),
+                *(() if sizes.is_gated else ("--gate.no-enabled",)),
             ),
             sizes.start_s + count / sizes.captions_per_s / self.cpus,
             cpus=self.cpus,

@@ -15,7 +15,7 @@ from s4v_core.evaluation.job import EvalJob
 from s4v_core.recipes import CAPTION, CAPTIONER, EVALUATE, FINETUNE, PRETRAIN
 from s4v_core.reproduction.command import Command
 from s4v_core.reproduction.demo_studies import MISSING, STUDIES
-from s4v_core.reproduction.sizes import FULL
+from s4v_core.reproduction.sizes import FULL, QUICK, Sizes
 from s4v_core.reproduction.study import list_all
 from s4v_core.reproduction.world import DemoWorld
 from s4v_core.training.stage import TrainStage
@@ -41,8 +41,8 @@ def _read(script: str, arguments: Sequence[str]) -> Config:
     return drop_of_stage(parse(recipes, arguments, ""), recipes["demo"])
 
 
-def _read_all(name: str) -> list[tuple[Command, Config]]:
-    commands = list_all([STUDIES[name](DemoWorld(FULL), [1])])
+def _read_all(name: str, sizes: Sizes = FULL) -> list[tuple[Command, Config]]:
+    commands = list_all([STUDIES[name](DemoWorld(sizes), [1])])
     return [(one, _read(one.script, one.fill_in("/runs"))) for one in commands]
 
 
@@ -61,6 +61,12 @@ def test_every_command_is_understood(name: str) -> None:
         if isinstance(job, CaptionJob):
             assert job.output == own
             assert job.input[0].endswith("pretrain/*.tar")
+
+
+def test_only_a_quick_study_takes_every_caption() -> None:
+    for sizes, is_gated in ((FULL, True), (QUICK, False)):
+        passes = [job for _, job in _read_all("table2", sizes) if isinstance(job, CaptionJob)]
+        assert [job.gate.enabled for job in passes] == [is_gated]
 
 
 def test_what_the_paper_varies_reaches_the_stages() -> None:
