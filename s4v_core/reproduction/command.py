@@ -41,6 +41,7 @@ class Command:
         expected_s: Seconds that it is expected to take.
         cpus: CPUs that it keeps busy.
         free: Arguments that change nothing of the result, such as a number of workers.
+        key: Digest of the script, its arguments, and the keys of the commands that these name.
     """
 
     label: str = field(compare=False)
@@ -49,10 +50,13 @@ class Command:
     expected_s: float = field(compare=False)
     cpus: int = field(default=1, compare=False)
     free: tuple[str, ...] = field(default=(), compare=False)
+    key: str = field(init=False, compare=False)
 
-    @property
-    def key(self) -> str:
-        """Digest of the script, its arguments, and the keys of the commands that these name."""
+    def __post_init__(self) -> None:
+        # Once: a schedule asks for the keys of hundreds of commands twice a second.
+        object.__setattr__(self, "key", self._build_key())
+
+    def _build_key(self) -> str:
         parts = [
             ["output", one.command.key, one.path] if isinstance(one, Output) else one
             for one in self.arguments

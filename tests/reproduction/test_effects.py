@@ -38,10 +38,10 @@ def test_a_real_difference_is_found_and_its_opposite_is_reversed() -> None:
 
 
 def test_arms_that_are_alike_differ_in_no_more_than_one_of_twenty_studies() -> None:
-    found = [compare_arms(*_draw(seed, gain=0)) for seed in range(40)]
-    assert sum(one.is_shown or one.is_reversed for one in found) <= 5
+    found = [compare_arms(*_draw(seed, gain=0)) for seed in range(20)]
+    assert sum(one.is_shown or one.is_reversed for one in found) <= 3
     # The intervals cover zero where nothing differs.
-    assert sum(one.low <= 0 <= one.high for one in found) >= 36
+    assert sum(one.low <= 0 <= one.high for one in found) >= 17
 
 
 def test_seeds_that_differ_more_than_arms_show_nothing() -> None:
