@@ -13,7 +13,7 @@ COMMANDS = {
     "score": "Score how well the captions of a run fit their images.",
     "export": "Write the captions of a run in a format that others read.",
     "eval": "Ask a model the questions of benchmarks, and score its answers or stored ones.",
-    "dataset": "Audit, mix, sample, convert and describe data sets.",
+    "dataset": "Audit, mix, sample, convert, describe and draw data sets.",
     "synthesize": "Make image prompts, dialogues and images from nothing.",
     "analyze": "Analyze captions: lengths, words, parts of speech, sets side by side.",
     "prefer": "Let people or a model say which of two captions is better.",
@@ -22,6 +22,7 @@ COMMANDS = {
     "train_painter": "Train the demo painter, which draws scenes from prompts.",
     "pretrain": "Pretrain on captions (Sec. 4.2).",
     "finetune": "Fine-tune on conversations (Sec. 4.3).",
+    "reproduce": "Replay the paper's tables and figures, with intervals.",
 }
 """Modules of this package by their command, and what each does."""
 

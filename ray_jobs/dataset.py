@@ -1,4 +1,4 @@
-"""Audit, mix, sample, convert, export and describe data sets in ShareGPT4V / LLaVA JSON.
+"""Audit, mix, sample, convert, export, describe and draw data sets in ShareGPT4V / LLaVA JSON.
 
     python ray_jobs/dataset.py audit data.json --images data --to audit
     python ray_jobs/dataset.py mix llava_v1_5_mix665k.json --captions cap100k.json --to mix.json
@@ -6,6 +6,7 @@
     python ray_jobs/dataset.py convert captions.json --to captions.parquet
     python ray_jobs/dataset.py shards captions.json --images data --to shards
     python ray_jobs/dataset.py card captions.json --to README.md
+    python ray_jobs/dataset.py draw lessons --views 1000 --seed 1
 
 Files are JSON arrays, JSON Lines (both also compressed) and Parquet, on any URI, and of any size;
 folders of Parquet, or that `datasets` saved, are read, too. Records are read one by one, and a
@@ -125,6 +126,20 @@ class CardJob(Config):
     """Licence of the texts. ShareGPT4V's own files need none."""
 
 
+class DrawJob(Config):
+    """Draw views of the demo world that reproduce.py studies, with captions and questions."""
+
+    to: Annotated[str, tyro.conf.Positional]
+    """Folder to write: tar shards, and a JSON for each source of captions and kind of lesson; or
+    an exam in the layouts of MME, MMBench and VQAv2."""
+    views: int = Field(1000, ge=1)
+    """Number of pictures."""
+    seed: int = 0
+    """Seed of the pictures and texts; the same seed always gives the same files."""
+    exam: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Draw an exam, whose pairs of colour and shape are in no lesson."""
+
+
 def _audit(job: AuditJob) -> int:
     from s4v_core.datasets.audit import audit_records
     from s4v_core.progress import open_bar
@@ -189,6 +204,14 @@ def _write_card(job: CardJob) -> int:
     return 0
 
 
+def _draw(job: DrawJob) -> int:
+    from s4v_core.demo.world.files import write_exam, write_lessons
+
+    (write_exam if job.exam else write_lessons)(job.to, job.views, job.seed)
+    show(f"{job.views:,} views written to {job.to}")
+    return 0
+
+
 COMMANDS: dict[str, tuple[type[Config], Callable[[Any], int]]] = {
     "audit": (AuditJob, _audit),
     "mix": (MixJob, _mix),
@@ -196,6 +219,7 @@ COMMANDS: dict[str, tuple[type[Config], Callable[[Any], int]]] = {
     "convert": (FormJob, _convert),
     "shards": (ShardsJob, _write_shards),
     "card": (CardJob, _write_card),
+    "draw": (DrawJob, _draw),
 }
 """The flags and the work of each command."""
 

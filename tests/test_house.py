@@ -127,6 +127,7 @@ FLAGS = {
         --painting.negative-prompt --painting.seed
         """
     + SETTINGS,
+    "dataset.py draw": "--views --seed --exam",
     "analyze.py": "--to --field --workers --limit",
     "prefer.py": """
         --output --images --n --seed --key --match-file-names --host --port --results --judge
@@ -140,6 +141,9 @@ FLAGS = {
         """,
     "pretrain.py": TRAINING,
     "finetune.py": TRAINING,
+    "reproduce.py": """
+        --study --seeds --first-seed --output --quick --world-seed --cpus --plan --report
+        """,
 }
 """Flags grow on purpose only."""
 
@@ -234,9 +238,12 @@ def test_fragments_are_recognised(text: str) -> None:
         "ray_jobs.dataset.FormJob",
         "ray_jobs.dataset.ShardsJob",
         "ray_jobs.dataset.CardJob",
+        "ray_jobs.dataset.DrawJob",
         "ray_jobs.analyze.AnalyzeJob",
         "ray_jobs.prefer.PreferJob",
         "s4v_core.synthesis.job.SynthesisJob",
+        "s4v_core.reproduction.job.ReproduceJob",
+        "s4v_core.reproduction.sizes.Sizes",
         "serve.settings.ServeConfig",
         "serve.settings.ModelConfig",
     ],

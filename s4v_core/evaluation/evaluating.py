@@ -17,6 +17,7 @@ from s4v_core.evaluation.asking import (
     plan_evaluation,
     read_set,
 )
+from s4v_core.evaluation.credit_files import write_credits
 from s4v_core.evaluation.job import EvalJob
 from s4v_core.evaluation.judging.judge_pass import judge_files
 from s4v_core.evaluation.report import write_report
@@ -108,6 +109,7 @@ def publish_scores(answers: Answers, scores: Sequence[Score]) -> Outcome:
     output, checked = answers.checked.job.output, answers.checked
     write_answers(output, answers.sets)
     places = write_scores(output, scores)
+    write_credits(output, scores)
     notice = DEMO_NOTICE if checked.job.demo_scenes else ""
     page = write_report(output, scores, answers.run.head, notice)
     files = [("scores", places[0]), *(("for a remote scorer", place) for place in places[1:])]

@@ -16,6 +16,10 @@ on while both cores decode. More only start more processes that share them: on t
 instead of six, a pass was a quarter slower."""
 
 
+_STARTS = 5
+"""Attempts to start a local cluster."""
+
+
 def set_normal_worker_priority() -> None:
     """Start Ray's workers at normal priority (Ray renices them by 15).
 
@@ -56,6 +60,19 @@ def connect(needed_cpus: float, gpus: int, gpus_per_node: int = 1) -> None:
     log.warning("waiting for nodes: %s", found)
 
 
+def share_cluster(needed_cpus: float) -> tuple[str, int]:
+    """Join or start a cluster for several processes, which ends with this one if it started it.
+
+    Returns:
+        Its address, for their RAY_ADDRESS, and the number of cores that they share.
+    """
+    is_joined = _find_cluster() is not None
+    connect(needed_cpus, 0)
+    address = ray.get_runtime_context().gcs_address
+    cores = int(ray.cluster_resources().get("CPU", 1)) if is_joined else os.cpu_count() or 1
+    return address, cores
+
+
 def _refuse_small_nodes(gpus_per_node: int) -> None:
     """Refuse an engine that fits on no GPU node, neither of those that are there nor of those that
     an autoscaler may start. Where there is no GPU node yet, they are still to come."""
@@ -93,7 +110,21 @@ def _join_or_start(needed_cpus: float) -> bool:
             if os.environ.get("RAY_ADDRESS"):
                 raise ConfigError(f"RAY_ADDRESS: no cluster answers at {address}") from None
     set_normal_worker_priority()
-    ray.init(address="local", num_cpus=local_cpus(needed_cpus), include_dashboard=False, **quiet)
+    for attempt in range(1, _STARTS + 1):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=local_cpus(needed_cpus),
+                include_dashboard=False,
+                **quiet,
+            )
+            return True
+        # Ray raises a bare Exception if a busy machine does not start it within 30 s.
+        except Exception as error:
+            ray.shutdown()
+            if "timed out during startup" not in str(error) or attempt == _STARTS:
+                raise
+            log.warning("Ray did not start within 30 s, as on a busy machine; starting it again")
     return True
 
 

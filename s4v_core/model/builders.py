@@ -30,6 +30,12 @@ DEMO_BLOCKS = 4
 _DEMO_IMAGE_PX = 112
 _DEMO_PATCH_PX = 16
 
+WORLD_VOCABULARY = 640
+WORLD_BLOCKS = 5
+"""Number of vision blocks of the models of the richer world, the last one unused."""
+_WORLD_IMAGE_PX = 56
+_WORLD_PATCH_PX = 8
+
 
 def build_llava_13b_config() -> LlavaConfig:
     """Config of LLaVA-1.5-13B (Figure 2): as ShareGPT4V-7B, with Vicuna-13B-v1.5."""
@@ -166,17 +172,25 @@ def build_llava_config(
     return config
 
 
-def build_demo(folder: Path, seed: int, texts: Iterable[str], phrases: Sequence[str]) -> None:
-    """Write the demo model with random weights; the same seed gives the same files.
+def build_world_config(tokenizer: PreTrainedTokenizerFast, is_large: bool) -> LlavaConfig:
+    """Config of a small LLaVA-1.5 with 49 image tokens and five vision blocks, the last unused, so
+    that a quarter of those in use is one block.
 
     Args:
-        texts, phrases: Arguments of `build_tokenizer`.
+        is_large: Whether the language model is the larger of two; the tower is always the same.
     """
-    tokenizer = build_tokenizer(texts, DEMO_VOCABULARY, phrases)
+    text = Shape(192, 384, 6, 6) if is_large else Shape(128, 256, 4, 4)
+    vision = Shape(128, 256, WORLD_BLOCKS, 4)
+    return build_small_config(tokenizer, _WORLD_IMAGE_PX, _WORLD_PATCH_PX, vision, text)
+
+
+def build_new_model(folder: Path, seed: int, config: LlavaConfig, tokenizer: Any) -> None:
+    """Write a small model with random weights; the same seed gives the same files."""
     torch.manual_seed(seed)
-    model = LlavaForConditionalGeneration(build_demo_config(tokenizer)).eval()
+    model = LlavaForConditionalGeneration(config).eval()
     _initialise_weights(model)
-    processor = build_processor(tokenizer, _DEMO_IMAGE_PX, _DEMO_PATCH_PX, pad=True)
+    vision = config.vision_config
+    processor = build_processor(tokenizer, vision.image_size, vision.patch_size, pad=True)
     export_checkpoint(model, processor, folder)
 
 

@@ -77,6 +77,51 @@ def curves(
     return _framed(title, "".join(drawn), ends, labels, legend)
 
 
+def whiskers(
+    title: str,
+    series: Sequence[tuple[str, str, Sequence[tuple[float, float, float, float]]]],
+    labels: tuple[str, str],
+    is_joined: bool,
+) -> str:
+    """Means with their intervals over a common axis.
+
+    Args:
+        series: Name, CSS class and the (x, mean, low, high) of each series.
+        labels: Under the first and under the last x.
+        is_joined: Whether a line joins the means of a series.
+    """
+    places = [point for _, _, points in series for point in points]
+    if not places:
+        return ""
+    left, right = min(one[0] for one in places), max(one[0] for one in places)
+    low, top = min(one[2] for one in places), max(one[3] for one in places)
+    wide, tall = (right - left) or 1.0, (top - low) or abs(top) or 1.0
+    room, inner = HEIGHT - _BOTTOM - _TOP, WIDTH - _LEFT - 40
+
+    def find_x(value: float) -> float:
+        return _LEFT + 20 + (value - left) / wide * inner
+
+    def find_y(value: float) -> float:
+        return HEIGHT - _BOTTOM - (value - low) / tall * room
+
+    drawn = []
+    for name, kind, points in series:
+        if is_joined:
+            spots = " ".join(f"{find_x(x):.1f},{find_y(mean):.1f}" for x, mean, _, _ in points)
+            drawn.append(f'<polyline class="{kind}" points="{spots}"/>')
+        for x, mean, least, most in points:
+            told = f"{escaped(name)}: {mean:.2f} [{least:.2f}, {most:.2f}]"
+            drawn.append(
+                f'<rect class="{kind}" x="{find_x(x) - 1:.1f}" y="{find_y(most):.1f}" width="2" '
+                f'height="{max(find_y(least) - find_y(most), 1):.1f}"/><circle class="{kind}" '
+                f'cx="{find_x(x):.1f}" cy="{find_y(mean):.1f}" r="4"><title>{told}</title></circle>'
+            )
+    named = [f'<i class="{kind}"></i>{escaped(name)}' for name, kind, _ in series]
+    ends = (_format_value(low), _format_value(top))
+    legend = f'<p class="legend">{"".join(named)}</p>' if len(named) > 1 else ""
+    return _framed(title, "".join(drawn), ends, labels, legend)
+
+
 def _format_value(value: float) -> str:
     """A number of an axis with three significant digits."""
     if value == 0 or abs(value) >= 1000:

@@ -18,7 +18,8 @@ from s4v_core.training.data.tokens import Encoder
 from s4v_core.training.families.choice import find_family
 from s4v_core.training.families.family import Family
 from s4v_core.training.left_out import LEFT_OUT_NAME, STOPPED
-from s4v_core.training.stage import FREE_TO_CHANGE, NEW_DEMO, TrainStage
+from s4v_core.training.new_models import NEW_MODELS
+from s4v_core.training.stage import FREE_TO_CHANGE, TrainStage
 from s4v_core.training.worker.trackers import refuse_missing_trackers
 
 RUN_NAME = "run.json"
@@ -79,7 +80,7 @@ def check_stage(job: TrainStage) -> CheckedStage:
         ConfigError: The model has another architecture, or the output holds another run.
     """
     refuse_missing_trackers(job.log_to)
-    model = _make_start_model(job) if job.model == NEW_DEMO else job.model
+    model = _make_start_model(job) if job.model in NEW_MODELS else job.model
     folder, revision = locate_checkpoint(model)  # without the weights, which only the workers need
     family = find_family(folder)
     family.check_job(job)
@@ -118,17 +119,15 @@ def _refuse_missing_block(vision_from: int | None, blocks: int, used: int) -> No
 
 
 def _make_start_model(job: TrainStage) -> str:
-    """Make a new model of the demo's shape, once per run; returns its folder. One of a start that
-    trained nothing may have another seed, so it is made again."""
-    from s4v_core.demo.texts import PHRASES, build_corpus
-    from s4v_core.model.builders import DEMO_BLOCKS, build_demo
-
-    _refuse_missing_block(job.learning.vision_from, DEMO_BLOCKS, DEMO_BLOCKS - 1)
+    """Make a new small model, once per run; returns its folder. One of a start that trained nothing
+    may have another seed, so it is made again."""
+    kind = NEW_MODELS[job.model]
+    _refuse_missing_block(job.learning.vision_from, kind.blocks, kind.blocks - 1)
     folder = Path(storage.join(job.output, _START))
     if not has_begun(job.output):
         shutil.rmtree(folder, ignore_errors=True)
     if not folder.exists():
-        build_demo(folder, job.seed, build_corpus(), PHRASES)
+        kind.write(folder, job.seed)
     return str(folder)
 
 

@@ -12,6 +12,9 @@ from s4v_core.training.lora import LANGUAGE_TARGETS, PROJECTOR_TARGETS, Lora
 NEW_DEMO = "new:demo"
 """Value of `model` that means a new model of the demo's shape with random weights."""
 
+NEW_WORLD, NEW_WORLD_LARGE = "new:world", "new:world-large"
+"""The same for two sizes of the richer demo world that reproduce.py studies."""
+
 FREE_TO_CHANGE = frozenset(
     (
         "output",
@@ -125,8 +128,8 @@ class TrainStage(Config):
     """Take an image whose path is not found from the only image with its file name, whatever the
     folders and endings."""
     model: str
-    """Model to start from: a checkpoint folder on any URI, a hub id, or new:demo for a small new
-    model."""
+    """Model to start from: a checkpoint folder on any URI, a hub id, or new:demo, new:world or
+    new:world-large for a small new model."""
     output: str
     """Folder of the run. Running the same command again resumes it."""
     template: Literal["vicuna_v1", "plain", "model"]

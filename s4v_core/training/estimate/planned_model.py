@@ -6,16 +6,13 @@ from typing import Any
 
 from transformers import AutoTokenizer, LlavaConfig
 
-from s4v_core.demo.texts import PHRASES, build_corpus
 from s4v_core.errors import ConfigError
 from s4v_core.model.builders import (
-    DEMO_VOCABULARY,
-    build_demo_config,
     build_llava_13b_config,
     build_sharegpt4v_7b_config,
-    build_tokenizer,
 )
-from s4v_core.training.stage import NEW_DEMO, TrainStage
+from s4v_core.training.new_models import NEW_MODELS
+from s4v_core.training.stage import TrainStage
 
 
 def choose_model(job: TrainStage) -> tuple[LlavaConfig, str, Any]:
@@ -25,9 +22,9 @@ def choose_model(job: TrainStage) -> tuple[LlavaConfig, str, Any]:
     Raises:
         ConfigError: It is no LLaVA-1.5, whose images all have one size.
     """
-    if job.model == NEW_DEMO:
-        tokenizer = build_tokenizer(build_corpus(), DEMO_VOCABULARY, PHRASES)
-        return build_demo_config(tokenizer), "the demo's shape", tokenizer
+    if kind := NEW_MODELS.get(job.model):
+        tokenizer = kind.build_tokenizer()
+        return kind.choose_config(tokenizer), kind.name, tokenizer
     if (Path(job.model) / "config.json").exists():
         kind = json.loads((Path(job.model) / "config.json").read_text()).get("model_type")
         if kind != "llava":

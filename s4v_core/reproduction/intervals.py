@@ -1,0 +1,33 @@
+"""The charts of a report: arms side by side, or curves over what was varied."""
+
+from s4v_core.pages.charts import whiskers
+from s4v_core.reproduction.findings import ArmFound, Findings
+from s4v_core.reproduction.scores import MEASURES
+
+_KINDS = 9
+"""Colours that the page knows."""
+
+
+def draw_intervals(found: Findings, measure: int) -> str:
+    """Means over seeds with their intervals: a curve where arms have a place on an axis."""
+    title = f"{MEASURES[measure].title}: mean over seeds, 95 % interval"
+    placed = [one for one in found.arms if one.arm.at is not None]
+    if placed:
+        return _draw_curves(title, placed, measure)
+    series = [
+        (one.arm.title, f"s{number % _KINDS}", [(float(number), *one.figures[measure])])
+        for number, one in enumerate(found.arms)
+    ]
+    ends = (found.arms[0].arm.title, found.arms[-1].arm.title)
+    return whiskers(title, series, ends, is_joined=False)
+
+
+def _draw_curves(title: str, placed: list[ArmFound], measure: int) -> str:
+    names = list(dict.fromkeys(one.arm.curve for one in placed))
+    series = []
+    for number, name in enumerate(names):
+        points = [
+            (one.arm.at or 0.0, *one.figures[measure]) for one in placed if one.arm.curve == name
+        ]
+        series.append((name, f"s{number % _KINDS}", points))
+    return whiskers(title, series, (placed[0].arm.name[-1], placed[-1].arm.name[-1]), True)
