@@ -56,12 +56,19 @@ def write_lessons(folder: Path, count: int, seed: int) -> None:
     lessons: dict[str, Callable[[Scene], list[tuple[str, str]]]] = {
         "captions": lambda s: [(prompts.CAPTION, texts.write_caption(s))],
         "briefs": lambda s: [(texts.BRIEF, texts.write_brief_caption(s))],
-        "questions": lambda s: texts.write_questions(s, chance) + write_exam(s, chance),
+        "questions": lambda s: _write_turns(s, chance),
     }
     for name, write_turns in lessons.items():
         records = [_build_record(key, write_turns(scene)) for key, scene in scenes]
         (partial / f"{name}.json").write_text(json.dumps(records, indent=0))
     partial.rename(folder)
+
+
+def _write_turns(scene: Scene, chance: random.Random) -> list[tuple[str, str]]:
+    """Questions in any order: a model that always hears the same one first learns to answer that
+    one, whatever it is asked."""
+    turns = texts.write_questions(scene, chance) + write_exam(scene, chance)
+    return chance.sample(turns, len(turns))
 
 
 def _write_lesson_shard(part: tuple[Path, int, int, int]) -> list[tuple[str, Scene]]:

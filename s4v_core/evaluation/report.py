@@ -140,6 +140,8 @@ def _list_figures(score: Score) -> str:
     errors = _count_errors(score)
     rows = []
     for name, figure in score.official.items():
+        if not figure.n:
+            continue
         lenient = _format(score.lenient.get(name))
         rows.append(
             f"<tr><td>{escaped(name)}</td><td class=number>{figure.value:.2f}</td>"
