@@ -153,8 +153,11 @@ def score_answers(
         warnings=(
             *_warn_of_size(benchmark, questions),
             *_warn_of_doubles(matched),
-            *_warn_of_gap(marked, official, lenient),
-            *(_warn_of_failed_grades(unparsed, len(marked)) if benchmark.is_judged else ()),
+            *(
+                _warn_of_failed_grades(unparsed, len(marked))
+                if benchmark.is_judged
+                else _warn_of_gap(marked, official, lenient)
+            ),
             *(benchmark.notes if is_shown else ()),
         ),
     )
