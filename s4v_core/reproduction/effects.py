@@ -12,7 +12,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-DRAWS = 10_000
+DRAWS = 4_000
 _SEED = 0
 _LEVEL = 0.05
 _POWER = 0.8
