@@ -124,7 +124,7 @@ class _Vqa:
         for fact in facts:
             about = {"image_id": number, "question_id": len(self._questions)}
             self._questions.append({**about, "question": fact.question})
-            answers = [{"answer": fact.answer}] * _HUMANS
+            answers = [{"answer": fact.answer.lower()}] * _HUMANS  # as VQAv2 was released
             self._annotations.append({**about, "answer_type": fact.kind, "answers": answers})
 
     def write(self) -> None:
