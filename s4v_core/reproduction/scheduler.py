@@ -108,7 +108,8 @@ def run_commands(
             time.sleep(_POLL_S)
             bar.update(_collect(folder, schedule))
             labels = ", ".join(command.label for command, _ in schedule.running.values())
-            bar.set_postfix_str(f"{schedule.estimate_s(cpus) / 60:.0f} min to go; {labels}")
+            notes = f"{schedule.estimate_s(cpus) / 60:.0f} min to go; {labels}"
+            bar.set_postfix_str(notes, refresh=False)
     missing = schedule.list_missing()
     labels_of = {one.key: one.label for one in schedule.commands}
     failed = {labels_of[key]: last for key, last in schedule.failed.items()}

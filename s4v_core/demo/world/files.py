@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any
 
 from s4v_core import storage
+from s4v_core.demo.world.captions import NUMBERS
 from s4v_core.demo.world.lessons import FILES, write_records
 from s4v_core.demo.world.painting import paint_view
 from s4v_core.demo.world.questions import Fact, list_facts
@@ -110,6 +111,12 @@ def _write_rotations(number: int, fact: Fact, picture: bytes, chance: random.Ran
     return rows
 
 
+def _normalise(fact: Fact) -> str:
+    """An answer as VQAv2 was released: in lower case, and numbers as digits."""
+    is_number = fact.kind == "count"
+    return str(NUMBERS.index(fact.answer)) if is_number else fact.answer.lower()
+
+
 class _Vqa:
     """The questions and annotations of VQAv2, whose people always agree."""
 
@@ -124,7 +131,7 @@ class _Vqa:
         for fact in facts:
             about = {"image_id": number, "question_id": len(self._questions)}
             self._questions.append({**about, "question": fact.question})
-            answers = [{"answer": fact.answer.lower()}] * _HUMANS  # as VQAv2 was released
+            answers = [{"answer": _normalise(fact)}] * _HUMANS
             self._annotations.append({**about, "answer_type": fact.kind, "answers": answers})
 
     def write(self) -> None:
