@@ -289,7 +289,9 @@ async def _answer_all(
 
 
 def _answer_in_batches(data: Path, tmp_path: Path, engine: EngineName, size: int) -> dict[str, str]:
-    settings = EngineSettings(device="cpu", batch_size=size, max_num_seqs=size, cpus=1)
+    settings = EngineSettings(
+        device="cpu", batch_size=size, max_num_seqs=size, cpus=1, kv_cache_gib=1
+    )
     known = {"engine": engine, "model": str(CAPTIONER), "settings": settings}
     job = _build_job(data, tmp_path, **known, benchmarks="mme", limit=14, max_tokens=24)
     checked = check_evaluation(job)
