@@ -119,11 +119,10 @@ def test_readers_of_caption_runs_read_collected_rows(tmp_path: Path) -> None:
 
 
 def test_a_row_that_no_worker_survived_has_all_columns(tmp_path: Path) -> None:
-    from s4v_core.engines.ladder import Ladder
-
     from s4v_core.captioning.fields import build_field
     from s4v_core.captioning.gate import Gate
     from s4v_core.captioning.prompts import Prompt, Question
+    from s4v_core.engines.ladder import Ladder
 
     field = build_field("caption", (Prompt("Describe it."),), SAMPLING, Gate(), Ladder())
     caption = CaptionTask("teacher", "", "openai", (field,), DecodeConfig(), Framing("fit", 64))
