@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.utils import logging
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -118,6 +119,7 @@ def build_pipeline(codec: PatchCodec, tokenizer: Any, text_encoder: Any, unet: A
 
 def load_painter(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
     """A saved painter as a pipeline of diffusers."""
+    logging.set_verbosity_error()  # it would warn that the codec is no AutoencoderKL
     pipeline = StableDiffusionPipeline.from_pretrained(
         folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True
     )

@@ -182,6 +182,7 @@ def refuse_foreign_parts(folder: Path) -> None:
 
 def _load_pipeline(folder: Path, spec: EngineSpec) -> Any:
     diffusers.utils.logging.disable_progress_bar()
+    diffusers.utils.logging.set_verbosity_error()
     pipeline = diffusers.DiffusionPipeline.from_pretrained(
         folder,
         torch_dtype=_choose_dtype(spec),
