@@ -47,7 +47,7 @@ def vary_scene_prompt(scene: Scene, chance: random.Random) -> str:
 
 
 def list_painter_words() -> list[str]:
-    """Every word of these prompts; each is one token of the painter's tokenizer."""
+    """Every word of these prompts; each without digits is one token of the painter's tokenizer."""
     texts = [*SIZES, *COLOURS, *SHAPES, *PLACES, *BACKGROUNDS, "background", *_FILLERS]
     marks = ["((", "))", ")),", ",", "."]
     return [*dict.fromkeys(word for text in texts for word in text.split()), *marks]

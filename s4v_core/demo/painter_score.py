@@ -19,7 +19,7 @@ from s4v_core.demo.score import Score, score_captions
 from s4v_core.demo.shipped import CAPTIONER
 from s4v_core.demo.texts import write_caption
 
-STEPS, GUIDANCE = 12, 2.0
+STEPS, GUIDANCE = 12, 1.5
 """With which the demo painter draws best."""
 
 _BATCH = 20
