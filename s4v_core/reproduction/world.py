@@ -115,6 +115,7 @@ class DemoWorld:
             ),
             sizes.start_s + count / sizes.captions_per_s / self.cpus,
             cpus=self.cpus,
+            free=("--settings.cpus", str(self.cpus)),
         )
 
     def export_captions(self) -> Command:
@@ -204,6 +205,7 @@ class DemoWorld:
                 *("--benchmarks", ",".join(BENCHMARKS), "--output", OWN, "--max-tokens", "12"),
             ),
             sizes.start_s + sizes.exam_views * _QUESTIONS_PER_VIEW / sizes.answers_per_s,
+            free=("--settings.cpus", "1"),
         )
 
     def _train(
