@@ -4,6 +4,8 @@ from s4v_core.captioning.job import CaptionJob
 from s4v_core.collection.job import CollectJob, Endpoint
 from s4v_core.demo.painter_stage import PainterStage
 from s4v_core.demo.shipped import CAPTIONER as DEMO_CAPTIONER
+from s4v_core.demo.shipped import PAINTER as DEMO_PAINTER
+from s4v_core.engines.drawing import PaintConfig
 from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.engines.settings import EngineSettings
 from s4v_core.evaluation.job import EvalJob
@@ -207,7 +209,8 @@ SYNTHESIS: dict[str, SynthesisJob] = {
         output="out/demo/synthesis",
         count=150,
         writer=SCRIPTED,
-        painter=SCRIPTED,
+        painter=str(DEMO_PAINTER),
+        painting=PaintConfig(steps=12, guidance=1.5),
         captioner=str(DEMO_CAPTIONER),
         demo_world=True,
         keep="agreed",

@@ -7,6 +7,7 @@ it has, but not on what stands in the other rows.
 
 import asyncio
 import hashlib
+import importlib
 import inspect
 import io
 import os
@@ -33,7 +34,10 @@ from s4v_core.pipelines import find_variant, read_parts
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
-_KNOWN_PACKAGES = ("diffusers", "transformers", "s4v_core.demo.patch_codec")
+_OWN_PACKAGES = ("s4v_core.demo.patch_codec",)
+"""Modules of ours whose classes may be parts of a pipeline."""
+
+_KNOWN_PACKAGES = ("diffusers", "transformers", *_OWN_PACKAGES)
 """Packages whose classes may be parts of a pipeline, beside those inside diffusers."""
 
 
@@ -181,6 +185,9 @@ def refuse_foreign_parts(folder: Path) -> None:
 
 
 def _load_pipeline(folder: Path, spec: EngineSpec) -> Any:
+    # diffusers takes parts from modules that were imported, and imports none by itself.
+    for package in _OWN_PACKAGES:
+        importlib.import_module(package)
     diffusers.utils.logging.disable_progress_bar()
     diffusers.utils.logging.set_verbosity_error()
     pipeline = diffusers.DiffusionPipeline.from_pretrained(
