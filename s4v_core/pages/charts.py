@@ -59,7 +59,9 @@ def curves(
         return ""
     left, right = min(x for x, _ in places), max(x for x, _ in places)
     low, top = min(y for _, y in places), max(y for _, y in places)
-    wide, tall = (right - left) or 1.0, (top - low) or abs(top) or 1.0
+    if low == top:  # a level line lies at the upper end of an axis that begins at 0
+        low, top = min(low, 0.0), max(top, 0.0)
+    wide, tall = (right - left) or 1.0, (top - low) or 1.0
     room = HEIGHT - _BOTTOM - _TOP
     drawn = []
     for name, kind, points in lines:
