@@ -62,7 +62,8 @@ def _find_folder(folder: str, model: str) -> str:
 
 
 def read_judges(folder: str) -> list[JudgeRows]:
-    """The verdicts of every judge of a study, those of unfinished runs as far as they are."""
+    """The verdicts of every judge of a study by their names, of unfinished runs as far as they
+    are."""
     place = storage.join(folder, _FOLDERS)
     files = storage.list_files(place) if storage.is_folder(place) else []
     plans = sorted({file.uri.split(f"/{_FOLDERS}/")[-1].partition("/")[0] for file in files})
@@ -77,4 +78,4 @@ def read_judges(folder: str) -> list[JudgeRows]:
             ]
             by_pair = {row["pair_id"]: row for row in rows}
             found.append(JudgeRows(head.settings["model"], head.rows, by_pair))
-    return found
+    return sorted(found, key=lambda judge: judge.model)
