@@ -2,10 +2,15 @@
 
 import asyncio
 import json
+import os
 import random
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +29,12 @@ from s4v_core.evaluation.evaluating import Answers, ask_questions, publish_score
 from s4v_core.evaluation.forecast import make_forecast
 from s4v_core.evaluation.job import EvalJob
 from s4v_core.evaluation.scoring import Score
+from serve.keys import make_key
 from tests.flow.browser import browser, needs_chromium
 from tests.flow.oracle import fake_caption_of
-from tests.flow.scripts import kill, run, start
-from tests.serve.service import ALONE, FAKE, Service, served
+from tests.flow.scripts import ROOT, kill, run, start
+from tests.perf.servers import free_port
+from tests.serve.service import ALONE
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -208,10 +215,44 @@ def test_an_evaluation_killed_ten_times_loses_nothing(data: Path, tmp_path: Path
     _kill_and_resume(data, tmp_path, kills=10)
 
 
-@pytest.fixture(scope="module")
-def service(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with served(tmp_path_factory.mktemp("served"), FAKE) as found:
-        yield found
+@dataclass(frozen=True)
+class Server:
+    """The project's own server in a process of its own."""
+
+    url: str
+    key: str
+
+
+@contextmanager
+def _serve(folder: Path, **model: Any) -> Iterator[Server]:
+    """Run `python -m serve` with one model."""
+    secret, line = make_key("tests")
+    (folder / "keys").write_text(f"{line}\n")
+    known = {"id": "asked", "settings": {"cpus": 1, "max_num_seqs": 8}, "scaling": ALONE}
+    guard = {"keys_file": str(folder / "keys"), "requests_per_minute": 100_000}
+    args = {"models": [known | model], "ingress": ALONE, "guard": guard}
+    config = folder / "serve.yaml"
+    config.write_text(json.dumps({"applications": [{"name": "s4v", "args": args}]}))
+    port = free_port()
+    with (folder / "serve.log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "serve", "--config", str(config), "--port", str(port)],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + 900
+        while "ready:" not in (said := (folder / "serve.log").read_text()):
+            assert server.poll() is None, said
+            assert time.monotonic() < deadline, said
+            time.sleep(0.5)
+        yield Server(f"http://127.0.0.1:{port}/v1", secret)
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(120)
 
 
 def _evaluate_by_script(tmp_path: Path, data: Path, name: str, *flags: str, key: str = "") -> Path:
@@ -232,37 +273,37 @@ def _read_texts(output: Path) -> dict[str, str]:
     return {key: row["answer"] for key, row in read_rows(output).items()}
 
 
-@pytest.mark.slow
-def test_an_endpoint_gives_the_answers_and_scores_of_the_engine_behind_it(
-    service: Service, data: Path, tmp_path: Path
-) -> None:
-    fake = ("--engine", "fake", "--model", "none", "--settings.cpus", "1")
-    here = _evaluate_by_script(tmp_path, data, "here", *fake)
-    endpoint = ("--endpoint", f"{service.address}/v1")
-    there = _evaluate_by_script(tmp_path, data, "there", *endpoint, key=service.key)
+def _compare_with_server(tmp_path: Path, data: Path, engine: str, model: str) -> None:
+    """Ask a model here and behind the project's own server; answers and scores are the same."""
+    flags = ("--engine", engine, "--model", model, "--settings.max-num-seqs", "8")
+    here = _evaluate_by_script(tmp_path, data, "here", *flags, "--settings.cpus", "1")
+    with _serve(tmp_path, path=model, engine=engine) as server:
+        there = _evaluate_by_script(
+            tmp_path, data, "there", "--endpoint", server.url, key=server.key
+        )
     assert _read_texts(here) == _read_texts(there)
     assert _read_scores(here) == _read_scores(there)
-    assert {row["model"] for row in read_rows(there).values()} == {"share-captioner"}
+    assert {row["model"] for row in read_rows(there).values()} == {"asked"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_an_endpoint_gives_the_answers_and_scores_of_the_engine_behind_it(
+    data: Path, tmp_path: Path
+) -> None:
+    _compare_with_server(tmp_path, data, "fake", "none")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_fine_tuned_demo_model_scores_alike_here_and_behind_the_projects_own_server(
-    local_ray: None, data: Path, tmp_path: Path
+    data: Path, tmp_path: Path
 ) -> None:
     flags = ["demo", "--demo-scenes", "64", "--output", str(tmp_path / "run"), "--epochs", "2"]
     process = start("finetune.py", *flags, cwd=tmp_path)
     _, err = process.communicate(timeout=1800)
     assert process.returncode == 0, err
-    model = str(tmp_path / "run/model")
-    engine = ("--engine", "vllm", "--model", model, "--settings.max-num-seqs", "8")
-    here = _evaluate_by_script(tmp_path, data, "here", *engine)
-    trained = {"id": "trained", "path": model, "settings": {"cpus": 1}, "scaling": ALONE}
-    with served(tmp_path, trained) as found:
-        endpoint = ("--endpoint", f"{found.address}/v1")
-        there = _evaluate_by_script(tmp_path, data, "there", *endpoint, key=found.key)
-    assert _read_texts(here) == _read_texts(there)
-    assert _read_scores(here) == _read_scores(there)
+    _compare_with_server(tmp_path, data, "vllm", str(tmp_path / "run/model"))
 
 
 def test_an_endpoint_that_is_not_there_is_one_sentence(data: Path, tmp_path: Path) -> None:
