@@ -5,7 +5,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -235,12 +234,13 @@ def _serve(folder: Path, **model: Any) -> Iterator[Server]:
     config.write_text(json.dumps({"applications": [{"name": "s4v", "args": args}]}))
     port = free_port()
     with (folder / "serve.log").open("w") as log:
-        server = subprocess.Popen(
+        server: subprocess.Popen[str] = subprocess.Popen(
             [sys.executable, "-m", "serve", "--config", str(config), "--port", str(port)],
             cwd=ROOT,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
             stdout=log,
             stderr=log,
+            text=True,
             start_new_session=True,
         )
     try:
@@ -251,8 +251,7 @@ def _serve(folder: Path, **model: Any) -> Iterator[Server]:
             time.sleep(0.5)
         yield Server(f"http://127.0.0.1:{port}/v1", secret)
     finally:
-        server.send_signal(signal.SIGINT)
-        server.wait(120)
+        kill(server)
 
 
 def _evaluate_by_script(tmp_path: Path, data: Path, name: str, *flags: str, key: str = "") -> Path:
