@@ -193,5 +193,5 @@ def _start_logging() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_PrintableFormatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    for noisy in ("ray", "httpx", "botocore", "aiobotocore", "s3fs", "huggingface_hub"):
+    for noisy in ("ray", "httpx", "botocore", "aiobotocore", "s3fs", "huggingface_hub", "openai"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -1,7 +1,7 @@
 """The body of the three training scripts: print the job, then plan, show samples, or train."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray_jobs.command_line import BAD_INPUT, complain, parse, show, split_recipe
 from s4v_core import storage
@@ -10,6 +10,9 @@ from s4v_core.errors import ChangedInputError, StorageError
 from s4v_core.recipes import PAPER_MEMORY_GB, PUBLISHED_UTILISATION
 from s4v_core.storage import UnreachableError
 from s4v_core.training.stage import TrainStage
+
+if TYPE_CHECKING:
+    from s4v_core.evaluation.checkpoint_evaluator import CheckpointEvaluator
 
 CHANGED_INPUT = 3
 """Exit code if data or images are no longer those that a run was begun with, as for captions."""
@@ -40,7 +43,7 @@ def train_main(recipes: Mapping[str, TrainStage], argv: list[str], manual: str) 
     from s4v_core.training.run import run_stage
 
     try:
-        outcome = run_stage(job)
+        outcome = run_stage(job, _find_evaluator(job))
     except ChangedInputError as error:
         complain(error)
         return CHANGED_INPUT
@@ -67,6 +70,35 @@ def _drop_leftovers(job: TrainStage, recipe: TrainStage) -> TrainStage:
     if is_recipes_root and (has_own_images or (has_own_data and not has_root())):
         changes["image_root"] = None
     return job.replace(**changes) if changes else job
+
+
+def _find_evaluator(job: TrainStage) -> "CheckpointEvaluator | None":
+    """What evaluates the checkpoints of a stage, checked; None if it names no benchmarks.
+
+    Raises:
+        ConfigError, InputError: A benchmark or its files do not fit.
+    """
+    wanted = job.evaluation
+    if not wanted.is_on:
+        return None
+    from s4v_core.engines.settings import EngineSettings
+    from s4v_core.evaluation.checkpoint_evaluator import CheckpointEvaluator
+    from s4v_core.evaluation.job import EvalJob
+
+    found = CheckpointEvaluator(
+        EvalJob(
+            model=job.model,
+            benchmarks=wanted.benchmarks,
+            data=storage.absolute(wanted.data),
+            output=job.output,
+            limit=wanted.limit,
+            max_tokens=wanted.max_tokens,
+            accelerator=job.accelerator,
+            settings=EngineSettings(device="cpu" if job.device == "cpu" else "auto"),
+        )
+    )
+    found.check()
+    return found
 
 
 def _plan(job: TrainStage, counts_data: bool) -> str:

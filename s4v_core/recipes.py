@@ -157,8 +157,8 @@ FINETUNE: dict[str, TrainStage] = {
         batch_size=32,
         device_batch_size=32,
         group_by_modality=True,
-        optimiser=Optimiser(learning_rate=2e-4),
-        **_DEMO,
+        optimiser=Optimiser(learning_rate=1e-3),
+        **_DEMO | {"expected": Expected(samples=4000, tokens=238, learnt=20)},
     ),
 }
 

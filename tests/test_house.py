@@ -28,6 +28,23 @@ TRAINING = """
     --attention --compile --prefetch --reshard-after-forward --replicas
     --lora.rank --lora.alpha --lora.targets --lora.merge
     --validation-share --validate-every-steps --log-to
+    --evaluation.benchmarks --evaluation.data --evaluation.every-steps --evaluation.limit
+    --evaluation.max-tokens --evaluation.wait-min
+    """
+
+ENGINE = """
+    --settings.device --settings.dtype --settings.max-model-len --settings.max-num-seqs
+    --settings.gpus-per-engine --settings.nodes-per-engine --settings.encoder-data-parallel
+    --settings.quantization --settings.kv-cache-dtype --settings.adapter --settings.speculative
+    --settings.mm-processor-kwargs --settings.engine-args
+    --settings.max-num-batched-tokens --settings.gpu-memory-utilization
+    --settings.enforce-eager --settings.kv-cache-gib --settings.cpus
+    --settings.units-in-flight --settings.batch-size --settings.url
+    --settings.max-concurrent-requests --settings.request-timeout-s
+    --settings.endpoint-patience-s --settings.silence-limit-s
+    --settings.max-engine-starts --settings.fake-latency-s --settings.fake-faults
+    --decode.max-megapixels --decode.max-side-px --decode.min-side-px --decode.max-file-mib
+    --decode.tiff --decode.exif-orientation --decode.reduced-jpeg --decode.deadline-s
     """
 
 FLAGS = {
@@ -49,24 +66,20 @@ FLAGS = {
         --gate.boilerplate --gate.skip --gate.allow-json
         --gate.refuse-contradictions --gate.min-quality --gate.plugin
         --ladder.temperatures --ladder.top-p --ladder.repetition-penalty
-        --settings.device --settings.dtype --settings.max-model-len --settings.max-num-seqs
-        --settings.gpus-per-engine --settings.nodes-per-engine --settings.encoder-data-parallel
-        --settings.quantization --settings.kv-cache-dtype --settings.adapter --settings.speculative
-        --settings.mm-processor-kwargs --settings.engine-args --revision
-        --settings.max-num-batched-tokens --settings.gpu-memory-utilization
-        --settings.enforce-eager --settings.kv-cache-gib --settings.cpus
-        --settings.units-in-flight --settings.batch-size --settings.url
-        --settings.max-concurrent-requests --settings.request-timeout-s
-        --settings.endpoint-patience-s --settings.silence-limit-s
-        --settings.max-engine-starts --settings.fake-latency-s --settings.fake-faults
-        --decode.max-megapixels --decode.max-side-px --decode.min-side-px --decode.max-file-mib
-        --decode.tiff --decode.exif-orientation --decode.reduced-jpeg --decode.deadline-s
-        """,
+        --revision
+        """
+    + ENGINE,
     "status.py": "--verify --compare-with",
     "score.py": """
         --model --device --batch-size --prefix --workers --accelerator --retry-errors
         """,
-    "eval.py": "--score-only --compare --training-data --benchmarks --data --output --sources",
+    "eval.py": """
+        --score-only --compare --training-data --benchmarks --data --output --sources
+        --model --endpoint --images --engine --revision --template --image-mode --max-tokens
+        --limit --unit-size --engines --accelerator --retry-errors --plan --price-per-hour
+        --demo-scenes
+        """
+    + ENGINE,
     "export.py": "--to --partial --with-images --form --shard-size",
     "dataset.py": "",
     "dataset.py audit": "--images --to --check",
@@ -168,7 +181,7 @@ def test_fragments_are_recognised(text: str) -> None:
         "s4v_core.training.stage.TrainStage",
         "ray_jobs.status.StatusJob",
         "ray_jobs.score.ScoreJob",
-        "ray_jobs.eval.EvalJob",
+        "s4v_core.evaluation.job.EvalJob",
         "ray_jobs.export.ExportJob",
         "ray_jobs.convert.ConvertJob",
         "ray_jobs.dataset.AuditJob",

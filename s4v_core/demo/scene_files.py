@@ -16,6 +16,7 @@ from PIL import Image
 from s4v_core import prompts
 from s4v_core.chat import IMAGE
 from s4v_core.demo import texts
+from s4v_core.demo.exam import write_exam
 from s4v_core.demo.scenes import Scene, draw_scenes
 from s4v_core.inputs.tar import add_member
 
@@ -40,7 +41,7 @@ def write_lessons(folder: Path, count: int, seed: int) -> None:
 
     captions.json: The captioner's instruction and an exact caption.
     briefs.json: A request for a brief caption and the caption.
-    questions.json: Questions with their answers.
+    questions.json: Questions with their answers, two of them in the form of benchmarks.
     """
     partial = folder.with_name(f"{folder.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
@@ -55,12 +56,19 @@ def write_lessons(folder: Path, count: int, seed: int) -> None:
     lessons: dict[str, Callable[[Scene], list[tuple[str, str]]]] = {
         "captions": lambda s: [(prompts.CAPTION, texts.write_caption(s))],
         "briefs": lambda s: [(texts.BRIEF, texts.write_brief_caption(s))],
-        "questions": lambda s: texts.write_questions(s, chance),
+        "questions": lambda s: _write_turns(s, chance),
     }
     for name, write_turns in lessons.items():
         records = [_build_record(key, write_turns(scene)) for key, scene in scenes]
         (partial / f"{name}.json").write_text(json.dumps(records, indent=0))
     partial.rename(folder)
+
+
+def _write_turns(scene: Scene, chance: random.Random) -> list[tuple[str, str]]:
+    """Questions in any order: a model that always hears the same one first learns to answer that
+    one, whatever it is asked."""
+    turns = texts.write_questions(scene, chance) + write_exam(scene, chance)
+    return chance.sample(turns, len(turns))
 
 
 def _write_lesson_shard(part: tuple[Path, int, int, int]) -> list[tuple[str, Scene]]:

@@ -215,15 +215,19 @@ def _keep(kept: Path, found: dict[str, Any]) -> None:
 
 def _run_child(question: Question) -> dict[str, Any]:
     code = "from s4v_core.engines.preflight import run_child; run_child()"
-    child = subprocess.run(
-        [sys.executable, "-c", code],
-        input=json.dumps(asdict(question)).encode(),
-        capture_output=True,
-        timeout=_START_LIMIT_S,
-        check=False,
-        # The package may only be on this process's path (a job's working dir).
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    )
+    try:
+        child = subprocess.run(
+            [sys.executable, "-c", code],
+            input=json.dumps(asdict(question)).encode(),
+            capture_output=True,
+            timeout=_START_LIMIT_S,
+            check=False,
+            # The package may only be on this process's path (a job's working dir).
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+    except subprocess.TimeoutExpired:
+        problem = f"model: the processor of {question.model} did not load in {_START_LIMIT_S} s"
+        return {"problem": f"{problem}; is this machine busy?", "is_final": False}
     lines = child.stdout.splitlines()
     if child.returncode or not lines:
         words = child.stderr.decode(errors="replace").strip().splitlines()

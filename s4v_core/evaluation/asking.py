@@ -106,7 +106,7 @@ def check_evaluation(job: EvalJob) -> CheckedEvaluation:
         ConfigError: A benchmark, model, engine or setting that does not fit.
         InputError: The files of a benchmark are missing, cut off or others.
     """
-    sets = tuple(_read_set(job, name) for name in job.names)
+    sets = tuple(read_set(job, name) for name in job.names)
     url = job.endpoint or job.settings.url
     name = "openai" if job.endpoint else job.engine
     settings = job.settings.replace(url=url)
@@ -122,7 +122,12 @@ def check_evaluation(job: EvalJob) -> CheckedEvaluation:
     return replace(found, engine=fill_in_units(fit.engine, found.unit_size))
 
 
-def _read_set(job: EvalJob, name: str) -> QuestionSet:
+def read_set(job: EvalJob, name: str) -> QuestionSet:
+    """The questions of one benchmark.
+
+    Raises:
+        ConfigError, InputError: There is no such benchmark, or its files do not fit.
+    """
     benchmark = find_benchmark(name)
     data = find_data(job.data, benchmark, is_only=len(job.names) == 1)
     questions = read_questions(benchmark, data)

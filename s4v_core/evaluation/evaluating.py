@@ -14,6 +14,7 @@ from s4v_core.evaluation.asking import (
     check_evaluation,
     list_rows,
     plan_evaluation,
+    read_set,
 )
 from s4v_core.evaluation.credit_files import write_credits
 from s4v_core.evaluation.job import EvalJob
@@ -65,6 +66,16 @@ def ask_questions(
     outcome = run_missing(run)
     is_whole = not (outcome.counts.missing or outcome.counts.foreign)
     return Answers(checked, run, outcome, read_answered(checked, run.units) if is_whole else [])
+
+
+def check_questions(job: EvalJob) -> None:
+    """Read the questions of all benchmarks.
+
+    Raises:
+        ConfigError, InputError: A benchmark or its files do not fit.
+    """
+    for name in job.names:
+        read_set(job, name)
 
 
 def check_job(job: EvalJob) -> CheckedEvaluation:

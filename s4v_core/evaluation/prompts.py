@@ -2,9 +2,7 @@
 
 from collections.abc import Mapping
 
-LETTER = "Answer with the option's letter from the given choices directly."
-LETTER_CHINESE = "请直接回答选项字母。"
-SHORT = "Answer the question using a single word or phrase."
+from s4v_core.prompts.instructions import LETTER, SHORT
 
 
 def list_options(options: Mapping[str, str]) -> str:

@@ -69,7 +69,7 @@ def _summarise(scores: Sequence[Score]) -> str:
 
 _COLUMNS = (
     *("benchmark", "official", "lenient", "ShareGPT4V-7B", "ShareGPT4V-13B", "LLaVA-1.5-13B"),
-    *("questions", "missing", "unparsed", "images", "judge", "scorer"),
+    *("questions", "missing", "unparsed", "images", "judge"),
 )
 _FIRST_NUMBER, _LAST_NUMBER = 1, 8
 
@@ -95,26 +95,31 @@ def _list_columns(score: Score) -> Iterator[list[str]]:
         known = score.benchmark.published.get(name)
         targets = (known.share_7b, known.share_13b, known.llava_13b) if known else ()
         yield [
-            f"{score.benchmark.title}, {name}" if name else score.benchmark.title,
+            ", ".join(filter(None, (score.benchmark.title, name))) + f"\n{score.benchmark.scorer}",
             _format(score.official.get(name)),
             _format(score.lenient.get(name)),
             *(f"{target}" for target in targets or ("", "", "")),
             f"{score.n:,}",
             f"{len(score.matched.missing):,}",
             f"{len(score.unparsed):,}",
-            f"{framing} ({score.asked.get('image_mode')})",
+            f"{framing}\n({score.asked.get('image_mode')})",
             judge,
-            score.benchmark.scorer,
         ]
 
 
 def _format(figure: Figure | None) -> str:
-    return f"{figure.value:.2f}" if figure else "none"
+    return f"{figure.value:.2f}" if figure and figure.n else "none"
 
 
 def _build_row(cells: Sequence[str]) -> str:
-    row = "".join(f"<td{_align(at)}>{escaped(cell)}</td>" for at, cell in enumerate(cells))
+    row = "".join(f"<td{_align(at)}>{_break(cell)}</td>" for at, cell in enumerate(cells))
     return f"<tr>{row}</tr>"
+
+
+def _break(cell: str) -> str:
+    """A cell whose second line, if it has one, is small."""
+    first, _, second = cell.partition("\n")
+    return escaped(first) + (f"<br><small>{escaped(second)}</small>" if second else "")
 
 
 def _align(at: int) -> str:
@@ -135,6 +140,8 @@ def _list_figures(score: Score) -> str:
     errors = _count_errors(score)
     rows = []
     for name, figure in score.official.items():
+        if not figure.n:
+            continue
         lenient = _format(score.lenient.get(name))
         rows.append(
             f"<tr><td>{escaped(name)}</td><td class=number>{figure.value:.2f}</td>"

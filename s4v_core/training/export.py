@@ -39,20 +39,22 @@ def export_model(
     family: Family,
     job: TrainStage,
     card: str,
+    target: str | None = None,
 ) -> str:
-    """Write the model of a checkpoint to `output`/model in bf16. On a disk it appears whole; in a
-    store its config appears last.
+    """Write the model of a checkpoint in bf16. On a disk it appears whole; in a store its config
+    appears last.
 
     Args:
         start: Folder of the model that the run started from, for its config and tokenizer.
         family: Family of the start model.
         job: The stage; where it trains adapters, they are added to the start model.
         card: Text of README.md.
+        target: Folder of the model; by default `output`/model.
 
     Returns:
         The URI of the model.
     """
-    target = storage.join(output, MODEL)
+    target = target or storage.join(output, MODEL)
     is_local = storage.is_local(target)
     parent = Path(storage.parent(target)) if is_local else Path(tempfile.mkdtemp())
     folder = parent / f"{MODEL}.partial"

@@ -1,8 +1,9 @@
 """The result of a training run, as text and as an exit code."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from s4v_core.training.data.collation import LEFT_OUT
+from s4v_core.training.evaluations import Evaluation
 from s4v_core.training.worker.sample_log import SampleAudit
 from s4v_core.training.worker.step_metrics import StepMetrics
 
@@ -22,6 +23,7 @@ class Outcome:
         metrics: Metrics of all durable steps.
         model: URI of the exported model; None while steps are missing.
         report: URI of the page for readers; None if its name is taken.
+        evaluations: Scores of checkpoints, by step.
     """
 
     output: str
@@ -34,6 +36,7 @@ class Outcome:
     metrics: list[StepMetrics]
     model: str | None
     report: str | None = None
+    evaluations: list[Evaluation] = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:
@@ -65,6 +68,9 @@ class Outcome:
             )
         if LEFT_OUT in audit.skipped:
             lines.append(f"  without those of --leave-out: {audit.skipped[LEFT_OUT]}")
+        for one in self.evaluations:
+            shown = ", ".join(f"{name} {value:.2f}" for name, value in one.scores.items())
+            lines.append(f"evaluation at step {one.step}: {shown}")
         if self.model:
             lines.append(f"model: {self.model}")
         else:

@@ -14,6 +14,7 @@ from s4v_core.pages.charts import curves, escaped
 from s4v_core.pages.frame import build_page
 from s4v_core.pages.thumbnails import make_thumbnail, open_thumbnail_decoder
 from s4v_core.runs.derived_files import write_derived
+from s4v_core.training.evaluations import Evaluation
 from s4v_core.training.outcome import Outcome
 from s4v_core.training.stage import TrainStage
 from s4v_core.training.worker.step_metrics import StepMetrics
@@ -48,7 +49,7 @@ def write_report(job: TrainStage, outcome: Outcome, samples: str, tokenizer: Any
     notice = f"{left:,} of {outcome.steps:,} steps are missing." if left else ""
     sections = [
         _summarise(job, outcome),
-        _draw_curves(outcome.metrics),
+        _draw_curves(outcome.metrics, outcome.evaluations),
         _list_reasons("Left out before the run", outcome.skipped),
         _list_reasons("Images that could not be read during the run", outcome.audit.skipped),
         _show_samples(samples, tokenizer),
@@ -86,7 +87,7 @@ def _average_last(metrics: Sequence[StepMetrics]) -> float:
     return sum(m.loss for m in last) / len(last)
 
 
-def _draw_curves(metrics: Sequence[StepMetrics]) -> str:
+def _draw_curves(metrics: Sequence[StepMetrics], evaluations: Sequence[Evaluation]) -> str:
     if not metrics:
         return ""
     ends = (f"step {metrics[0].step}", f"step {metrics[-1].step}")
@@ -95,7 +96,20 @@ def _draw_curves(metrics: Sequence[StepMetrics]) -> str:
         curves(title, [(title, "s0", _thin_out([(m.step, read(m)) for m in metrics]))], ends)
         for title, read in _CURVES
     ]
+    charts += [
+        curves(f"Evaluation: {name}", [(name, "s2", points)], ends)
+        for name, points in _list_scores(evaluations).items()
+    ]
     return f'<div class="charts">{"".join(charts)}</div>'
+
+
+def _list_scores(evaluations: Sequence[Evaluation]) -> dict[str, list[tuple[float, float]]]:
+    """Step and value of every score, by its name."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for one in evaluations:
+        for name, value in one.scores.items():
+            found.setdefault(name, []).append((one.step, value))
+    return found
 
 
 def _draw_loss(metrics: Sequence[StepMetrics], ends: tuple[str, str]) -> str:

@@ -4,6 +4,7 @@ Ray is started only if steps are missing.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 from s4v_core import storage
@@ -13,6 +14,11 @@ from s4v_core.training.adapter_files import ADAPTER, ADAPTER_CONFIG, write_adapt
 from s4v_core.training.card import write_adapter_card, write_card
 from s4v_core.training.checks import CheckedStage, check_stage
 from s4v_core.training.data.samples import SampleCounts, fetch_samples
+from s4v_core.training.evaluations import (
+    CheckpointEvaluations,
+    Evaluator,
+    read_evaluations,
+)
 from s4v_core.training.export import MODEL, export_model, read_checkpoint
 from s4v_core.training.outcome import Outcome
 from s4v_core.training.preparation import make_demo_world, prepare_run
@@ -28,8 +34,11 @@ from s4v_core.training.worker.step_metrics import StepMetrics, read_metrics
 from s4v_core.training.worker.world import open_local_world
 
 
-def run_stage(job: TrainStage) -> Outcome:
+def run_stage(job: TrainStage, evaluate: Evaluator | None = None) -> Outcome:
     """Train the steps that are missing, then export the model.
+
+    Args:
+        evaluate: Evaluates checkpoints as the job's `evaluation` says.
 
     Raises:
         ConfigError, InputError: The job cannot be run; nothing was trained.
@@ -42,10 +51,11 @@ def run_stage(job: TrainStage) -> Outcome:
     counts, spec = prepare_run(checked)
     newest = _find_newest(job.output)
     done = newest.step if newest else 0
-    if done < spec.steps:
-        _train_missing_steps(spec, done)
-        newest = _find_newest(job.output)
-        done = newest.step if newest else 0
+    with _open_evaluations(checked, counts, spec, evaluate):
+        if done < spec.steps:
+            _train_missing_steps(spec, done)
+    newest = _find_newest(job.output)
+    done = newest.step if newest else 0
     is_finished = newest is not None and done == spec.steps
     target = _find_export(job)
     if newest and is_finished and not storage.exists(target):
@@ -64,6 +74,7 @@ def run_stage(job: TrainStage) -> Outcome:
         model=storage.parent(target) if is_finished else None,
     )
     samples = fetch_samples(spec.samples, spec.samples_sha256)
+    outcome = replace(outcome, evaluations=read_evaluations(job.output))
     report = write_report(job, outcome, samples, checked.tokenizer)
     return replace(outcome, report=report)
 
@@ -78,6 +89,24 @@ def _find_export(job: TrainStage) -> str:
     if job.lora.rank and not job.lora.merge:
         return storage.join(job.output, ADAPTER, ADAPTER_CONFIG)
     return storage.join(job.output, MODEL, "config.json")
+
+
+def _open_evaluations(
+    checked: CheckedStage, counts: SampleCounts, spec: RunSpec, evaluate: Evaluator | None
+) -> AbstractContextManager[object]:
+    """What evaluates checkpoints while the run trains; nothing unless the job asks for it."""
+    job = checked.job
+    if evaluate is None or not job.evaluation.is_on:
+        return nullcontext()
+
+    def export(manifest: Manifest, target: str) -> str:
+        names = (*SETTINGS, *WEIGHTS) if job.lora.rank else SETTINGS
+        folder, _ = locate_checkpoint(checked.model, names)
+        card = write_card(job, read_metrics(job.output), counts)
+        return export_model(job.output, manifest, folder, checked.family, job, card, target)
+
+    every, wait_s = job.evaluation.every_steps, 60 * job.evaluation.wait_min
+    return CheckpointEvaluations(job.output, every, spec.steps, evaluate, export, wait_s)
 
 
 def _export(checked: CheckedStage, counts: SampleCounts, newest: Manifest) -> None:

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from s4v_core.config import Config
 from s4v_core.errors import ConfigError
+from s4v_core.training.evaluating import Evaluating
 from s4v_core.training.lora import LANGUAGE_TARGETS, PROJECTOR_TARGETS, Lora
 
 NEW_DEMO = "new:demo"
@@ -39,6 +40,7 @@ FREE_TO_CHANGE = frozenset(
         "reshard_after_forward",
         "replicas",
         "validate_every_steps",
+        "evaluation",
         "log_to",
     )
 )
@@ -209,6 +211,8 @@ class TrainStage(Config):
     """Share of the samples that is held out of training; their loss is measured."""
     validate_every_steps: int = Field(100, ge=1)
     """Steps between two measurements of the held-out loss; there is one after the last step."""
+    evaluation: Evaluating = Evaluating()
+    """Evaluation of checkpoints on benchmarks, each as its own Ray task beside training."""
     log_to: tuple[Literal["wandb", "mlflow"], ...] = ()
     """Services that get every step's metrics, too: wandb or mlflow. Their own environment variables
     say where they are."""

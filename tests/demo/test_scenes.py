@@ -1,5 +1,6 @@
 import json
 import random
+import re
 import tarfile
 from itertools import islice
 from pathlib import Path
@@ -7,9 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from s4v_core.demo import texts
+from s4v_core.demo.benchmark_files import write_benchmarks
+from s4v_core.demo.exam import write_choices, write_pairs
 from s4v_core.demo.scene_files import write_lessons, write_scenes
 from s4v_core.demo.scenes import COLOURS, PLACES, SIDE_PX, Scene, Shape, draw_scenes, invent_scene
 from s4v_core.demo.score import score_captions
+from s4v_core.prompts.instructions import LETTER, SHORT
 
 
 def test_a_seed_gives_the_same_shards(tmp_path: Path) -> None:
@@ -67,3 +71,50 @@ def test_lessons_name_the_images_of_their_shards(tmp_path: Path) -> None:
             text = tar.extractfile(name.replace(".jpg", ".txt"))
             assert text is not None
             assert text.read().decode() == record["conversations"][1]["value"]
+
+
+def test_questions_of_a_lesson_are_those_of_benchmarks_too_and_in_any_order(tmp_path: Path) -> None:
+    write_lessons(tmp_path / "lessons", 40, seed=1)
+    records = json.loads((tmp_path / "lessons" / "questions.json").read_text())
+    first = set()
+    for record in records:
+        turns = [turn["value"] for turn in record["conversations"]]
+        asked = dict(zip(turns[::2], turns[1::2], strict=True))
+        assert len(asked) == 6
+        letters = [a for q, a in asked.items() if q.endswith(LETTER)]
+        assert len(letters) == 1
+        assert letters[0] in "ABCD"
+        assert {a for q, a in asked.items() if q.endswith(SHORT)} <= {"Yes", "No"}
+        first.add(turns[0].split("\n")[1].split()[0])
+    assert {"How", "Which", "What", "Is"} <= first
+
+
+def test_the_answers_of_an_exam_are_right() -> None:
+    chance = random.Random(5)
+    for scene, _ in islice(draw_scenes(11), 60):
+        known = {(shape.colour, shape.shape) for shape in scene.shapes}
+        pairs = write_pairs(scene, chance)
+        yes, no = (re.fullmatch(r"Is there a (\w+) (\w+)\?", q) for q in pairs["existence"])
+        assert yes
+        assert no
+        assert yes.groups() in known
+        assert no.groups() not in known
+        places = {(s.colour, s.shape, s.place) for s in scene.shapes}
+        at = [re.fullmatch(r"Is the (\w+) (\w+) at the (.*)\?", q) for q in pairs["position"]]
+        assert [bool(one and one.groups() in places) for one in at] == [True, False]
+        assert [scene.background in question for question in pairs["color"]] == [True, False]
+        for _, question, options in write_choices(scene, chance):
+            assert len(set(options)) == 4
+            if question.startswith("How many"):
+                assert options[0] == texts.NUMBERS[len(scene.shapes)]
+
+
+def test_the_benchmarks_of_the_demo_are_the_same_each_time(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_benchmarks(tmp_path / name, 3)
+    files = sorted(p.relative_to(tmp_path / "one") for p in (tmp_path / "one").rglob("*.*"))
+    assert len(files) == 3 * 4 * 2 + 1
+    for file in files:
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+    rows = (tmp_path / "one/mmbench/mmbench_dev_20230712.tsv").read_text().splitlines()
+    assert len(rows) == 1 + 3 * 3 * 4

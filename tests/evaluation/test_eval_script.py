@@ -7,7 +7,8 @@ import pytest
 
 from ray_jobs import eval as script
 from s4v_core import storage
-from s4v_core.errors import ConfigError
+from s4v_core.demo.benchmark_files import write_benchmarks
+from s4v_core.errors import ConfigError, InputError
 from s4v_core.evaluation.catalogue import BENCHMARKS
 from s4v_core.evaluation.scoring import read_questions
 from tests.evaluation import tiny
@@ -106,17 +107,32 @@ def test_answers_without_a_judge_end_well_and_are_kept_for_one(
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        ([], "give one of --score-only, --compare and --training-data"),
         (["--score-only", "a", "--compare", "a", "b"], "give one of"),
         (["--score-only", "a"], "found no --benchmarks and no --data and no --output"),
         (["--compare", "a", "b", "--benchmarks", "mme"], "found no --data"),
         (["--score-only", "a", "--benchmarks", "x", "--data", "d", "--output", "o"], "found 'x'"),
-        (["--model", "m"], "--model"),
+        (["--score-only=a", "--no-such-flag"], "--no-such-flag"),
+        (["nothing"], "recipe: found 'nothing', allowed demo, paper"),
+        (["--endpoint", "http://x/v1", "--engine", "vllm"], "found vllm and an --endpoint"),
+        (["--engine", "openai"], "set --endpoint"),
+        (["--image-mode", "stretch"], "image-mode"),
+        (["demo", "--plan", "--retry-errors"], "allowed one of them"),
+        (["demo", "--benchmarks", "mme,nothing"], "found 'nothing', allowed llava-w"),
+        (["demo", "--benchmarks", ""], "found no --benchmarks"),
+        (["demo", "--benchmarks", "mme,pope"], "found no folder pope or POPE for POPE"),
+        (["demo", "--image-mode", "nothing"], "image-mode"),
+        (["demo", "--max-tokens", "2000", "--settings.max-model-len", "100"], "--max-tokens"),
     ],
 )
-def test_incomplete_flags_are_one_sentence(flags: list[str], sentence: str) -> None:
-    with pytest.raises(ConfigError, match=sentence):
+def test_incomplete_flags_are_one_sentence(
+    flags: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("S4V_ROOT", raising=False)
+    write_benchmarks(tmp_path / "out/demo/benchmarks", 1)
+    with pytest.raises((ConfigError, InputError), match=sentence):
         script.main(flags)
+    assert not (tmp_path / "out/demo/evaluation").exists()
 
 
 def test_questions_that_training_data_answers_are_printed(

@@ -24,9 +24,11 @@ def start(script: str, *flags: str, cwd: Path, **variables: str) -> subprocess.P
     )
 
 
-def run(script: str, *flags: str, cwd: Path, **variables: str) -> tuple[int, str, str]:
+def run(
+    script: str, *flags: str, cwd: Path, limit_s: float = 240, **variables: str
+) -> tuple[int, str, str]:
     process = start(script, *flags, cwd=cwd, **variables)
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=limit_s)
     return process.returncode, out, err
 
 

@@ -19,8 +19,9 @@ from s4v_core.evaluation.benchmark import (
 from s4v_core.evaluation.choices import mark_leniently
 from s4v_core.evaluation.data_files import decode_cell, find_file, read_records, require_columns
 from s4v_core.evaluation.means import accuracy, group_up, percent, split_by
-from s4v_core.evaluation.prompts import LETTER, LETTER_CHINESE, ask_letter
+from s4v_core.evaluation.prompts import ask_letter
 from s4v_core.evaluation.spreadsheets import write_sheet
+from s4v_core.prompts.instructions import LETTER, LETTER_CHINESE
 
 ROTATION = 1_000_000
 """The index of a rotated row is that of the first row and a multiple of this."""

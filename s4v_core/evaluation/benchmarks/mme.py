@@ -21,7 +21,8 @@ from s4v_core.evaluation.benchmark import (
 from s4v_core.evaluation.data_files import read_text
 from s4v_core.evaluation.means import group_up, split_by
 from s4v_core.evaluation.parsers import parse_mme, parse_yes_no
-from s4v_core.evaluation.prompts import SHORT, ask_short
+from s4v_core.evaluation.prompts import ask_short
+from s4v_core.prompts.instructions import SHORT
 
 PERCEPTION = (
     *("existence", "count", "position", "color", "posters"),

@@ -18,7 +18,8 @@ from s4v_core.evaluation.choices import mark_by
 from s4v_core.evaluation.data_files import decode_cell, find_file, read_records, require_columns
 from s4v_core.evaluation.means import accuracy, accuracy_by, list_units
 from s4v_core.evaluation.parsers import parse_mmstar
-from s4v_core.evaluation.prompts import LETTER, ask_letter
+from s4v_core.evaluation.prompts import ask_letter
+from s4v_core.prompts.instructions import LETTER
 
 _FILES = ("mmstar.parquet", "val/*.parquet", "MMStar.tsv", "*.parquet")
 _INLINE = re.compile(r"\n?Options:\s*(?=A: )")

@@ -22,7 +22,8 @@ from s4v_core.evaluation.choices import mark_letter
 from s4v_core.evaluation.data_files import find_file, read_json, read_records
 from s4v_core.evaluation.means import accuracy, accuracy_by, list_units
 from s4v_core.evaluation.parsers import parse_science_qa
-from s4v_core.evaluation.prompts import LETTER, ask_letter
+from s4v_core.evaluation.prompts import ask_letter
+from s4v_core.prompts.instructions import LETTER
 
 _LETTERS = "ABCDE"
 _OPTION = re.compile(r"^([A-E])\. ", re.MULTILINE)
@@ -148,6 +149,7 @@ SCIENCE_QA = Benchmark(
     name_images=lambda question: (
         f"images/test/{question.image}",
         f"test/{question.image}",
+        f"images/{question.image}",
         question.image,
     ),
 )

@@ -26,8 +26,9 @@ from s4v_core.evaluation.data_files import (
     require_columns,
 )
 from s4v_core.evaluation.means import accuracy, accuracy_by, list_units
-from s4v_core.evaluation.prompts import SHORT, ask_short
+from s4v_core.evaluation.prompts import ask_short
 from s4v_core.evaluation.vqa_words import normalise_upload, score_official, score_upload
+from s4v_core.prompts.instructions import SHORT
 
 _UNANSWERABLE = (
     "When the provided information is insufficient, respond with 'Unanswerable'.\n" + SHORT

@@ -77,7 +77,7 @@ class _Worker:
         self._parameters = [p for p in self._module.parameters() if p.requires_grad]
         self._optimiser = build_optimiser(self._parameters, job.optimiser)
         self._validation = build_validation(spec, world)
-        self._clock = SaveClock(job.saving, session, world.is_leader)
+        self._clock = SaveClock(job, session, world.is_leader)
         self._checkpoints = Checkpoints(
             spec.output,
             job.saving.keep,

@@ -3,7 +3,7 @@ taken away. Clocks differ, so the leader's alone decides, through the requests o
 
 import time
 
-from s4v_core.training.stage import Saving
+from s4v_core.training.stage import TrainStage
 from s4v_core.training.worker.session import Session
 from s4v_core.training.worker.step_totals import StepTotals
 
@@ -15,8 +15,10 @@ workers wait for each other. A spot machine has 120 s from its notice to its end
 class SaveClock:
     """One worker's clock since its last checkpoint."""
 
-    def __init__(self, saving: Saving, session: Session, is_leader: bool) -> None:
-        self._saving, self._session, self._is_leader = saving, session, is_leader
+    def __init__(self, job: TrainStage, session: Session, is_leader: bool) -> None:
+        self._saving, self._session, self._is_leader = job.saving, session, is_leader
+        evaluated = job.evaluation.every_steps if job.evaluation.is_on else None
+        self._every_steps = [steps for steps in (job.saving.every_steps, evaluated) if steps]
         self._saved_at = self._checked_at = time.monotonic()
         self._saved_for_drain = False
 
@@ -36,9 +38,12 @@ class SaveClock:
         Args:
             totals: Totals of the last step over all workers.
         """
-        every = self._saving.every_steps
         is_leaving = totals.drain_checks > 0 and self._is_newly_leaving()
-        return is_leaving or totals.save_requests > 0 or bool(every and done % every == 0)
+        return (
+            is_leaving
+            or totals.save_requests > 0
+            or any(done % steps == 0 for steps in self._every_steps)
+        )
 
     def _is_newly_leaving(self) -> bool:
         """Whether a machine is about to be taken away and no checkpoint was saved for that."""

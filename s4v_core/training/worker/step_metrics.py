@@ -17,7 +17,7 @@ from s4v_core import storage
 from s4v_core.training.worker.trackers import Trackers
 
 _METRICS_NAME = "metrics.jsonl"
-_TENSORBOARD = "tensorboard"
+TENSORBOARD = "tensorboard"
 _FLUSH_S = 20.0
 """Least seconds between two writes: a store takes whole files only, so each write repeats all
 lines."""
@@ -96,7 +96,7 @@ class MetricsLog:
         self._lines = [m for m in read_metrics(output) if m.step < first_step]
         self._flushed_at = time.monotonic()
         local = storage.is_local(output)
-        self._folder = Path(storage.join(output, _TENSORBOARD) if local else tempfile.mkdtemp())
+        self._folder = Path(storage.join(output, TENSORBOARD) if local else tempfile.mkdtemp())
         self._board = SummaryWriter(
             str(self._folder), purge_step=first_step, flush_secs=int(_FLUSH_S)
         )
@@ -120,7 +120,7 @@ class MetricsLog:
         self._board.flush()
         if not storage.is_local(self._output):
             for path in self._folder.iterdir():
-                uri = storage.join(self._output, _TENSORBOARD, path.name)
+                uri = storage.join(self._output, TENSORBOARD, path.name)
                 storage.replace(uri, path.read_bytes())
         self._flushed_at = time.monotonic()
 
