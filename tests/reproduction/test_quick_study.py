@@ -1,5 +1,6 @@
 """The whole study at sizes at which nothing is learned: real passes, trainings and exams."""
 
+import hashlib
 import json
 import os
 import random
@@ -40,11 +41,28 @@ def _finish(output: Path) -> None:
     assert driver.wait(_LIMIT_S) == 0, (output.parent / f"{output.name}.log").read_text()[-3000:]
 
 
-def _read_scores(output: Path) -> dict[str, dict[str, bytes]]:
-    """What every exam left, by the name of its folder."""
+def _read_scores(output: Path) -> dict[str, object]:
+    """The credits of every exam, by the name of its folder."""
     exams = (output / "runs").glob("eval-*")
-    names = ("credits.json", "scores.json")
-    return {exam.name: {name: (exam / name).read_bytes() for name in names} for exam in exams}
+    return {exam.name: (exam / "credits.json").read_bytes() for exam in exams}
+
+
+def _read_results(output: Path) -> dict[str, object]:
+    """What models became, captioned and answered. Models of this size have no right answer, so
+    that credits alone would be alike whatever went wrong."""
+    weights = {
+        str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (output / "runs").glob("*/model/*.safetensors")
+    }
+    captions = [path.read_bytes() for path in (output / "runs").glob("export-*/captions.json")]
+    answers = {
+        (path.parent.name, path.name, line["question_id"]): line["text"]
+        for path in (output / "runs").glob("eval-*/answers-*.jsonl")
+        for line in map(json.loads, path.read_text().splitlines())
+    }
+    assert len(weights) == 8
+    assert answers
+    return {"weights": weights, "captions": captions, "answers": answers}
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +117,7 @@ def test_a_driver_killed_five_times_comes_to_the_same_scores_bit_by_bit(
         _, alive = psutil.wait_procs(family, 60)
         assert not alive
     _finish(output)
+    assert _read_results(output) == _read_results(whole)
     assert _read_scores(output) == _read_scores(whole)
 
 
