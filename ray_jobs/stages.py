@@ -73,7 +73,7 @@ def _drop_leftovers(job: TrainStage, recipe: TrainStage) -> TrainStage:
 
 
 def _find_evaluator(job: TrainStage) -> "CheckpointEvaluator | None":
-    """What evaluates the checkpoints of a stage, checked; None if it names no benchmarks.
+    """The evaluator of a stage's checkpoints, checked; None if it names no benchmarks.
 
     Raises:
         ConfigError, InputError: A benchmark or its files do not fit.

@@ -1,4 +1,4 @@
-"""What a rater sees next, and what a vote of theirs means: the page's requests without HTTP.
+"""The items that a rater sees next, and the meaning of a vote: the page's requests without HTTP.
 
 Each rater answers every item, in an order of their own. A vote counts once its store has it.
 """

@@ -53,7 +53,7 @@ def check_collection(job: CollectJob) -> CheckedCollection:
 
 
 def _identify(prompts: tuple[TeacherPrompt, ...]) -> dict[str, Any]:
-    """What identifies a collection beyond what identifies a caption pass."""
+    """The settings that identify a collection beyond what identifies a caption pass."""
     return {"prompts": [asdict(prompt) | {"parts": list(prompt.parts)} for prompt in prompts]}
 
 

@@ -1,4 +1,4 @@
-"""What a collection would cost and how long it would take: from a sample, or from sizes and prices
+"""The cost of a collection and the time that it would take: from a sample, or from sizes and prices
 alone."""
 
 import asyncio

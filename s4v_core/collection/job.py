@@ -48,7 +48,7 @@ class Endpoint(Config):
 
 
 class Budget(Config):
-    """What requests may cost. Prices are the user's: they change too often to be known here."""
+    """Limits on what requests cost. Prices are the user's: they change too often to be known here."""
 
     requests_per_minute: int | None = Field(None, ge=1)
     """Most requests in any 60 seconds, for each endpoint and key, over all workers together."""
@@ -148,7 +148,7 @@ class CollectJob(Config):
     endpoint: Endpoint = Endpoint()
     """Where the teacher is reached, and how."""
     budget: Budget = Budget()
-    """What requests may cost, per minute and in all."""
+    """Limits on requests, tokens and money, per minute and in all."""
     batch: Batch = Batch()
     """OpenAI's Batch API in place of single requests."""
     decode: DecodeConfig = DecodeConfig()

@@ -1,4 +1,4 @@
-"""What a collection has cost so far, over all of its processes."""
+"""The cost of a collection so far, over all of its processes."""
 
 import json
 

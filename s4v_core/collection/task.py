@@ -82,7 +82,7 @@ class CollectTask(Task[TaughtImage]):
         return self._complete(self.caption.fail(about.image, reason), [])
 
     def price(self, request: Request, sampling: SamplingConfig, answer: Generation) -> int:
-        """What an answer costs, in millionths of the currency."""
+        """The cost of an answer, in millionths of the currency."""
         if is_free(answer):
             return 0
         return self.limits.price(read_usage(answer) or estimate_usage(request, sampling))

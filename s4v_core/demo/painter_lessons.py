@@ -35,7 +35,7 @@ class Lessons:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What scenes hold, as class numbers.
+    """The content of scenes, as class numbers.
 
     Attributes:
         places: (scene, place, 3): size, colour and shape, counted from 1; 0 for an empty place.

@@ -33,7 +33,7 @@ class PaintConfig(Config):
     batch."""
 
     def list_arguments(self) -> dict[str, Any]:
-        """What is set, by the names that pipelines have for it."""
+        """The settings that are set, by the names that pipelines have for it."""
         found = {
             "width": self.width,
             "height": self.height,

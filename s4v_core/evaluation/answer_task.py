@@ -52,7 +52,7 @@ ANSWERS = Contract(
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a question's row in the plan says: all that asking it takes, beside its image.
+    """The row of a question in the plan: all that asking it takes, beside its image.
 
     Attributes:
         system: Replaces the template's own text at the beginning.

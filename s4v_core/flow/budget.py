@@ -43,7 +43,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """What requests have cost, in millionths of the currency.
+    """The cost of all requests so far, in millionths of the currency.
 
     Attributes:
         paid: Spent on answers, those of earlier processes included.

@@ -65,6 +65,6 @@ class SharedBudget:
         await self._actor.end.remote(ticket, used)
 
     def read_spending(self) -> Spending:
-        """What was spent up to now."""
+        """The money spent up to now."""
         found: Spending = ray.get(self._actor.read_spending.remote())
         return found

@@ -1,4 +1,4 @@
-"""What a study came to: figures by arm, claims with their effects, costs."""
+"""The findings of a study: figures by arm, claims with their effects, costs."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ Interval = tuple[float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class ArmFound:
-    """What is known of an arm.
+    """The findings of one arm.
 
     Attributes:
         figures: Mean over seeds with its interval, by measure.
@@ -37,7 +37,7 @@ class ArmFound:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What is known of a study; arms without a finished exam are left out."""
+    """The findings of a study; arms without a finished exam are left out."""
 
     study: Study
     arms: tuple[ArmFound, ...]
@@ -102,7 +102,7 @@ def _compare(
 
 
 def _pick_rows(known: Sequence[bool], common: Sequence[bool]) -> list[int]:
-    """Of the rows that an arm has, those of seeds that both arms have."""
+    """The rows of an arm whose seeds both arms have."""
     chosen = [both for has, both in zip(known, common, strict=True) if has]
     return [number for number, both in enumerate(chosen) if both]
 

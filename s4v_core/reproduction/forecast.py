@@ -1,4 +1,4 @@
-"""What a study will cost and can show, said before it runs."""
+"""The cost of a study and the difference that it can show, before it runs."""
 
 from collections.abc import Mapping, Sequence
 

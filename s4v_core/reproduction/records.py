@@ -1,4 +1,4 @@
-"""What a study knows of its commands: a small file for each one that is done."""
+"""The records of a study's commands: a small file for each one that is done."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -41,7 +41,7 @@ class StudyFolder:
         return storage.join(self.output, _RUNS)
 
     def find_log(self, command: Command) -> str:
-        """What a command printed at its last try."""
+        """The output of a command at its last try."""
         return storage.join(self.output, _LOGS, f"{command.folder}.txt")
 
     def list_done(self) -> dict[str, Done]:

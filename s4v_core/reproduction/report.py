@@ -94,7 +94,7 @@ def _show_published(table: PublishedTable) -> str:
 
 
 def _show_claims(found: Findings) -> str:
-    """What held and what did not, by measure."""
+    """The table of claims that held and that did not, by measure."""
     rows = []
     for claim, effects in found.claims:
         for measure, effect in zip(MEASURES, effects, strict=True):

@@ -33,7 +33,7 @@ class Reproduction:
     studies: tuple[Study, ...]
 
     def describe(self) -> str:
-        """What it will run."""
+        """The commands that it will run."""
         return describe_plan(self.folder, self.studies, self.job.seeds, self.job.cpus or _count())
 
     def run(self) -> Outcome:

@@ -83,7 +83,7 @@ def _invent_others(taken: str, chance: random.Random) -> tuple[Shape, ...]:
 
 
 def describe(ability: str, prompts: Sequence[str]) -> str:
-    """What a dialogue answers about the bracketed shapes of these prompts."""
+    """The answer of a dialogue about the bracketed shapes of these prompts."""
     shapes = [find_shape(find_pair(prompt)) for prompt in prompts]
     one = shapes[0]
     if one is None or None in shapes:

@@ -83,7 +83,7 @@ def parse_question(text: str, prompts: Sequence[str]) -> Written | str:
 
 
 def find_prompt_problem(prompt: str) -> str | None:
-    """What is wrong with an image prompt: it must be keywords with commas between, one pair of
+    """Find what is wrong with an image prompt: it must be keywords with commas between, one pair of
     double brackets in front, and no other bracket."""
     if len(prompt) > LONGEST_PROMPT:
         return "too_long"
@@ -138,7 +138,7 @@ def _parse_after_prompts(
 
 
 def _find_problem(text: str) -> str | None:
-    """What is wrong with a text of any kind."""
+    """Find what is wrong with a text of any kind."""
     if len(text) > LONGEST_TEXT:
         return "too_long"
     if not text.strip():

@@ -36,7 +36,7 @@ _SHOWN_KEYWORDS = 12
 
 @dataclass(frozen=True, slots=True)
 class _Tables:
-    """What the report reads of an output."""
+    """Everything that the report reads of an output."""
 
     abilities: Mapping[str, Ability]
     prompts: Sequence[Row]

@@ -94,7 +94,7 @@ def _find_export(job: TrainStage) -> str:
 def _open_evaluations(
     checked: CheckedStage, counts: SampleCounts, spec: RunSpec, evaluate: Evaluator | None
 ) -> AbstractContextManager[object]:
-    """What evaluates checkpoints while the run trains; nothing unless the job asks for it."""
+    """The evaluator of checkpoints while the run trains; nothing unless the job asks for it."""
     job = checked.job
     if evaluate is None or not job.evaluation.is_on:
         return nullcontext()

@@ -51,7 +51,7 @@ class Fact:
 
 
 def list_facts(view: View, thing: Thing) -> list[Fact]:
-    """What can be asked about a view and one of its shapes."""
+    """Everything that can be asked about a view and one of its shapes."""
     shape = f"the {thing.shape}"
     facts = [
         Fact(

@@ -37,7 +37,7 @@ class Captions:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What is known of an image.
+    """Everything that is known of an image.
 
     Attributes:
         objects: Objects that it shows, each by its name and other words for it.
@@ -111,7 +111,7 @@ def _read_later_scores(output: str) -> tuple[dict[str, float], str]:
 
 
 def read_references(uri: str) -> dict[str, Reference]:
-    """What references say, by every name of their image.
+    """The references, by every name of their image.
 
     Raises:
         InputError: There is no such file, or no record has captions or objects.

@@ -37,7 +37,7 @@ _UNIT_ROWS = 1
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What became of files of answers.
+    """The outcome of grading files of answers.
 
     Attributes:
         transcripts: Files of grades, one per file of answers and run of the judge; none if grades
@@ -150,7 +150,7 @@ def _choose_engine(judge: JudgeSettings) -> EngineSpec:
 
 
 def _identify(judging: Judging) -> dict[str, Any]:
-    """What grades depend on beside the prompt and the judge."""
+    """Everything that grades depend on beside the prompt and the judge."""
     return {
         "version": judging.version,
         "max_tokens": judging.max_tokens,

@@ -53,7 +53,7 @@ _OWN = ("judge", "grades", "replies", "sampling", "asked_at", "reason_detail", "
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a judge is asked.
+    """One question to a judge.
 
     Attributes:
         known: What an earlier run found out; None if it did not ask.
