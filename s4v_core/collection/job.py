@@ -48,7 +48,7 @@ class Endpoint(Config):
 
 
 class Budget(Config):
-    """Limits on what requests cost. Prices are the user's: they change too often to be known here."""
+    """Limits on what requests cost. Prices are the user's: they change too often to stand here."""
 
     requests_per_minute: int | None = Field(None, ge=1)
     """Most requests in any 60 seconds, for each endpoint and key, over all workers together."""
