@@ -14,6 +14,7 @@ from s4v_core.errors import ConfigError
 from s4v_core.training.evaluating import Evaluating
 from s4v_core.training.evaluations import read_evaluations
 from s4v_core.training.run import run_stage
+from s4v_core.training.stage import Saving
 from tests.training.small_run import build_job, write_photo_lessons
 
 
@@ -57,7 +58,9 @@ def test_every_due_checkpoint_and_the_last_one_are_evaluated(
     local_ray: None, lessons: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     wanted = Evaluating(benchmarks="mme", data="unused", every_steps=2)
-    job = build_job(lessons, checkpoint, tmp_path / "run", evaluation=wanted)
+    # The run is over before the first look at its checkpoints, so that all must be kept.
+    saving = Saving(keep=5)
+    job = build_job(lessons, checkpoint, tmp_path / "run", evaluation=wanted, saving=saving)
     outcome = run_stage(job, CountBytes(broken=(4,)))
     assert (outcome.exit_code, outcome.steps) == (0, 5)
     # Step 4 failed: training went on, and the others were evaluated.
