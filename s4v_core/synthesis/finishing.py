@@ -46,7 +46,7 @@ def place_job_entries(job: SynthesisJob) -> list[PlacedEntry]:
     inputs = list_image_inputs(job)
     if not inputs:
         raise InputError(job.output, "holds no images; run the stage images first")
-    return place_entries(admit_entries(job)[0], list_image_inputs(job))
+    return place_entries(admit_entries(job)[0], inputs, drawn=not job.images)
 
 
 def run_checks(job: SynthesisJob, captions: str, find_forms: FindForms) -> StageResult:

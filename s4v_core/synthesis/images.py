@@ -41,19 +41,19 @@ def list_inputs(output: str, given: Sequence[str]) -> tuple[str, ...]:
     return tuple(given) or tuple(list_shard_folders(output))
 
 
-def place_entries(entries: Iterable[Entry], inputs: tuple[str, ...]) -> list[PlacedEntry]:
+def place_entries(
+    entries: Iterable[Entry], inputs: tuple[str, ...], *, drawn: bool
+) -> list[PlacedEntry]:
     """Find the images of entries.
+
+    Args:
+        drawn: They were drawn by this output; names that entries bring along are not looked for.
 
     Raises:
         InputError: An input holds no images at all.
     """
     index = ImageIndex(inputs, match_file_names=False)
-    return [_place(entry, index) for entry in entries]
-
-
-def name_entry_images(entry: Entry) -> tuple[str, ...]:
-    """The images of an entry as their inputs name them."""
-    return entry.images or tuple(f"{image_id}.png" for image_id in entry.name_images())
+    return [_place(entry, index, drawn) for entry in entries]
 
 
 def read_in_batches(
@@ -75,8 +75,9 @@ def _read(entries: list[PlacedEntry]) -> Iterator[tuple[PlacedEntry, list[bytes 
         yield one, [next(contents) for _ in one.places]
 
 
-def _place(entry: Entry, index: ImageIndex) -> PlacedEntry:
-    names = name_entry_images(entry)
+def _place(entry: Entry, index: ImageIndex, drawn: bool) -> PlacedEntry:
+    names = () if drawn else entry.images
+    names = names or tuple(f"{image_id}.png" for image_id in entry.name_images())
     places: list[Place] = []
     for name in names:
         found = index.find(normalise_name(name))

@@ -93,7 +93,7 @@ def _place_entries(job: SynthesisJob) -> list[PlacedEntry]:
         shown[entry.ability] += 1
         if shown[entry.ability] <= _SHOWN:
             entries.append(entry)
-    return place_entries(entries, inputs)
+    return place_entries(entries, inputs, drawn=not job.images)
 
 
 def _build_body(job: SynthesisJob, tables: _Tables) -> str:

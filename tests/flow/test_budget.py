@@ -119,24 +119,21 @@ def test_an_endpoint_that_counts_more_than_expected_is_believed() -> None:
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_workers_share_one_budget_in_the_order_in_which_they_ask() -> None:
+def test_workers_share_one_budget() -> None:
     budget = SharedBudget(Limits(spending=500, input_price=1.0, output_price=4.0), paid=50)
 
     async def ask() -> list[str]:
-        log: list[str] = []
-
-        async def one(number: int) -> None:
+        async def one() -> str:
             try:
                 ticket = await budget.begin("a", MOST)
             except SpendingLimitError:
-                log.append(f"{number} refused")
-                return
-            log.append(f"{number} sent")
+                return "refused"
             await asyncio.sleep(0.05)
             await budget.end(ticket, Usage(100, 0))
+            return "sent"
 
-        await asyncio.gather(*map(one, range(5)))
-        return log
+        return await asyncio.gather(*(one() for _ in range(5)))
 
-    assert asyncio.run(ask()) == ["0 sent", "1 sent", "2 refused", "3 refused", "4 refused"]
+    # Ray may begin calls to such an actor in another order than they were sent.
+    assert sorted(asyncio.run(ask())) == ["refused"] * 3 + ["sent"] * 2
     assert budget.read_spending().spent == 250
