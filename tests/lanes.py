@@ -10,6 +10,7 @@ import sys
 import pytest
 
 _FOLDERS = ("flow", "faults", "cluster", "perf", "gpu", "writers", "clients", "architectures")
+_HOUSE = "tests/test_house.py"
 _FIXTURES = {"local_ray", "s3_server", "browser", "checkpoint"}
 _MODULES = {
     "tests/captioning/test_report.py",  # Chromium
@@ -43,8 +44,14 @@ _MODULES = {
     "tests/reproduction/test_quick_study.py",
     "tests/serve/test_start.py",
     "tests/model/test_stored_checkpoint.py",
+    "tests/serve/test_operations.py",  # seconds each, as those below
+    "tests/serve/test_guard.py",
+    "tests/engines/test_diffusers.py",
+    "tests/engines/test_endpoint_places.py",
+    "tests/evaluation/test_eval_script.py",
+    "tests/reproduction/test_commands.py",
+    "tests/reproduction/test_report.py",
 }
-
 
 _LONG_TESTS = {
     "test_every_generated_file_ends_as_it_may_and_takes_no_process_with_it",
@@ -77,8 +84,10 @@ def main() -> int:
         "unit and not slow and not faults",
     ]
     halves = [
-        subprocess.Popen([*pytest_run, "-p", "no:cacheprovider", "tests/serve"]),
-        subprocess.Popen([*pytest_run, *heavy, "--ignore=tests/serve", "tests"]),
+        subprocess.Popen([*pytest_run, "-p", "no:cacheprovider", "tests/serve", _HOUSE]),
+        subprocess.Popen(
+            [*pytest_run, *heavy, "--ignore=tests/serve", f"--ignore={_HOUSE}", "tests"]
+        ),
     ]
     return int(any([half.wait() for half in halves]))
 
