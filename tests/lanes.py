@@ -1,7 +1,6 @@
 """The tests of `make unit`: those without Ray, engines and browsers.
 
-`python -m tests.lanes` runs them in two processes that share no imports: Ray's cost as much time as
-the tests behind them.
+`python -m tests.lanes` runs them in two processes, one for each core of a small machine.
 """
 
 import subprocess
@@ -10,7 +9,7 @@ import sys
 import pytest
 
 _FOLDERS = ("flow", "faults", "cluster", "perf", "gpu", "writers", "clients", "architectures")
-_HOUSE = "tests/test_house.py"
+_FIRST_HALF = ("tests/serve", "tests/test_house.py", "tests/captioning", "tests/inputs")
 _FIXTURES = {"local_ray", "s3_server", "browser", "checkpoint"}
 _MODULES = {
     "tests/captioning/test_report.py",  # Chromium
@@ -73,6 +72,7 @@ def mark_units(items: list[pytest.Item]) -> None:
 def main() -> int:
     """Run the lane; 1 if a test failed."""
     heavy = [f"--ignore=tests/{folder}" for folder in _FOLDERS]
+    rest = [f"--ignore={path}" for path in _FIRST_HALF]
     pytest_run = [
         sys.executable,
         "-m",
@@ -84,10 +84,8 @@ def main() -> int:
         "unit and not slow and not faults",
     ]
     halves = [
-        subprocess.Popen([*pytest_run, "-p", "no:cacheprovider", "tests/serve", _HOUSE]),
-        subprocess.Popen(
-            [*pytest_run, *heavy, "--ignore=tests/serve", f"--ignore={_HOUSE}", "tests"]
-        ),
+        subprocess.Popen([*pytest_run, "-p", "no:cacheprovider", *_FIRST_HALF]),
+        subprocess.Popen([*pytest_run, *heavy, *rest, "tests"]),
     ]
     return int(any([half.wait() for half in halves]))
 
