@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 DRAWS = 4_000
 _SEED = 0
 _LEVEL = 0.05
+SHOWN_BELOW = 0.01
+"""A difference is shown if p over questions is below this, and its interval on one side of zero."""
 _POWER = 0.8
 _MOST_EXACT = 14
 """Most seeds whose changes of sign are all counted."""
@@ -47,12 +49,12 @@ class Effect:
     @property
     def is_shown(self) -> bool:
         """Whether the first arm is better, beyond the chance of questions and of seeds."""
-        return self.low > 0 and self.p_questions < _LEVEL
+        return self.low > 0 and self.p_questions < SHOWN_BELOW
 
     @property
     def is_reversed(self) -> bool:
         """Whether the second arm is better, likewise."""
-        return self.high < 0 and self.p_questions < _LEVEL
+        return self.high < 0 and self.p_questions < SHOWN_BELOW
 
     def judge(self) -> str:
         """The verdict in words."""

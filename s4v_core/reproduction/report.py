@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from s4v_core import storage
 from s4v_core.pages.charts import escaped
 from s4v_core.pages.frame import build_page
+from s4v_core.reproduction.effects import SHOWN_BELOW
 from s4v_core.reproduction.findings import Findings, find_all
 from s4v_core.reproduction.gallery import show_captions
 from s4v_core.reproduction.intervals import draw_intervals
@@ -25,7 +26,7 @@ _METHOD = (
     "(95 %) draw seeds and questions again. p over questions: changes of sign of the differences "
     "of questions, each averaged over the seeds. p over seeds: all changes of sign of the "
     "differences of seeds. A claim held if its interval is above zero and p over questions is "
-    "below 0.05."
+    f"below {SHOWN_BELOW}."
 )
 
 
