@@ -36,6 +36,8 @@ _PREFIX_BLOCK = 32
 """Tokens of a key-value block on a CPU where prefixes are shared: only whole blocks are, and those
 of 128, vLLM's choice, leave most of a prompt behind the image's last one to be computed again."""
 
+_CPU_WORKER = "s4v_core.engines.vllm_cpu_worker.SeedSafeWorker"
+
 _NUMA_NODES = Path("/sys/devices/system/node")
 
 
@@ -73,6 +75,8 @@ def build_engine_args(spec: EngineSpec, shape: ModelShape) -> Any:
     }
     if settings.max_num_batched_tokens:
         arguments["max_num_batched_tokens"] = settings.max_num_batched_tokens
+    if on_cpu:
+        arguments["worker_cls"] = _CPU_WORKER
     if on_cpu and spec.shares_images:
         arguments["block_size"] = _PREFIX_BLOCK
     arguments |= _divide_memory(spec, length, shape.kv_values)

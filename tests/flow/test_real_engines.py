@@ -1,5 +1,6 @@
 """vLLM's CPU build and transformers, end to end on the same untrained checkpoint."""
 
+import asyncio
 import importlib.util
 import json
 import os
@@ -7,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
@@ -14,6 +16,8 @@ from s4v_core import storage
 from s4v_core.captioning.caption_pass import run_pass
 from s4v_core.captioning.gate import Gate
 from s4v_core.captioning.job import CaptionJob
+from s4v_core.engines.choice import build_engine, choose_engine
+from s4v_core.engines.requests import Generator, Request
 from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.engines.settings import EngineSettings
 from s4v_core.errors import EngineError
@@ -184,3 +188,26 @@ def test_the_ladder_repairs_captions_that_were_made_to_loop(tmp_path: Path) -> N
     assert sum(row["status"] == "ok" for row in looped) >= len(looped) / 2
     figures = outcome.as_dict()
     assert figures["ok_rows_per_s"] < figures["attempts_per_s"]
+
+
+def test_seeded_draws_are_the_same_where_prompts_take_several_steps(checkpoint: Path) -> None:
+    chance = np.random.default_rng(0)
+    pictures = [chance.integers(0, 255, (56, 56, 3), dtype=np.uint8) for _ in range(24)]
+    requests = [Request(f"{n}", f"{n}", (one,), "What is it?") for n, one in enumerate(pictures)]
+    how = SamplingConfig(max_tokens=8, temperature=1.0, stop_at_loops=False)
+
+    async def draw(engine: Generator) -> list[str]:
+        return [
+            one.text for one in await asyncio.gather(*(engine.generate(r, how) for r in requests))
+        ]
+
+    drawn = []
+    for tokens_in_a_step in (4096, 128):
+        settings = EngineSettings(max_model_len=512, max_num_batched_tokens=tokens_in_a_step)
+        engine = build_engine(choose_engine("vllm", str(checkpoint), "vicuna_v1", settings))
+        try:
+            drawn.append(asyncio.run(draw(engine)))
+        finally:
+            engine.close()
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn[0])) > 1
