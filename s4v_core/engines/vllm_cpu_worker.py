@@ -12,7 +12,7 @@ import numpy as np
 from vllm.v1.worker.cpu_worker import CPUWorker
 
 
-class SeedSafeWorker(CPUWorker):
+class SeedSafeWorker(CPUWorker):  # type: ignore[misc]  # Any to the checker
     """vLLM's worker, except for the draws that it drops."""
 
     def sample_tokens(self, grammar_output: Any) -> Any:
