@@ -37,7 +37,14 @@ def run_rows(
         StorageError, EngineError: A store or an engine fails as a whole; what is done stays done.
     """
     run = plan_rows(
-        task, rows, output, engine, settings=settings, engines=engines, unit_size=unit_size
+        task,
+        rows,
+        output,
+        engine,
+        settings=settings,
+        engines=engines,
+        unit_size=unit_size,
+        heal=heal,
     )
     return run_missing(run)
 

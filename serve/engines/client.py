@@ -160,8 +160,13 @@ class ReplicaClient:
         """
         async with self._translate_errors():
             request = self._prepare(request)
-            async for piece in self._streaming.stream.remote(request, sampling):
-                yield _require_text(piece) if isinstance(piece, Generation) else piece
+            pieces = self._streaming.stream.remote(request, sampling)
+            try:
+                async for piece in pieces:
+                    yield _require_text(piece) if isinstance(piece, Generation) else piece
+            except (asyncio.CancelledError, GeneratorExit):
+                pieces.cancel()
+                raise
 
     def _prepare(self, request: Request) -> Request:
         """Name the adapter of this model in a request.
@@ -177,8 +182,12 @@ class ReplicaClient:
         """Call a method of a replica, and again on another one if the replica dies."""
         for attempt in range(1, _MAX_TRIES + 1):
             async with self._translate_errors():
+                answer = getattr(self._handle, method).remote(*args)
                 try:
-                    return await getattr(self._handle, method).remote(*args)
+                    return await answer
+                except asyncio.CancelledError:
+                    answer.cancel()  # else the engine goes on for nobody
+                    raise
                 except RayActorError:
                     if attempt == _MAX_TRIES:
                         raise

@@ -1,6 +1,7 @@
 """Autoscaling, overload, killed replicas and rollouts of the running application."""
 
 import os
+import re
 import signal
 import threading
 import time
@@ -13,6 +14,8 @@ import httpx
 import psutil
 import pytest
 
+from s4v_core.engines.requests import Generation, Request
+from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.prompts import CAPTION
 from serve.app import build
 from tests.conftest import photo
@@ -195,3 +198,28 @@ def test_a_client_that_stops_reading_frees_the_engine(tmp_path: Path) -> None:
         with client.stream("POST", "/v1/chat/completions", json=body) as answer:
             next(line for line in answer.iter_lines() if '"content": "A"' in line)
         assert time.monotonic() - started < 15
+
+
+def note_start(request: Request, sampling: SamplingConfig) -> Generation:
+    """An engine that writes a line to the file that a prompt names, as it begins with it."""
+    place = re.search(r"/\S+notes", request.prompt)
+    assert place
+    with Path(place[0]).open("a") as notes:
+        notes.write("begun\n")
+    return Generation("It is done.", "stop", 1, 3)
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_an_engine_drops_a_request_whose_time_is_over(tmp_path: Path, is_streamed: bool) -> None:
+    model = FAKE | {
+        "path": f"python:{__name__}:note_start",
+        "settings": {"cpus": 1, "fake_latency_s": 20.0},
+        "scaling": ALONE | {"max_ongoing_requests": 1, "max_queued_requests": 4},
+    }
+    notes = tmp_path / "notes"
+    question = {"model": FAKE["id"], "messages": [{"role": "user", "content": str(notes)}]}
+    with served(tmp_path, model, limits={"timeout_s": 2.0}) as service, service.http() as client:
+        for _ in range(3):
+            answer = client.post("/v1/chat/completions", json=question | {"stream": is_streamed})
+            assert "engine_timeout_error" in answer.text
+    assert notes.read_text() == "begun\n" * 3, "the first one kept the engine from the others"
