@@ -11,7 +11,7 @@ from typing import Any
 from s4v_core import storage
 from s4v_core.errors import InputError
 from s4v_core.evaluation.answer_files import read_answers
-from s4v_core.evaluation.benchmark import Answer, Benchmark, Figure, Kind, Marked, Question
+from s4v_core.evaluation.benchmark import Answer, Benchmark, Figure, Marked, Question
 from s4v_core.evaluation.matching import Matched, mark_answers
 
 VERSION = 1
@@ -242,7 +242,7 @@ def _warn_of_gap(
     )
 
 
-def show_score(score: Score, kinds: Sequence[Kind] = ("official", "lenient")) -> str:
+def show_score(score: Score) -> str:
     """A score as a table, with its counts and warnings."""
     lines = [f"{score.benchmark.title}, {storage.base_name(score.answers)}"]
     if score.unscored:

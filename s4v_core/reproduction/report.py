@@ -36,7 +36,7 @@ def write_report(folder: StudyFolder, studies: Sequence[Study], world: DemoWorld
     The same scores always give the same page.
     """
     parts = [f"<p>{escaped(_METHOD)}</p>", show_captions(folder, world)]
-    parts += [_show_study(find_all(folder, study), folder) for study in studies]
+    parts += [_show_study(find_all(folder, study)) for study in studies]
     page = build_page("Reproduction", _SUBJECT, "".join(parts), _note_gaps(folder, studies))
     written = write_derived(folder.output, (REPORT, "reproduction.html"), page.encode())
     return written or storage.join(folder.output, REPORT)
@@ -48,7 +48,7 @@ def _note_gaps(folder: StudyFolder, studies: Sequence[Study]) -> str:
     return f"Unfinished: {', '.join(gaps)}; what is missing is left out." if gaps else ""
 
 
-def _show_study(found: Findings, folder: StudyFolder) -> str:
+def _show_study(found: Findings) -> str:
     study = found.study
     parts = [f"<h2>{escaped(study.title)}</h2><p>{escaped(study.note)}</p>"]
     if found.preference:

@@ -73,7 +73,7 @@ def run_waves(
     for wave in range(1, most_waves + 1):
         folder = wave_folder(output, wave)
         task = make_task(wave)
-        rows = _read_planned(folder, task.contract) or list(plan_wave(wave))
+        rows = _read_planned(folder) or list(plan_wave(wave))
         if not rows:
             break
         stage.outcomes.append(
@@ -125,13 +125,13 @@ def list_planned_keys(output: str, contract: Contract) -> set[str]:
     """Keys of all rows that any wave has planned."""
     keys: set[str] = set()
     wave = 1
-    while rows := _read_planned(wave_folder(output, wave), contract):
+    while rows := _read_planned(wave_folder(output, wave)):
         keys |= {str(row[contract.key]) for row in rows}
         wave += 1
     return keys
 
 
-def _read_planned(folder: str, contract: Contract) -> list[PlannedRow]:
+def _read_planned(folder: str) -> list[PlannedRow]:
     """The rows of a wave that was begun, as they were given to it."""
     head = read_plan_head(folder)
     if head is None:
