@@ -42,13 +42,20 @@ def job(proxy: FaultProxy, bucket: str, checkpoint: Path, tmp_path: Path) -> Tra
 
 
 @pytest.mark.parametrize("processes", [0, 1], ids=["thread", "process"])
-def test_a_short_outage_is_waited_for(job: TrainStage, proxy: FaultProxy, processes: int) -> None:
+@pytest.mark.parametrize(
+    "outage_s",
+    [6, pytest.param(300, marks=[pytest.mark.slow, pytest.mark.timeout(900)])],
+    ids=["seconds", "five minutes"],
+)
+def test_an_outage_is_waited_for(
+    job: TrainStage, proxy: FaultProxy, processes: int, outage_s: int
+) -> None:
     def fail_for_a_while(metrics: StepMetrics, session: LocalSession) -> None:
         if metrics.step == 2:
             proxy.down = True
-            threading.Timer(6, lambda: setattr(proxy, "down", False)).start()
+            threading.Timer(outage_s, lambda: setattr(proxy, "down", False)).start()
 
-    one = job.replace(loader_workers=processes)
+    one = job.replace(loader_workers=processes, store_patience_s=outage_s + 60.0)
     train_until(one, fail_for_a_while)
     metrics = read_metrics(job.output)
     assert [m.step for m in metrics] == list(range(1, 11))
