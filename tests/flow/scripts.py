@@ -43,7 +43,11 @@ def wait_for_units(
 
 
 def kill(driver: subprocess.Popen[str]) -> None:
-    """Kill a driver with -9 and wait for its Ray, whose workers may still finish units."""
+    """Kill a driver with -9 and wait for its Ray, whose workers may still finish units. One that
+    has ended by itself is left alone."""
+    if driver.poll() is not None:
+        driver.communicate()
+        return
     family = psutil.Process(driver.pid).children(recursive=True)
     driver.kill()
     driver.communicate()

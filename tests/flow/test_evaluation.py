@@ -171,9 +171,9 @@ def test_a_plan_asks_a_sample_and_leaves_no_answers(
 
 
 def _kill_flags(data: Path, output: Path) -> list[str]:
-    speed = ["--settings.fake-latency-s", "0.3", "--settings.max-num-seqs", "4"]
+    speed = ["--settings.fake-latency-s", "0.6", "--settings.max-num-seqs", "4"]
     known = ["--model", "none", "--engine", "fake", "--benchmarks", "mme,mmbench"]
-    known += ["--unit-size", "4", "--settings.cpus", "1", "--settings.units-in-flight", "2"]
+    known += ["--unit-size", "2", "--settings.cpus", "1", "--settings.units-in-flight", "2"]
     return [*known, *speed, "--data", str(data), "--output", str(output)]
 
 
@@ -188,6 +188,7 @@ def _kill_and_resume(data: Path, tmp_path: Path, kills: int) -> None:
         while process.poll() is None and len(_list_units(output)) < wanted + 1:
             assert time.monotonic() < deadline
             time.sleep(chance.uniform(0.02, 0.4))
+        assert process.poll() is None, "it ended before it was killed"
         kill(process)
         now = _list_units(output)
         assert before.items() <= now.items()  # nothing lost, nothing written again
