@@ -24,9 +24,9 @@ from transformers import LlavaConfig
 
 from s4v_core.errors import ConfigError
 from s4v_core.model.builders import build_sharegpt4v_7b_config
+from s4v_core.training.arithmetic.flops import Shape, find_peak_flops
+from s4v_core.training.arithmetic.shapes import read_shape
 from s4v_core.training.data.collation import Collator, MicroBatch, Sample
-from s4v_core.training.estimate.flops import Shape, find_peak_flops
-from s4v_core.training.estimate.shapes import read_shape
 from s4v_core.training.lora import Lora
 from s4v_core.training.stage import Learning, Optimiser
 from s4v_core.training.worker import sharding
