@@ -12,6 +12,7 @@ from s4v_core.images.policy import Framing
 from s4v_core.training.arithmetic.flops import Shape
 from s4v_core.training.data.collation import Collator
 from s4v_core.training.data.order import Order
+from s4v_core.training.evaluation_records import DueSteps
 from s4v_core.training.stage import TrainStage
 
 
@@ -33,6 +34,8 @@ class RunSpec:
         order: Decides which samples make up which step.
         steps: Number of steps of the whole run.
         left_out: Numbers of the samples that the user leaves out of the rest of the run.
+        due: The steps whose checkpoints are evaluated beside the run, and kept until then; None if
+            none is.
     """
 
     job: TrainStage
@@ -47,6 +50,7 @@ class RunSpec:
     order: Order
     steps: int
     left_out: frozenset[int] = frozenset()
+    due: DueSteps | None = None
 
     @property
     def planned_samples(self) -> int:
