@@ -4,7 +4,7 @@ import json
 import shutil
 import struct
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from s4v_core import storage
 from s4v_core.errors import ConfigError
+from s4v_core.training.checks import check_stage
 from s4v_core.training.evaluating import Evaluating
 from s4v_core.training.evaluation_records import (
     DueSteps,
@@ -20,11 +21,15 @@ from s4v_core.training.evaluation_records import (
     read_evaluations,
     record_evaluation,
 )
+from s4v_core.training.preparation import prepare_run
 from s4v_core.training.run import run_stage
 from s4v_core.training.stage import Saving
 from s4v_core.training.worker.checkpoints import Manifest, list_checkpoints, prune
+from s4v_core.training.worker.loop import train
+from s4v_core.training.worker.session import LocalSession
 from s4v_core.training.worker.step_metrics import MetricsLog, StepMetrics, add_late_scores
 from s4v_core.training.worker.trackers import Trackers
+from s4v_core.training.worker.world import open_local_world
 from tests.training.small_run import build_job, write_photo_lessons
 
 
@@ -143,6 +148,20 @@ def test_only_checkpoints_that_are_awaited_outlast_the_newest_ones(tmp_path: Pat
     assert [one.step for one in list_checkpoints(output)] == [2, 5, 6]
     prune(output, 1, lambda step: False)
     assert [one.step for one in list_checkpoints(output)] == [6]
+
+
+def test_training_keeps_the_checkpoints_that_no_evaluation_has_taken(
+    lessons: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    wanted = Evaluating(benchmarks="mme", data="unused", every_steps=2)
+    saving = Saving(every_steps=1, keep=1)
+    job = build_job(lessons, checkpoint, tmp_path / "run", evaluation=wanted, saving=saving)
+    _, spec = prepare_run(check_stage(job))
+    mark_taken(spec.output, 2)
+    with open_local_world("cpu") as world:
+        due = DueSteps(spec.output, 2, spec.steps)
+        train(replace(spec, due=due), world, LocalSession(lambda metrics: None))
+    assert [one.step for one in list_checkpoints(spec.output)] == [4, 5]
 
 
 class _Service:
