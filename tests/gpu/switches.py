@@ -37,6 +37,7 @@ from s4v_core.training.worker.components import build_optimiser
 from s4v_core.training.worker.fsdp_units import Switches
 from s4v_core.training.worker.loss_module import LossModule
 from s4v_core.training.worker.world import World, open_local_world
+from tests.gpu.small_shape import small_config
 
 ALL_LEARNS_GB = 130
 WARM_UP_STEPS, STEPS = 2, 5
@@ -78,18 +79,6 @@ class Measured:
     peak_gib: float = 0.0
     loss: float = float("nan")
     problem: str | None = None
-
-
-def small_config() -> LlavaConfig:
-    """A shape of about nine million parameters with all parts of the large one."""
-    config = build_sharegpt4v_7b_config()
-    text, vision = config.text_config, config.vision_config
-    text.hidden_size, text.intermediate_size, text.num_hidden_layers = 128, 344, 4
-    text.num_attention_heads = text.num_key_value_heads = 2
-    text.head_dim = 64
-    vision.hidden_size, vision.intermediate_size, vision.num_hidden_layers = 64, 256, 4
-    vision.num_attention_heads, vision.image_size = 2, 112
-    return config
 
 
 def measure_switches(
