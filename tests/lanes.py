@@ -30,6 +30,7 @@ _MODULES = {
     "tests/engines/test_preflight.py",  # transformers' models, and those below
     "tests/training/test_qwen.py",
     "tests/training/test_own_template.py",
+    "tests/training/test_plan_against_training.py",
     "tests/inputs/test_urls.py",  # hosts that are slow or away, and those below
     "tests/inputs/test_places.py",
     "tests/test_storage.py",

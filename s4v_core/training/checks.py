@@ -87,7 +87,7 @@ def check_stage(job: TrainStage) -> CheckedStage:
     config = family.read_config(folder)
     tokenizer = load_tokenizer(folder)
     family.check_start(model, config, tokenizer)
-    _refuse_missing_block(job.learning.vision_from, *family.count_blocks(config))
+    refuse_missing_block(job.learning.vision_from, *family.count_blocks(config))
     resolved = {
         "model_revision": revision or fingerprint(folder),
         "order_version": order.VERSION,
@@ -104,7 +104,7 @@ def has_begun(output: str) -> bool:
     return any(storage.exists(storage.join(output, name)) for name in _TRAINED)
 
 
-def _refuse_missing_block(vision_from: int | None, blocks: int, used: int) -> None:
+def refuse_missing_block(vision_from: int | None, blocks: int, used: int) -> None:
     """Refuse a first learning block that the tower does not have, or that never learns.
 
     Args:
@@ -122,7 +122,7 @@ def _make_start_model(job: TrainStage) -> str:
     """Make a new small model, once per run; returns its folder. One of a start that trained nothing
     may have another seed, so it is made again."""
     kind = NEW_MODELS[job.model]
-    _refuse_missing_block(job.learning.vision_from, kind.blocks, kind.blocks - 1)
+    refuse_missing_block(job.learning.vision_from, kind.blocks, kind.blocks - 1)
     folder = Path(storage.join(job.output, _START))
     if not has_begun(job.output):
         shutil.rmtree(folder, ignore_errors=True)

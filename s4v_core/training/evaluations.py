@@ -4,15 +4,12 @@ Knows no benchmark: an evaluator turns a model into scores. Whatever fails here 
 training goes on.
 """
 
-import json
 import logging
-import re
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -20,13 +17,21 @@ from tensorboardX import SummaryWriter
 
 from s4v_core import storage
 from s4v_core.errors import S4VError
-from s4v_core.training.worker.checkpoints import Manifest, list_checkpoints
+from s4v_core.training.evaluation_records import (
+    DueSteps,
+    Evaluation,
+    evaluation_folder,
+    mark_taken,
+    read_evaluations,
+    read_gone,
+    record_evaluation,
+    score_tag,
+)
+from s4v_core.training.worker.checkpoints import Manifest, list_checkpoints, prune
 from s4v_core.training.worker.step_metrics import TENSORBOARD
 
-EVALUATIONS = "evaluations.jsonl"
-_FOLDER = "evaluations"
-"""Folder below the output of a run with one folder for each evaluated step."""
-
+_MODEL = "model"
+"""Folder of the exported model below that of its evaluation."""
 _POLL_S = 2.0
 _log = logging.getLogger(__name__)
 
@@ -46,50 +51,24 @@ Export = Callable[[Manifest, str], str]
 """Writes the model of a checkpoint to a URI, and returns the URI."""
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """The scores of a checkpoint.
-
-    Attributes:
-        step: The step after which it was saved.
-    """
-
-    step: int
-    scores: dict[str, float] = field(default_factory=dict)
-
-
-def read_evaluations(output: str) -> list[Evaluation]:
-    """The evaluations of a run so far, by step."""
-    uri = storage.join(output, EVALUATIONS)
-    if storage.stat(uri) is None:
-        return []
-    found = [Evaluation(**json.loads(line)) for line in storage.read(uri).splitlines()]
-    return sorted(found, key=lambda one: one.step)
-
-
 class CheckpointEvaluations:
     """Evaluates checkpoints while a run trains; a context manager.
 
+    A checkpoint that is due stays until its model is exported, however few are kept.
+
     Args:
-        output: Folder of the run.
-        every_steps: Checkpoints of every multiple of this number of steps are evaluated, and the
-            last one.
-        last_step: The last step of the run.
+        due: The steps that are evaluated.
+        keep: Number of newest checkpoints that are kept behind the last step.
         wait_s: Seconds that evaluations may take after the last step.
     """
 
     def __init__(
-        self,
-        output: str,
-        every_steps: int,
-        last_step: int,
-        evaluate: Evaluator,
-        export: Export,
-        wait_s: float,
+        self, due: DueSteps, keep: int, evaluate: Evaluator, export: Export, wait_s: float
     ) -> None:
-        self._output, self._every, self._last = output, every_steps, last_step
+        self._output, self._due, self._keep = due.output, due, keep
         self._evaluate, self._export, self._wait_s = evaluate, export, wait_s
-        self._begun = {one.step for one in read_evaluations(output)}
+        # One without scores is tried again, if its checkpoint or its model is still there.
+        self._begun = {one.step for one in read_evaluations(due.output) if not one.problem}
         self._waiting: dict[int, tuple[str, str]] = {}
         self._tasks: dict[int, Any] = {}
         self._ended = threading.Event()
@@ -99,6 +78,7 @@ class CheckpointEvaluations:
         from s4v_core.flow.connection import connect
 
         connect(self._evaluate.cpus, self._evaluate.gpus)
+        self._take_exported()
         self._thread.start()
         return self
 
@@ -107,9 +87,11 @@ class CheckpointEvaluations:
         self._ended.set()
         self._thread.join()
         found = list_checkpoints(self._output)
-        is_finished = bool(found) and found[-1].step == self._last
+        self._name_gone(found)
+        is_finished = bool(found) and found[-1].step == self._due.last
         if kind is None and is_finished:
             self._begin_due()
+            self._prune()
             self._wait()
 
     def _watch(self) -> None:
@@ -119,6 +101,7 @@ class CheckpointEvaluations:
 
     def _wait(self) -> None:
         deadline = time.monotonic() + self._wait_s
+        self._collect()
         if self._tasks:
             _log.info("waiting for %d evaluations", len(self._tasks) + len(self._waiting))
         while self._tasks and time.monotonic() < deadline:
@@ -135,20 +118,48 @@ class CheckpointEvaluations:
             _log.debug("checkpoints: %s", error)
             return
         for manifest in found:
-            step = manifest.step
-            if step not in self._begun and (step % self._every == 0 or step == self._last):
-                self._begun.add(step)
+            if manifest.step not in self._begun and self._due.is_due(manifest.step):
+                self._begun.add(manifest.step)
                 self._begin(manifest)
 
     def _begin(self, manifest: Manifest) -> None:
-        folder = storage.join(self._output, _FOLDER, f"step-{manifest.step:06d}")
-        # Border to foreign code: a checkpoint that is pruned meanwhile breaks its reader anyhow.
+        step = manifest.step
+        folder = evaluation_folder(self._output, step)
+        # Border to foreign code: an export fails as it likes, and ends no training.
         try:
-            model = self._export(manifest, storage.join(folder, "model"))
-            self._waiting[manifest.step] = (model, folder)
+            model = self._export(manifest, storage.join(folder, _MODEL))
+            self._waiting[step] = (model, folder)
             self._start_next()
         except Exception as error:  # noqa: BLE001
-            _warn(manifest.step, error)
+            self._fail(step, error)
+        try:  # behind a failure, too: what cannot be exported must not fill the disk
+            mark_taken(self._output, step)
+        except S4VError as error:
+            _log.warning("the checkpoint of step %d is left: %s", step, error)
+
+    def _prune(self) -> None:
+        """Remove the old checkpoints that stayed only for their evaluation."""
+        try:
+            prune(self._output, self._keep, self._due.is_awaited)
+        except S4VError as error:
+            _log.warning("old checkpoints are left: %s", error)
+
+    def _take_exported(self) -> None:
+        """Evaluate the models that an earlier start exported and did not evaluate."""
+        found = list_checkpoints(self._output)
+        for step in self._due.list_due(found[-1].step if found else 0):
+            folder = evaluation_folder(self._output, step)
+            model = storage.join(folder, _MODEL)
+            if step not in self._begun and storage.exists(storage.join(model, "config.json")):
+                self._begun.add(step)
+                self._waiting[step] = (model, folder)
+
+    def _name_gone(self, found: Sequence[Manifest]) -> None:
+        """Record the checkpoints that had to be removed before they were seen here."""
+        for step in self._due.list_due(found[-1].step if found else 0):
+            if step not in self._begun and (reason := read_gone(self._output, step)):
+                self._begun.add(step)
+                self._fail(step, reason)
 
     def _start_next(self) -> None:
         """Start the next task. One runs at a time: each takes an engine of its own."""
@@ -172,21 +183,23 @@ class CheckpointEvaluations:
             try:
                 self._record(Evaluation(step, dict(ray.get(task))))
             except Exception as error:  # noqa: BLE001 - whatever a task raises ends no training
-                _warn(step, error)
+                self._fail(step, error)
         self._start_next()
 
     def _record(self, evaluation: Evaluation) -> None:
-        found = [one for one in read_evaluations(self._output) if one.step != evaluation.step]
-        found.append(evaluation)
-        text = "".join(json.dumps(asdict(one)) + "\n" for one in sorted(found, key=_step_of))
-        storage.replace(storage.join(self._output, EVALUATIONS), text.encode())
+        record_evaluation(self._output, evaluation)
         _show_on_board(self._output, evaluation)
-        shown = ", ".join(f"{name} {value:.2f}" for name, value in evaluation.scores.items())
-        _log.info("step %d: %s", evaluation.step, shown)
+        _log.info("step %d: %s", evaluation.step, evaluation.as_text())
 
-
-def _step_of(evaluation: Evaluation) -> int:
-    return evaluation.step
+    def _fail(self, step: int, error: Exception | str) -> None:
+        """Say and record that a checkpoint has no scores, and why."""
+        cause = getattr(error, "cause", None) or error  # Ray's own text has a traceback first
+        problem = next((line for line in str(cause).splitlines() if line.strip()), repr(cause))
+        _log.warning("step %d is not evaluated, training goes on: %s", step, problem)
+        try:
+            record_evaluation(self._output, Evaluation(step, problem=problem))
+        except S4VError as refused:  # a store that is away ends no training here
+            _log.warning("step %d: %s", step, refused)
 
 
 def _evaluate(evaluator: Evaluator, model: str, folder: str) -> dict[str, float]:
@@ -203,16 +216,9 @@ def _show_on_board(output: str, evaluation: Evaluation) -> None:
     folder = storage.join(output, TENSORBOARD) if is_local else tempfile.mkdtemp()
     board = SummaryWriter(folder, filename_suffix=f".evaluation-{evaluation.step:06d}")
     for name, value in evaluation.scores.items():
-        # The writer would replace what it takes for no name itself, with a warning.
-        tag = re.sub(r"[^\w/.-]", "_", f"evaluation/{name}")
-        board.add_scalar(tag, value, evaluation.step)
+        board.add_scalar(score_tag(name), value, evaluation.step)
     board.close()
     if not is_local:
         for path in Path(folder).iterdir():
             storage.replace(storage.join(output, TENSORBOARD, path.name), path.read_bytes())
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _warn(step: int, error: Exception) -> None:
-    sentence = next((line for line in str(error).splitlines() if line.strip()), repr(error))
-    _log.warning("step %d is not evaluated, training goes on: %s", step, sentence)

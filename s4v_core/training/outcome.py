@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from s4v_core.training.data.collation import LEFT_OUT
-from s4v_core.training.evaluations import Evaluation
+from s4v_core.training.evaluation_records import Evaluation
 from s4v_core.training.worker.sample_log import SampleAudit
 from s4v_core.training.worker.step_metrics import StepMetrics
 
@@ -23,7 +23,7 @@ class Outcome:
         metrics: Metrics of all durable steps.
         model: URI of the exported model; None while steps are missing.
         report: URI of the page for readers; None if its name is taken.
-        evaluations: Scores of checkpoints, by step.
+        evaluations: Scores of checkpoints, by step, or why they have none.
     """
 
     output: str
@@ -69,8 +69,7 @@ class Outcome:
         if LEFT_OUT in audit.skipped:
             lines.append(f"  without those of --leave-out: {audit.skipped[LEFT_OUT]}")
         for one in self.evaluations:
-            shown = ", ".join(f"{name} {value:.2f}" for name, value in one.scores.items())
-            lines.append(f"evaluation at step {one.step}: {shown}")
+            lines.append(f"evaluation at step {one.step}: {one.as_text()}")
         if self.model:
             lines.append(f"model: {self.model}")
         else:

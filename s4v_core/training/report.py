@@ -14,7 +14,7 @@ from s4v_core.pages.charts import curves, escaped
 from s4v_core.pages.frame import build_page
 from s4v_core.pages.thumbnails import make_thumbnail, open_thumbnail_decoder
 from s4v_core.runs.derived_files import write_derived
-from s4v_core.training.evaluations import Evaluation
+from s4v_core.training.evaluation_records import Evaluation
 from s4v_core.training.outcome import Outcome
 from s4v_core.training.stage import TrainStage
 from s4v_core.training.worker.step_metrics import StepMetrics

@@ -14,11 +14,8 @@ from s4v_core.training.adapter_files import ADAPTER, ADAPTER_CONFIG, write_adapt
 from s4v_core.training.card import write_adapter_card, write_card
 from s4v_core.training.checks import CheckedStage, check_stage
 from s4v_core.training.data.samples import SampleCounts, fetch_samples
-from s4v_core.training.evaluations import (
-    CheckpointEvaluations,
-    Evaluator,
-    read_evaluations,
-)
+from s4v_core.training.evaluation_records import DueSteps, read_evaluations
+from s4v_core.training.evaluations import CheckpointEvaluations, Evaluator
 from s4v_core.training.export import MODEL, export_model, read_checkpoint
 from s4v_core.training.outcome import Outcome
 from s4v_core.training.preparation import make_demo_world, prepare_run
@@ -27,10 +24,11 @@ from s4v_core.training.run_spec import RunSpec
 from s4v_core.training.stage import TrainStage
 from s4v_core.training.step_bar import StepBar
 from s4v_core.training.worker.checkpoints import Manifest, checkpoint_uri, list_checkpoints
+from s4v_core.training.worker.components import open_trackers
 from s4v_core.training.worker.loop import train
 from s4v_core.training.worker.sample_log import audit_samples
 from s4v_core.training.worker.session import SAVING, LocalSession
-from s4v_core.training.worker.step_metrics import StepMetrics, read_metrics
+from s4v_core.training.worker.step_metrics import StepMetrics, add_late_scores, read_metrics
 from s4v_core.training.worker.world import open_local_world
 
 
@@ -51,9 +49,13 @@ def run_stage(job: TrainStage, evaluate: Evaluator | None = None) -> Outcome:
     counts, spec = prepare_run(checked)
     newest = _find_newest(job.output)
     done = newest.step if newest else 0
+    if evaluate and job.evaluation.is_on:
+        spec = replace(spec, due=DueSteps(job.output, job.evaluation.every_steps, spec.steps))
     with _open_evaluations(checked, counts, spec, evaluate):
         if done < spec.steps:
             _train_missing_steps(spec, done)
+    if spec.due:
+        add_late_scores(job.output, lambda: open_trackers(spec))
     newest = _find_newest(job.output)
     done = newest.step if newest else 0
     is_finished = newest is not None and done == spec.steps
@@ -96,7 +98,7 @@ def _open_evaluations(
 ) -> AbstractContextManager[object]:
     """The evaluator of checkpoints while the run trains; nothing unless the job asks for it."""
     job = checked.job
-    if evaluate is None or not job.evaluation.is_on:
+    if evaluate is None or spec.due is None:
         return nullcontext()
 
     def export(manifest: Manifest, target: str) -> str:
@@ -105,8 +107,8 @@ def _open_evaluations(
         card = write_card(job, read_metrics(job.output), counts)
         return export_model(job.output, manifest, folder, checked.family, job, card, target)
 
-    every, wait_s = job.evaluation.every_steps, 60 * job.evaluation.wait_min
-    return CheckpointEvaluations(job.output, every, spec.steps, evaluate, export, wait_s)
+    wait_s = 60 * job.evaluation.wait_min
+    return CheckpointEvaluations(spec.due, job.saving.keep, evaluate, export, wait_s)
 
 
 def _export(checked: CheckedStage, counts: SampleCounts, newest: Manifest) -> None:

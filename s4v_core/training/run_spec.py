@@ -5,12 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from s4v_core.errors import ConfigError
 from s4v_core.images.policy import Framing
+from s4v_core.training.arithmetic.flops import Shape
 from s4v_core.training.data.collation import Collator
 from s4v_core.training.data.order import Order
-from s4v_core.training.estimate.flops import Shape
+from s4v_core.training.evaluation_records import DueSteps
 from s4v_core.training.stage import TrainStage
 
 
@@ -32,6 +34,8 @@ class RunSpec:
         order: Decides which samples make up which step.
         steps: Number of steps of the whole run.
         left_out: Numbers of the samples that the user leaves out of the rest of the run.
+        due: The steps whose checkpoints are evaluated beside the run, and kept until then; None if
+            none is.
     """
 
     job: TrainStage
@@ -46,12 +50,18 @@ class RunSpec:
     order: Order
     steps: int
     left_out: frozenset[int] = frozenset()
+    due: DueSteps | None = None
 
     @property
     def planned_samples(self) -> int:
         """Number of samples of all steps of the run, those of every epoch counted."""
-        epochs, steps = divmod(self.steps, self.order.steps_per_epoch)
-        return epochs * self.order.samples_per_epoch + steps * self.order.batch_size
+        return count_samples(self.order, self.steps)
+
+
+def count_samples(order: Order, steps: int) -> int:
+    """Number of samples of the first steps of an order, those of every epoch counted."""
+    epochs, rest = divmod(steps, order.steps_per_epoch)
+    return epochs * order.samples_per_epoch + rest * order.batch_size
 
 
 def build_order(job: TrainStage, samples: str) -> Order:
@@ -63,8 +73,17 @@ def build_order(job: TrainStage, samples: str) -> Order:
     with pa.memory_map(samples) as file:
         table = pa.ipc.open_file(file).read_all()
         has_image = pc.list_value_length(table["images"]).to_numpy() > 0
+    return order_samples(job, has_image.astype(np.bool_))
+
+
+def order_samples(job: TrainStage, has_image: NDArray[np.bool_]) -> Order:
+    """The order of a run over samples of which it is known whether they have an image.
+
+    Raises:
+        ConfigError: All samples are held out.
+    """
     order = Order(
-        has_image.astype(np.bool_),
+        has_image,
         job.batch_size,
         job.seed,
         job.epochs,

@@ -91,7 +91,8 @@ class Saving(Config):
     every_steps: int | None = Field(None, ge=1)
     """Also save at every multiple of this number of steps."""
     keep: int = Field(2, ge=1)
-    """Number of newest checkpoints that are kept."""
+    """Number of newest checkpoints that are kept. One that is due for evaluation stays until its
+    model is exported, as long as the disk has room for the next one."""
     grace_s: float = Field(90.0, ge=0)
     """Seconds after SIGTERM in which a checkpoint is saved; then the process ends in any case."""
 

@@ -2,6 +2,7 @@
 
     python -m tests.gpu.switches                 # the 7B shape, under 12 minutes, without Ray
     python -m tests.gpu.switches --small         # a small shape, also on a CPU
+    python -m tests.gpu.switches --small --apart # each row in a process of its own, for memory
 
 Weights are random and samples are drawn, so that nothing is read or written. Where a GPU cannot
 hold weights, gradients and moments of 7B parameters in fp32 (113 GB), the language model stays
@@ -11,6 +12,7 @@ frozen, and the table says so.
 import argparse
 import gc
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -24,9 +26,9 @@ from transformers import LlavaConfig
 
 from s4v_core.errors import ConfigError
 from s4v_core.model.builders import build_sharegpt4v_7b_config
+from s4v_core.training.arithmetic.flops import Shape, find_peak_flops
+from s4v_core.training.arithmetic.shapes import read_shape
 from s4v_core.training.data.collation import Collator, MicroBatch, Sample
-from s4v_core.training.estimate.flops import Shape, find_peak_flops
-from s4v_core.training.estimate.shapes import read_shape
 from s4v_core.training.lora import Lora
 from s4v_core.training.stage import Learning, Optimiser
 from s4v_core.training.worker import sharding
@@ -35,6 +37,7 @@ from s4v_core.training.worker.components import build_optimiser
 from s4v_core.training.worker.fsdp_units import Switches
 from s4v_core.training.worker.loss_module import LossModule
 from s4v_core.training.worker.world import World, open_local_world
+from tests.gpu.small_shape import small_config
 
 ALL_LEARNS_GB = 130
 WARM_UP_STEPS, STEPS = 2, 5
@@ -67,7 +70,8 @@ CHOICES = (
 
 @dataclass(frozen=True)
 class Measured:
-    """The figures of one row; `problem` says why there are none."""
+    """The figures of one row; `problem` says why there are none. On a CPU the peak is what the
+    process grew by since before the model was built."""
 
     name: str
     tokens_per_s: float = 0.0
@@ -75,18 +79,6 @@ class Measured:
     peak_gib: float = 0.0
     loss: float = float("nan")
     problem: str | None = None
-
-
-def small_config() -> LlavaConfig:
-    """A shape of about nine million parameters with all parts of the large one."""
-    config = build_sharegpt4v_7b_config()
-    text, vision = config.text_config, config.vision_config
-    text.hidden_size, text.intermediate_size, text.num_hidden_layers = 128, 344, 4
-    text.num_attention_heads = text.num_key_value_heads = 2
-    text.head_dim = 64
-    vision.hidden_size, vision.intermediate_size, vision.num_hidden_layers = 64, 256, 4
-    vision.num_attention_heads, vision.image_size = 2, 112
-    return config
 
 
 def measure_switches(
@@ -141,6 +133,7 @@ def _measure(
     world: World,
 ) -> Measured:
     dtype = torch.bfloat16 if world.device.type == "cuda" else torch.float32
+    before = _read_resident_gib("VmRSS") if world.device.type == "cpu" else 0.0
     if choice.switches.kernel == "flex" and world.device.type == "cpu":
         return Measured(choice.name, problem="needs a GPU")
     if choice.lora is not None:
@@ -165,7 +158,7 @@ def _measure(
         name=choice.name,
         tokens_per_s=batch.tokens / seconds,
         utilisation=peak and flops / seconds / peak,
-        peak_gib=_read_peak_gib(world.device),
+        peak_gib=_read_peak_gib(world.device) - before,
         loss=loss,
     )
 
@@ -246,8 +239,13 @@ def _read_peak_gib(device: torch.device) -> float:
     """Peak of the GPU's allocated memory; on a CPU that of the whole process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**30
+    return _read_resident_gib("VmHWM")
+
+
+def _read_resident_gib(name: str) -> float:
+    """Resident memory of this process: VmRSS is that of now, VmHWM the highest."""
     status = Path("/proc/self/status").read_text()
-    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
+    (line,) = [line for line in status.splitlines() if line.startswith(name)]
     return int(line.split()[1]) / 2**20
 
 
@@ -268,6 +266,10 @@ def main(argv: list[str]) -> None:
         "--minutes", type=float, default=11.0, help="time after which no row begins"
     )
     parser.add_argument("--samples", type=int, default=0, help="samples of a step")
+    parser.add_argument("--row", help="measure only the row of this name, and print no head")
+    parser.add_argument(
+        "--apart", action="store_true", help="measure each row in a process of its own"
+    )
     given = parser.parse_args(argv)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu" and not given.small:
@@ -276,9 +278,18 @@ def main(argv: list[str]) -> None:
     name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {os.cpu_count()} cores"
     batch = given.samples or (4 if given.small else 16)
     write = sys.stdout.write
-    write(f"{name}, {'small shape' if given.small else '7B shape'}, {batch} samples a step\n\n")
-    write("| switches | tokens/s | MFU | peak GiB | loss |\n|---|---|---|---|---|\n")
-    for row in measure_switches(config, device, batch, given.minutes, CHOICES):
+    if not given.row:
+        write(f"{name}, {'small shape' if given.small else '7B shape'}, {batch} samples a step\n\n")
+        write("| switches | tokens/s | MFU | peak GiB | loss |\n|---|---|---|---|---|\n")
+    if given.apart:
+        sys.stdout.flush()
+        rest = [one for one in argv if one != "--apart"]
+        for choice in CHOICES:
+            command = [sys.executable, "-m", "tests.gpu.switches", *rest, "--row", choice.name]
+            subprocess.run(command, check=True)
+        return
+    choices = tuple(one for one in CHOICES if given.row in (None, one.name))
+    for row in measure_switches(config, device, batch, given.minutes, choices):
         write(format_row(row) + "\n")
         sys.stdout.flush()
 

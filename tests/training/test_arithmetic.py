@@ -6,9 +6,9 @@ import pytest
 
 from s4v_core.model.builders import build_sharegpt4v_7b_config
 from s4v_core.recipes import FINETUNE, PAPER_MEMORY_GB, PRETRAIN, PUBLISHED_UTILISATION
-from s4v_core.training.estimate.flops import find_peak_flops
+from s4v_core.training.arithmetic.flops import find_peak_flops
+from s4v_core.training.arithmetic.shapes import read_shape
 from s4v_core.training.estimate.forecast import Published, forecast_stage
-from s4v_core.training.estimate.shapes import read_shape
 from s4v_core.training.schedule import compute_learning_rate, count_warmup_steps
 from s4v_core.training.stage import Optimiser
 

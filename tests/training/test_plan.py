@@ -13,10 +13,10 @@ from ray_jobs.stages import train_main
 from s4v_core.errors import ConfigError, InputError
 from s4v_core.model.builders import build_sharegpt4v_7b_config
 from s4v_core.recipes import FINETUNE, PRETRAIN
+from s4v_core.training.arithmetic.shapes import read_shape
 from s4v_core.training.checks import check_stage
 from s4v_core.training.estimate.devices import find_memory_gb, judge_fit
 from s4v_core.training.estimate.forecast import forecast_stage
-from s4v_core.training.estimate.shapes import read_shape
 from s4v_core.training.preparation import prepare_run
 from s4v_core.training.stage import Learning
 from tests.conftest import photo

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.gpu.switches import CHOICES, format_row, measure_switches, small_config
+from tests.gpu.small_shape import small_config
+from tests.gpu.switches import CHOICES, format_row, measure_switches
 
 ROWS = tuple(choice for choice in CHOICES if "compile" not in choice.name)
 

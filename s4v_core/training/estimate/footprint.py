@@ -5,7 +5,11 @@ The estimate is derived and never fitted to measurements. `NOT_MODELLED` lists w
 
 from dataclasses import dataclass
 
-from s4v_core.training.estimate.flops import Shape
+from s4v_core.training.arithmetic.flops import Shape
+from s4v_core.training.estimate.weights import Weights
+from s4v_core.training.lora import LANGUAGE_TARGETS
+from s4v_core.training.stage import TrainStage
+from s4v_core.training.worker.loss_module import HEAD_CHUNK
 
 NOT_MODELLED = (
     "what the allocator reserves and does not use (fragmentation, blocks kept for reuse)",
@@ -15,24 +19,8 @@ NOT_MODELLED = (
     "logits of all places in fp32, which the original holds and this project never does",
 )
 
-_FP32, _BF16 = 4, 2
+FP32, BF16 = 4, 2
 """Bytes of a number."""
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """Parameter counts of a model.
-
-    Attributes:
-        learning: Parameters that learn, in the whole model.
-        frozen: Parameters that do not learn, in the whole model.
-        largest_parts: Parameters in the two largest FSDP units: one is being computed while the
-            next one is gathered.
-    """
-
-    learning: int
-    frozen: int
-    largest_parts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +33,10 @@ class Load:
         images: Number of images in the micro-batch.
         learnt: Number of labelled positions of each sample.
         vision_from: First vision block that learns; None if none does.
+        projector: Whether the projector keeps anything for a backward pass.
+        layer_inputs: Numbers that a layer of the language model keeps by position because its own
+            weights or adapters learn; see `count_layer_inputs`.
+        number_bytes: Bytes of a number of the computation.
         activation_checkpointing: Whether activations are computed again in the backward pass.
     """
 
@@ -53,56 +45,84 @@ class Load:
     images: int
     learnt: int
     vision_from: int | None
+    projector: bool
+    layer_inputs: int
+    number_bytes: int
     activation_checkpointing: bool
 
 
-def estimate_memory(shape: Shape, weights: Weights, load: Load, workers: int) -> dict[str, int]:
-    """Bytes on one GPU by component, at the peak in the backward pass.
-
-    Args:
-        workers: Number of GPUs that weights are sharded over.
-    """
+def estimate_memory(shape: Shape, weights: Weights, load: Load) -> dict[str, int]:
+    """Bytes on one GPU by component, at the peak in the backward pass."""
     places = load.samples * load.tokens
     learning_blocks = (
         0 if load.vision_from is None else max(shape.vision_blocks - load.vision_from, 0)
     )
     vision_places = load.images * shape.vision_places
-    layer, block = _count_layer_bytes(shape, places), _count_block_bytes(shape, vision_places)
-    kept = shape.layers * places * shape.width * _BF16
-    kept_vision = learning_blocks * vision_places * shape.vision_width * _BF16
+    layer, block = _count_layer_bytes(shape, load), _count_block_bytes(shape, load)
+    kept = shape.layers * places * shape.width * load.number_bytes
+    kept_vision = learning_blocks * vision_places * shape.vision_width * load.number_bytes
     if not load.activation_checkpointing:
-        kept, kept_vision = shape.layers * layer, learning_blocks * block
+        kept, kept_vision = shape.layers * places * layer, learning_blocks * vision_places * block
         layer = block = 0
-    one_part = weights.largest_parts // 2
+    if load.projector:
+        image_places = load.images * shape.image_tokens
+        kept_vision += image_places * shape.kept_per_image_token * load.number_bytes
+    name = "fp32" if load.number_bytes == FP32 else "bf16"
     return {
-        "weights (fp32, sharded)": (weights.learning + weights.frozen) * _FP32 // workers,
-        "gradients (fp32, sharded)": weights.learning * _FP32 // workers,
-        "moments (2 x fp32, sharded)": weights.learning * 2 * _FP32 // workers,
-        "gathered weights (bf16, two parts)": weights.largest_parts * _BF16,
-        "gradients of one part before they are shared": one_part * (_BF16 + _FP32),
-        "kept activations, language model": kept,
-        "kept activations, vision tower": kept_vision,
-        "activations of the layer that is computed": max(layer, block),
+        "weights (fp32, sharded)": (weights.learning + weights.frozen) * FP32,
+        "gradients (fp32, sharded)": weights.learning * FP32,
+        "moments (2 x fp32, sharded)": weights.learning * 2 * FP32,
+        f"gathered weights ({name})": weights.gathered * load.number_bytes,
+        "gradients of one part before they are shared": weights.reduced
+        * (load.number_bytes + FP32),
+        "kept activations, language model": kept + _count_last_norm(shape, load),
+        "kept activations, vision tower, projector": kept_vision,
+        "activations of the layer that is computed": max(
+            places * layer, vision_places * block if learning_blocks else 0
+        ),
         "logits of one chunk (fp32, with gradient)": _count_head_bytes(shape, load),
     }
 
 
-def _count_layer_bytes(shape: Shape, places: int) -> int:
-    """Bytes that one layer of the language model keeps for its backward pass.
+def count_layer_inputs(shape: Shape, job: TrainStage) -> int:
+    """Numbers that a layer of the language model keeps by position because it learns: the inputs
+    of the matrices that get a gradient, and both norms' results. The input of the output projection
+    is not among them, because the attention keeps it in any case."""
+    if not job.learning.language:
+        return 0
+    if not job.lora.rank:
+        return 4 * shape.width + shape.mlp
+    targets = set(job.lora.targets) & set(LANGUAGE_TARGETS)
+    on_attention = bool(targets & {"q_proj", "k_proj", "v_proj"})
+    on_mlp = bool(targets & {"gate_proj", "up_proj"})
+    inputs = shape.width * (on_attention + on_mlp) + shape.mlp * ("down_proj" in targets)
+    return inputs + job.lora.rank * len(targets)
 
-    In bf16 these are the inputs of the two norms, of q, k and v, and of the output projection; q,
-    k and v; gate, up and their product. The norms compute in fp32. Attention keeps no matrix
-    (scaled_dot_product_attention).
+
+def _count_layer_bytes(shape: Shape, load: Load) -> int:
+    """Bytes that one layer of the language model keeps by position for its backward pass.
+
+    Besides its inputs these are q, k, v and the attention's result; gate, its SiLU and up. The two
+    norms compute in fp32. Attention keeps no matrix (scaled_dot_product_attention).
     """
-    wide = 5 * shape.width + 2 * shape.key_value_width + 3 * shape.mlp
-    return places * (wide * _BF16 + 2 * shape.width * _FP32)
+    wide = 2 * shape.width + 2 * shape.key_value_width + 3 * shape.mlp + load.layer_inputs
+    return wide * load.number_bytes + 2 * shape.width * FP32
 
 
-def _count_block_bytes(shape: Shape, places: int) -> int:
-    wide = 8 * shape.vision_width + 2 * shape.vision_mlp
-    return places * (wide * _BF16 + 2 * shape.vision_width * _FP32)
+def _count_block_bytes(shape: Shape, load: Load) -> int:
+    """Bytes that one vision block keeps by position."""
+    numbers, in_fp32 = shape.kept_per_vision_place
+    return numbers * load.number_bytes + in_fp32 * FP32
+
+
+def _count_last_norm(shape: Shape, load: Load) -> int:
+    """Bytes that the norm behind the last layer keeps, and the head's inputs."""
+    places = load.samples * load.tokens
+    to_head = load.samples * min(load.learnt, load.tokens)
+    in_fp32 = places * shape.width * FP32
+    return in_fp32 + (places + to_head) * shape.width * load.number_bytes
 
 
 def _count_head_bytes(shape: Shape, load: Load) -> int:
-    from_head = min(load.samples * load.learnt, 1024)
-    return 3 * from_head * shape.vocabulary * _FP32
+    from_head = min(load.samples * load.learnt, HEAD_CHUNK)
+    return 3 * from_head * shape.vocabulary * FP32

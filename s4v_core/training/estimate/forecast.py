@@ -7,19 +7,24 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
-from transformers import LlavaForConditionalGeneration
 
-from s4v_core.model.learning import count_learning, set_learning
-from s4v_core.training.data.tokens import Encoder
+from s4v_core.training.arithmetic.flops import find_peak_flops
+from s4v_core.training.estimate.choices import (
+    Choice,
+    Pictures,
+    count_samples_at_once,
+    list_choices,
+)
 from s4v_core.training.estimate.data_counts import DataCounts, count_data
 from s4v_core.training.estimate.devices import find_memory_gb, judge_fit
-from s4v_core.training.estimate.flops import Shape, find_peak_flops
-from s4v_core.training.estimate.footprint import NOT_MODELLED, Load, Weights, estimate_memory
-from s4v_core.training.estimate.planned_model import choose_model
-from s4v_core.training.estimate.shapes import read_shape
+from s4v_core.training.estimate.footprint import NOT_MODELLED
+from s4v_core.training.estimate.planned_model import PlannedModel, choose_model
+from s4v_core.training.run_spec import count_samples, order_samples
 from s4v_core.training.schedule import count_warmup_steps
 from s4v_core.training.stage import TrainStage
+from s4v_core.training.worker.empty_model import build_empty_model
 
 _GB = 1e9
 _REMARKS = ("not modelled:", *(f"  - {part}" for part in NOT_MODELLED))
@@ -39,25 +44,6 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """The estimate for one choice of the first vision block that learns.
-
-    Attributes:
-        vision_from: First vision block that learns.
-        learning: Number of parameters that learn, by group.
-        components: Bytes per GPU by component, with samples of the expected length.
-        longest: Total bytes per GPU if every sample has the largest allowed length.
-        published_gb: GB per GPU of the original run; None if not published.
-    """
-
-    vision_from: int
-    learning: dict[str, int]
-    components: dict[str, int]
-    longest: int
-    published_gb: float | None
-
-
-@dataclass(frozen=True, slots=True)
 class Forecast:
     """The estimates for one job.
 
@@ -67,10 +53,12 @@ class Forecast:
         parameters: Number of parameters of the model.
         choices: Estimates for several choices of the first vision block that learns.
         steps: Number of steps of the run.
+        samples: Number of samples of all these steps.
         warmup: Number of steps of the warm-up.
         flops_per_sample: Floating-point operations per sample of the expected length.
         hours: Hours that the run takes, by an assumed utilisation; empty if not known.
         data: Counts of the job's data; None if the job's expected sizes are assumed.
+        images: A sentence about sizes of images that are assumed; empty if none are.
         fit: Whether the job fits the GPU.
     """
 
@@ -79,10 +67,12 @@ class Forecast:
     parameters: int
     choices: list[Choice]
     steps: int
+    samples: int
     warmup: int
     flops_per_sample: float
     hours: dict[str, float]
     data: DataCounts | None
+    images: str
     fit: str
 
     def as_text(self) -> str:
@@ -92,14 +82,27 @@ class Forecast:
             self.data.as_text() if self.data else "data: not read; the recipe's sizes are assumed",
             f"{self.steps} steps of {job.batch_size} samples ({job.expected.samples:,} samples, "
             f"{job.epochs} epochs), warm-up {self.warmup}; {max(job.workers, 1)} workers, "
-            f"{job.device_batch_size} samples at once, {job.rounds} rounds a step",
+            f"{count_samples_at_once(job)} samples at once, {job.rounds} rounds a step",
+            f"{self.tokens:,} tokens in all steps, {self.learnt:,} of them learnt",
             f"{self.flops_per_sample / 1e12:.3g} TFLOP per sample of {job.expected.tokens} tokens",
         ]
+        lines += [self.images] if self.images else []
+        lines += [_describe_copies(job)] if job.replicas > 1 else []
         lines += [f"time: {hours:.1f} h at {where}" for where, hours in self.hours.items()]
         if not self.hours:
             lines.append("time: not known for this device; measure a few steps with --max-steps")
         lines.append(self.fit)
         return "\n".join([*lines, "", *self._format_table(), "", *_REMARKS])
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens of all steps."""
+        return self.samples * self.job.expected.tokens
+
+    @property
+    def learnt(self) -> int:
+        """Number of tokens of all steps that carry loss."""
+        return self.samples * self.job.expected.learnt
 
     @property
     def own(self) -> Choice:
@@ -153,55 +156,72 @@ def forecast_stage(
         counts_data: Whether the job's data are read, instead of assuming its expected sizes.
 
     Raises:
+        ConfigError: The job would be refused.
         InputError: The data are missing, or are no conversations.
     """
-    config, assumed, tokenizer = choose_model(job)
-    shape = read_shape(config)
-    encoder = tokenizer and Encoder(
-        tokenizer, config.image_token_index, shape.image_tokens, job.max_tokens
-    )
-    data = count_data(job, encoder) if counts_data else None
+    planned = choose_model(job)
+    data = count_data(job, planned) if counts_data else None
     job = job.replace(expected=data.expected) if data else job
-    images = data.images if data else 1.0
-    with torch.device("meta"):
-        model = LlavaForConditionalGeneration(config)
-    starts = _choose_starts(job, config.vision_config.num_hidden_layers)
-    choices = [_estimate_choice(job, model, shape, start, images, published) for start in starts]
-    steps_per_epoch = -(-job.expected.samples // job.batch_size)
-    steps = min(steps_per_epoch * job.epochs, job.max_steps or steps_per_epoch * job.epochs)
-    flops = _count_flops(job, shape, images)
+    pictures = _measure_pictures(job, planned, data)
+    model = build_empty_model(planned.family.class_name, planned.config)
+    parameters = sum(p.numel() for p in model.parameters())
+    blocks, _ = planned.family.count_blocks(planned.config)
+    memory_gb = published.memory_gb if published else {}
+    choices = list_choices(job, model, blocks, pictures, memory_gb)
+    order = order_samples(job, np.zeros(job.expected.samples, np.bool_))
+    steps = min(order.steps, job.max_steps or order.steps)
+    samples = count_samples(order, steps)
+    flops = _count_flops(job, pictures)
     forecast = Forecast(
         job=job,
-        assumed=assumed,
-        parameters=sum(p.numel() for p in model.parameters()),
+        assumed=planned.description,
+        parameters=parameters,
         choices=choices,
         steps=steps,
+        samples=samples,
         warmup=count_warmup_steps(steps, job.optimiser),
         flops_per_sample=flops,
-        hours=_estimate_hours(job, flops * steps * job.batch_size, published),
+        hours=_estimate_hours(job, flops * samples, published),
         data=data,
+        images=_describe_images(planned, data, pictures),
         fit="",
     )
     return replace(forecast, fit=judge_fit(forecast.own.longest / _GB, _find_memory(job)))
 
 
-def _choose_starts(job: TrainStage, blocks: int) -> list[int]:
-    """First vision blocks that the estimate is made for: the job's own and, if the tower learns,
-    others to choose from."""
-    start = job.learning.vision_from
-    if start is None:
-        return [blocks]
-    quarters = {blocks, blocks * 3 // 4, blocks // 2, blocks // 4, 0}
-    return sorted(quarters | {start}, reverse=True)
+def _measure_pictures(job: TrainStage, planned: PlannedModel, data: DataCounts | None) -> Pictures:
+    """The sizes of the job's images: those that were read, or else the largest allowed."""
+    family, config = planned.family, planned.config
+    per_sample = data.images if data else 1.0
+    largest = family.find_largest_image(job, config)
+    found = data.image_tokens if data and data.image_tokens else largest
+    # All images of a sample together are no longer than the longest sample.
+    room = max(int(job.max_tokens / max(per_sample, 1.0)), 1)
+    shapes = [family.read_shape(config, n) for n in (math.ceil(found), min(largest, room))]
+    mean, longest = shapes
+    assert mean
+    assert longest
+    return Pictures(per_sample, mean, longest)
 
 
-def _count_flops(job: TrainStage, shape: Shape, images: float) -> float:
-    """Operations of a sample: a frozen language model still passes gradients on, and computes none
-    of its own."""
-    learning = job.learning
-    passes = 3 if learning.language else 2
+def _describe_images(planned: PlannedModel, data: DataCounts | None, pictures: Pictures) -> str:
+    """A sentence about the sizes of images that were assumed; empty if none were."""
+    if not planned.has_own_sizes or (data and data.image_tokens):
+        return ""
+    return (
+        f"images: not read; {pictures.shape.image_tokens} tokens each are assumed, the most that "
+        "--pixels-max allows"
+    )
+
+
+def _count_flops(job: TrainStage, pictures: Pictures) -> float:
+    """Operations of a sample: a frozen language model, adapters or not, still passes gradients on,
+    and computes none of its own."""
+    learning, shape = job.learning, pictures.shape
+    passes = 3 if learning.language and not job.lora.rank else 2
     image = shape.count_image_flops(learning.vision_from, learning.vision_stem, learning.projector)
-    return passes * shape.count_language_flops(job.expected.tokens) + images * image
+    text = shape.count_language_flops(job.expected.tokens)
+    return passes * text + pictures.per_sample * image
 
 
 def _find_memory(job: TrainStage) -> float | None:
@@ -225,47 +245,9 @@ def _estimate_hours(job: TrainStage, flops: float, published: Published | None) 
     }
 
 
-def _estimate_choice(
-    job: TrainStage,
-    model: LlavaForConditionalGeneration,
-    shape: Shape,
-    vision_from: int,
-    images: float,
-    published: Published | None,
-) -> Choice:
-    learning = job.learning
-    set_learning(model, vision_from, learning.vision_stem, learning.projector, learning.language)
-    counts = count_learning(model)
-    learnt = sum(learns for learns, _ in counts.values())
-    whole = sum(every for _, every in counts.values())
-    parts = sorted(sum(p.numel() for p in m.parameters()) for m in _list_large_units(model))
-    weights = Weights(learnt, whole - learnt, sum(parts[-2:]))
-    workers = max(job.workers, 1)
-
-    def estimate(tokens: int) -> dict[str, int]:
-        load = Load(
-            samples=job.device_batch_size,
-            tokens=tokens,
-            images=math.ceil(job.device_batch_size * images),
-            learnt=job.expected.learnt,
-            vision_from=vision_from,
-            activation_checkpointing=job.activation_checkpointing,
-        )
-        return estimate_memory(shape, weights, load, workers)
-
-    return Choice(
-        vision_from=vision_from,
-        learning={name: learns for name, (learns, _) in counts.items() if name != "vision_unused"},
-        components=estimate(job.expected.tokens),
-        longest=sum(estimate(job.max_tokens).values()),
-        published_gb=published.memory_gb.get(vision_from) if published else None,
-    )
-
-
-def _list_large_units(model: LlavaForConditionalGeneration) -> list[torch.nn.Module]:
-    """The FSDP units of the language model, which are the largest ones."""
-    inner = model.model
-    return [*inner.language_model.layers, inner.language_model.embed_tokens, model.lm_head]
+def _describe_copies(job: TrainStage) -> str:
+    shards = job.workers // job.replicas
+    return f"{job.replicas} copies of the model, each sharded over {shards} workers"
 
 
 def _format_line(label: str, cells: list[str]) -> str:

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from s4v_core.images.policy import Framing
+from s4v_core.training.arithmetic.flops import Shape
 from s4v_core.training.data.collation import Collator
 from s4v_core.training.data.samples import AnyTemplate
-from s4v_core.training.estimate.flops import Shape
 from s4v_core.training.stage import TrainStage
 
 
@@ -46,8 +46,12 @@ class Family(Protocol):
     def build_framing(self, job: TrainStage, config: Any) -> Framing:
         """How an image becomes the picture that the collator takes."""
 
-    def read_shape(self, config: Any) -> Shape | None:
-        """The sizes from which operations are counted; None if images differ in size."""
+    def read_shape(self, config: Any, image_tokens: int | None = None) -> Shape | None:
+        """The sizes from which operations are counted. Where images differ in size, they are those
+        for images of `image_tokens` tokens, and None without that number."""
+
+    def find_largest_image(self, job: TrainStage, config: Any) -> int:
+        """Number of tokens that an image takes at most."""
 
     def write_settings(self, folder: Path, start: Path, job: TrainStage) -> None:
         """Write config, tokenizer and processor of an exported model, made from those of the start

@@ -16,10 +16,10 @@ from s4v_core.model.parts import count_config_blocks
 from s4v_core.model.processor import build_processor
 from s4v_core.model.tokenizer import load_tokenizer
 from s4v_core.model.trainable import refuse_untrainable
+from s4v_core.training.arithmetic.flops import Shape
+from s4v_core.training.arithmetic.shapes import read_shape
 from s4v_core.training.data.collation import Collator
 from s4v_core.training.data.samples import AnyTemplate
-from s4v_core.training.estimate.flops import Shape
-from s4v_core.training.estimate.shapes import read_shape
 from s4v_core.training.stage import TrainStage
 
 _KEPT = ("generation_config.json", "tokenizer.model", "original_config.json")
@@ -65,8 +65,11 @@ class LlavaFamily:
         assert job.image_mode != "native", "check_job refuses it"
         return Framing(job.image_mode, config.vision_config.image_size)
 
-    def read_shape(self, config: Any) -> Shape:
+    def read_shape(self, config: Any, image_tokens: int | None = None) -> Shape:
         return read_shape(config)
+
+    def find_largest_image(self, job: TrainStage, config: Any) -> int:
+        return read_shape(config).image_tokens
 
     def write_settings(self, folder: Path, start: Path, job: TrainStage) -> None:
         config = LlavaConfig.from_pretrained(start)

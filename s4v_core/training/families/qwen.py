@@ -11,6 +11,8 @@ from transformers import AutoImageProcessor, Qwen2_5_VLConfig
 
 from s4v_core.errors import ConfigError
 from s4v_core.images.policy import Framing
+from s4v_core.training.arithmetic.patch_shape import PatchShape
+from s4v_core.training.arithmetic.shapes import read_patch_shape
 from s4v_core.training.data.own_template import CheckpointRender, OwnTemplate
 from s4v_core.training.data.patch_collation import PatchCollator
 from s4v_core.training.stage import TrainStage
@@ -81,8 +83,12 @@ class QwenFamily:
     def build_framing(self, job: TrainStage, config: Any) -> Framing:
         return Framing("area", _SPARE_SIDE * math.isqrt(job.pixels_max))
 
-    def read_shape(self, config: Any) -> None:
-        return None
+    def read_shape(self, config: Any, image_tokens: int | None = None) -> PatchShape | None:
+        return None if image_tokens is None else read_patch_shape(config, image_tokens)
+
+    def find_largest_image(self, job: TrainStage, config: Any) -> int:
+        vision = config.vision_config
+        return int(job.pixels_max // (vision.patch_size * vision.spatial_merge_size) ** 2)
 
     def write_settings(self, folder: Path, start: Path, job: TrainStage) -> None:
         """The start model's files as they are, so that nobody's template or processor changes;

@@ -5,6 +5,9 @@ not a checkpoint. Any number of workers can read what any other number of worker
 """
 
 import json
+import logging
+import shutil
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,6 +24,7 @@ from torch.distributed.checkpoint.state_dict import (
 
 from s4v_core import storage
 from s4v_core.errors import StorageError
+from s4v_core.training.evaluation_records import mark_gone
 from s4v_core.training.worker.checkpoint_files import PatientWriter
 from s4v_core.training.worker.loss_module import LossModule
 from s4v_core.training.worker.staging import build_stager
@@ -31,6 +35,9 @@ _MANIFEST = "manifest.json"
 _WRITERS = 4
 """Threads that write a worker's part, each a file of its own; a store gives one stream a fraction
 of its bandwidth."""
+
+_NO_ROOM = "the disk had no room for its checkpoint beside the next one"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,7 @@ class Checkpoints:
         patience_s: Seconds to wait for a store that does not answer while a checkpoint is written.
         learning_only: Whether checkpoints hold only the weights that learn. The others are then
             those of the start model.
+        is_awaited: Whether the checkpoint of a step is needed although it is an old one.
     """
 
     def __init__(
@@ -85,8 +93,10 @@ class Checkpoints:
         world: World,
         patience_s: float,
         learning_only: bool = False,
+        is_awaited: Callable[[int], bool] = lambda step: False,
     ) -> None:
         self._output, self._keep, self._world = output, keep, world
+        self._is_awaited = is_awaited
         self._patience_s = patience_s
         self._options = StateDictOptions(
             ignore_frozen_params=learning_only, strict=not learning_only
@@ -175,7 +185,7 @@ class Checkpoints:
             # Every worker's part is written when the leader's future is done.
             text = json.dumps(asdict(manifest), indent=2)
             storage.replace(storage.join(uri, _MANIFEST), text.encode())
-            self._prune()
+            prune(self._output, self._keep, self._is_awaited)
 
     def _read_state(
         self, module: LossModule, optimiser: torch.optim.Optimizer
@@ -186,13 +196,43 @@ class Checkpoints:
         model, optim = get_state_dict(module.model, optimiser, options=self._options)
         return {"model": model, "optim": {"state": optim["state"]}}, optim["param_groups"]
 
-    def _prune(self) -> None:
-        """Remove all checkpoints but the newest ones."""
-        for old in list_checkpoints(self._output)[: -self._keep]:
-            uri = checkpoint_uri(self._output, old.step)
-            # The manifest first: a folder that is half removed is then no checkpoint any more.
-            storage.remove(storage.join(uri, _MANIFEST))
-            storage.remove(uri)
+
+def prune(output: str, keep: int, is_awaited: Callable[[int], bool]) -> None:
+    """Remove all checkpoints but the newest ones and those that are awaited; these, too, where the
+    disk has no room for one more.
+
+    Args:
+        keep: Number of newest checkpoints that are kept.
+        is_awaited: Whether somebody still needs the checkpoint of a step.
+    """
+    found = list_checkpoints(output)
+    awaited = []
+    for old in found[:-keep]:
+        if is_awaited(old.step):
+            awaited.append(old)
+        else:
+            _remove(output, old.step)
+    for old in awaited:
+        if _has_room(output, found[-1].step):
+            return
+        _log.warning("the checkpoint of step %d is removed unevaluated: %s", old.step, _NO_ROOM)
+        mark_gone(output, old.step, _NO_ROOM)
+        _remove(output, old.step)
+
+
+def _remove(output: str, step: int) -> None:
+    uri = checkpoint_uri(output, step)
+    # The manifest first: a folder that is half removed is then no checkpoint any more.
+    storage.remove(storage.join(uri, _MANIFEST))
+    storage.remove(uri)
+
+
+def _has_room(output: str, step: int) -> bool:
+    """Whether a checkpoint of the size of this one fits beside it; a store always has room."""
+    if not storage.is_local(output):
+        return True
+    files = storage.list_files(checkpoint_uri(output, step))
+    return shutil.disk_usage(output).free >= sum(file.size for file in files)
 
 
 def _translate(uri: str, doing: str, error: BaseException) -> StorageError:

@@ -6,9 +6,9 @@ import torch
 
 from s4v_core import storage
 from s4v_core.checkpoints import SETTINGS, WEIGHTS, locate_checkpoint
+from s4v_core.training.arithmetic.flops import find_peak_flops
 from s4v_core.training.data.loader import StepReader
 from s4v_core.training.data.samples import fetch_samples
-from s4v_core.training.estimate.flops import find_peak_flops
 from s4v_core.training.run_spec import RunSpec
 from s4v_core.training.stage import Optimiser, TrainStage
 from s4v_core.training.worker.attention import choose_kernel

@@ -34,18 +34,40 @@ class Switches:
     activation_checkpointing: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Units:
+    """The parts of a model that are gathered one after the other. What is in none of them belongs
+    to the root, and stays gathered.
+
+    Attributes:
+        together: Vision blocks that are one part together; a single one is no part of its own.
+        alone: Modules that are a part each.
+        head: The head, whose weights are not freed between the two passes.
+    """
+
+    together: list[nn.Module]
+    alone: list[nn.Module]
+    head: nn.Module
+
+
+def split_units(model: nn.Module) -> Units:
+    """Split a model into the parts that are gathered together."""
+    parts = find_parts(model)
+    frozen, tower = _split_tower(parts)
+    alone = [*tower, parts.language.embed_tokens, *parts.language.layers]
+    return Units(frozen if len(frozen) > 1 else [], alone, parts.head)
+
+
 def shard(
     root: LossModule, mesh: DeviceMesh, compute_dtype: torch.dtype, switches: Switches
 ) -> None:
     """Shard every parameter of the module over `mesh`; a mesh of two dimensions replicates over its
     first one."""
     policy = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32)
-    model = find_parts(root.model)
-    frozen, tower = _split_tower(model)
-    if len(frozen) > 1:
-        fully_shard(frozen, mesh=mesh, mp_policy=policy)
-    parts = [*tower, model.language.embed_tokens, *model.language.layers]
-    for part in parts:
+    model, units = find_parts(root.model), split_units(root.model)
+    if units.together:
+        fully_shard(units.together, mesh=mesh, mp_policy=policy)
+    for part in units.alone:
         fully_shard(
             part,
             mesh=mesh,
@@ -53,7 +75,7 @@ def shard(
             reshard_after_forward=switches.reshard_after_forward,
         )
     # The backward pass begins with the head: what is freed would be gathered again at once.
-    fully_shard(model.head, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+    fully_shard(units.head, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
     fully_shard(root, mesh=mesh, mp_policy=policy)
     for module in _list_units(root):
         # The loss is a sum, which the loop divides once by the labelled tokens of all workers.
@@ -61,7 +83,7 @@ def shard(
         # Otherwise gloo refuses the factor, which would become a PREMUL_SUM.
         module.set_force_sum_reduction_for_comms(True)
     if switches.prefetch:
-        _set_prefetch([*model.language.layers, model.head], switches.prefetch)
+        _set_prefetch([*model.language.layers, units.head], switches.prefetch)
 
 
 def free_gathered(root: nn.Module) -> None:

@@ -84,6 +84,7 @@ class _Worker:
             world,
             job.store_patience_s,
             learning_only=job.lora.rank > 0,
+            is_awaited=spec.due.is_awaited if spec.due else lambda step: False,
         )
         start = self._checkpoints.restore_newest(self._module, self._optimiser)
         start = start or Manifest(step=0, digest=spec.digest, samples=0, tokens=0)

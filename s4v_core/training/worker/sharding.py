@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from safetensors import safe_open
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -18,14 +17,14 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from transformers.models.clip.modeling_clip import CLIPVisionEmbeddings
 
 from s4v_core.errors import ConfigError
-from s4v_core.model.learning import set_learning
 from s4v_core.model.normalisation import read_normalisation
 from s4v_core.model.parts import find_parts
 from s4v_core.training.families.choice import find_family
 from s4v_core.training.families.family import Family
 from s4v_core.training.lora import Lora
 from s4v_core.training.stage import Learning
-from s4v_core.training.worker.adapters import add_adapters, draw_adapter, is_adapter
+from s4v_core.training.worker.adapters import draw_adapter, is_adapter
+from s4v_core.training.worker.empty_model import build_empty_model, choose_learning
 from s4v_core.training.worker.fsdp_units import Switches, shard
 from s4v_core.training.worker.loss_module import LossModule
 from s4v_core.training.worker.qwen_module import QwenLossModule
@@ -53,19 +52,8 @@ def build_sharded_module(
         ConfigError: The weights in the folder do not fit its config.
     """
     family = find_family(folder)
-    config = family.read_config(folder)
-    with torch.device("meta"):
-        model = getattr(transformers, family.class_name)(config)
-    model.float().train()
-    set_learning(
-        model,
-        learning.vision_from,
-        learning.vision_stem,
-        learning.projector,
-        learning.language,
-    )
-    if lora is not None and lora.rank:
-        add_adapters(model, lora, learning)
+    model = build_empty_model(family.class_name, family.read_config(folder))
+    choose_learning(model, learning, lora)
     if switches.activation_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     module = _build_loss_module(model, folder, switches.kernel)

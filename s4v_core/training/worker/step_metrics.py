@@ -8,12 +8,14 @@ import json
 import shutil
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
 from s4v_core import storage
+from s4v_core.training.evaluation_records import Evaluation, read_evaluations, score_tag
 from s4v_core.training.worker.trackers import Trackers
 
 _METRICS_NAME = "metrics.jsonl"
@@ -51,6 +53,8 @@ class StepMetrics:
         validation_loss: Mean loss of the held-out samples after this step; None where it was not
             measured.
         validation_s: Seconds of `step_s` in which it was measured.
+        evaluation: Scores of the checkpoint after this step, by name; None where there are none.
+            They arrive later than the other metrics.
     """
 
     step: int
@@ -73,6 +77,7 @@ class StepMetrics:
     memory_gib: float | None
     validation_loss: float | None = None
     validation_s: float = 0.0
+    evaluation: dict[str, float] | None = None
 
     @property
     def bound_by(self) -> str:
@@ -114,9 +119,9 @@ class MetricsLog:
             self.flush()
 
     def flush(self) -> None:
-        """Make all logged steps durable."""
-        text = "".join(json.dumps(asdict(line)) + "\n" for line in self._lines)
-        storage.replace(storage.join(self._output, _METRICS_NAME), text.encode())
+        """Make all logged steps durable, with the scores that arrived since then."""
+        self._lines = _add_scores(self._lines, read_evaluations(self._output), self._trackers)
+        _write(self._output, self._lines)
         self._board.flush()
         if not storage.is_local(self._output):
             for path in self._folder.iterdir():
@@ -139,3 +144,45 @@ def read_metrics(output: str) -> list[StepMetrics]:
     if storage.stat(uri) is None:
         return []
     return [StepMetrics(**json.loads(line)) for line in storage.read(uri).splitlines()]
+
+
+def add_late_scores(output: str, open_trackers: Callable[[], Trackers | None]) -> None:
+    """Add the scores that arrived behind the last step to its run's metrics and services. No worker
+    may be writing them any more."""
+    lines = read_metrics(output)
+    evaluations = read_evaluations(output)
+    if not _find_new(lines, evaluations):
+        return
+    trackers = open_trackers()
+    _write(output, _add_scores(lines, evaluations, trackers))
+    if trackers:
+        trackers.close()
+
+
+def _add_scores(
+    lines: list[StepMetrics], evaluations: Sequence[Evaluation], trackers: Trackers | None
+) -> list[StepMetrics]:
+    """The lines with the scores that none of them has yet, which the services get, too."""
+    new = _find_new(lines, evaluations)
+    if trackers:
+        for step, scores in new.items():
+            tagged = {score_tag(name): value for name, value in scores.items()}
+            trackers.log_scores(step, tagged, lines[-1].step)
+    return [replace(one, evaluation=new.get(one.step, one.evaluation)) for one in lines]
+
+
+def _find_new(
+    lines: Sequence[StepMetrics], evaluations: Sequence[Evaluation]
+) -> dict[int, dict[str, float]]:
+    """The scores that the lines do not have yet, by step."""
+    known = {one.step: one.evaluation for one in lines}
+    return {
+        one.step: one.scores
+        for one in evaluations
+        if one.scores and one.step in known and known[one.step] is None
+    }
+
+
+def _write(output: str, lines: Sequence[StepMetrics]) -> None:
+    text = "".join(json.dumps(asdict(line)) + "\n" for line in lines)
+    storage.replace(storage.join(output, _METRICS_NAME), text.encode())

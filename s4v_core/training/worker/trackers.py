@@ -7,7 +7,7 @@ hold all metrics.
 import importlib.util
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -18,12 +18,16 @@ _PROJECT = "s4v"
 """Name of the project or experiment, where the service's own environment variable names none."""
 _DIGEST_TAG = "s4v_run"
 """MLflow's tag with the identity of the run, by which a resumed run finds its record."""
+_SCORED_STEP = "evaluation/step"
+"""Name under which a service gets the step that scores belong to."""
 
 _log = logging.getLogger(__name__)
 
 
 class _Tracker(Protocol):
     def log(self, step: int, values: Mapping[str, float]) -> None: ...
+
+    def log_scores(self, step: int, scores: Mapping[str, float], now: int) -> None: ...
 
     def close(self) -> None: ...
 
@@ -41,9 +45,15 @@ class _WandbTracker:
             config=dict(settings),
             resume="allow",
         )
+        # Scores are drawn over the step that they belong to, which is long past.
+        self._run.define_metric("evaluation/*", step_metric=_SCORED_STEP)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self._run.log(dict(values), step=step)
+
+    def log_scores(self, step: int, scores: Mapping[str, float], now: int) -> None:
+        # The service drops what is logged for an earlier step than the newest one.
+        self._run.log({**scores, _SCORED_STEP: step}, step=now)
 
     def close(self) -> None:
         self._run.finish()
@@ -73,6 +83,9 @@ class _MlflowTracker:
     def log(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
             self._client.log_metric(self._id, name, value, step=step)
+
+    def log_scores(self, step: int, scores: Mapping[str, float], now: int) -> None:
+        self.log(step, scores)
 
     def close(self) -> None:
         self._client.set_terminated(self._id)
@@ -106,9 +119,20 @@ class Trackers:
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Send a step's metrics to every service."""
+        self._send(lambda tracker: tracker.log(step, values))
+
+    def log_scores(self, step: int, scores: Mapping[str, float], now: int) -> None:
+        """Send the scores of an earlier step's checkpoint to every service.
+
+        Args:
+            now: The newest step whose metrics were sent.
+        """
+        self._send(lambda tracker: tracker.log_scores(step, scores, now))
+
+    def _send(self, send: Callable[[_Tracker], None]) -> None:
         for name, tracker in list(self._open.items()):
             try:
-                tracker.log(step, values)
+                send(tracker)
             except Exception as error:  # noqa: BLE001 - border to foreign code
                 _warn(name, error)
                 del self._open[name]

@@ -59,6 +59,21 @@ class Shape:
         attention = 2 * self.width * (self.width + self.key_value_width)
         return attention + 3 * self.width * self.mlp
 
+    @property
+    def kept_per_vision_place(self) -> tuple[int, int]:
+        """Numbers that a block which learns keeps for its backward pass, by position: those in the
+        precision of the computation, and those in fp32.
+
+        They are the norms' inputs, the inputs of all matrices, and q, k and v; the MLP's quick
+        GELU keeps its input and its sigmoid.
+        """
+        return 8 * self.vision_width + 3 * self.vision_mlp, 0
+
+    @property
+    def kept_per_image_token(self) -> int:
+        """Numbers that the projector keeps: the inputs of its matrices and of its GELU."""
+        return self.vision_width + 2 * self.width
+
     def count_language_flops(self, tokens: int) -> float:
         """Forward pass of one sample of this length, with the head at every position."""
         weights = self.layers * self.layer_weights + self.width * self.vocabulary
