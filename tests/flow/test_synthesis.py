@@ -15,7 +15,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from starlette.testclient import TestClient
 
+from s4v_core.annotation.ballot import Ballot
+from s4v_core.annotation.server import StudyPages
 from s4v_core.engines.settings import EngineSettings
 from s4v_core.evaluation.benchmarks.stablellava import STABLELLAVA
 from s4v_core.evaluation.scoring import read_questions
@@ -31,6 +34,7 @@ from s4v_core.synthesis.production import (
     run_prompts,
 )
 from s4v_core.synthesis.text_stages import write_dialogues
+from s4v_core.synthesis.verification import Verification, open_votes, write_marks
 from s4v_core.synthesis.waves import read_wave_rows
 from s4v_core.synthesis.workers import choose_writer
 from s4v_core.synthesis.writing import CONTRACTS
@@ -155,6 +159,46 @@ def test_stages_make_records_a_benchmark_and_the_same_images_again(
     # What answers a question of a benchmark is left out.
     result = run_records(job.replace(against=("x",)), lambda benchmark, pairs: {0, 1})
     assert "answers_benchmark 2" in result.text
+
+
+def test_what_people_refused_leaves_the_benchmark_and_the_records(
+    local_ray: None, tmp_path: Path
+) -> None:
+    job = make_job(tmp_path, ability=("color",), count=24, test_share=0.5, benchmark_count=4)
+    job = job.replace(spare=0.0)
+    for run in (run_keywords, run_prompts, run_dialogues, run_images):
+        result = run(job)
+        assert result.exit_code == 0, result.text
+    assert run_benchmark(job, ["color"]).exit_code == 0
+    folder = tmp_path / "benchmark"
+    first = [question.key for question in read_questions(STABLELLAVA, str(folder))]
+    assert len(first) == 4
+    store = open_votes(str(folder), str(folder / "votes"))
+    choices = ("right", "wrong_question", "wrong_image")
+    with TestClient(StudyPages(Ballot(Verification(str(folder)), store), None).build_app()) as page:
+        for number, choice in enumerate(choices):
+            body = {"rater": "anna", "item": number, "choice": choice}
+            found = page.post("/votes", json=body, headers={"Host": "127.0.0.1"})
+            assert found.is_success, found.text
+    write_marks(str(folder), store)
+    store.close()
+
+    result = run_benchmark(job, ["color"])
+    assert "people verified 1 of them, and refused 2 others" in result.text
+    rows = [json.loads(line) for line in (folder / "keywords.jsonl").read_text().splitlines()]
+    names = {row["question_id"] for row in rows}
+    assert len(names) == 4  # two others took the place of those that were refused
+    assert names & set(first) == {first[0], first[3]}
+    assert [row["question_id"] for row in rows if row["verified"]] == [first[0]]
+    assert run_benchmark(job.replace(verified_only=True), ["color"]).exit_code == 0
+    assert [one.key for one in read_questions(STABLELLAVA, str(folder))] == [first[0]]
+
+    result = run_records(job, lambda benchmark, pairs: ())
+    assert "refused_image 1" in result.text
+    records = json.loads((tmp_path / "records" / "test.json").read_text())
+    kept = {record["id"] for record in records}
+    assert first[2] not in kept
+    assert {first[0], first[1], first[3]} <= kept
 
 
 @pytest.mark.skipif(not RELEASED.exists(), reason="needs the released StableLLaVA file")
