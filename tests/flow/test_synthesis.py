@@ -296,7 +296,11 @@ def test_killed_at_every_stage_it_ends_as_if_it_had_not_been(tmp_path: Path) -> 
 @pytest.mark.timeout(3600)
 def test_the_chain_from_nothing_to_a_tuned_and_measured_model(tmp_path: Path) -> None:
     output, tuned, scores = tmp_path / "out", tmp_path / "tuned", tmp_path / "scores"
-    done = _synthesize(output, "--count", "8", "--test-share", "0.3", "--benchmark-count", "4")
+    done = _synthesize(
+        output,
+        *("--ability", "color", "--ability", "difference", "--count", "8"),
+        *("--test-share", "0.3", "--benchmark-count", "4"),
+    )
     assert done.returncode == 0, done.stderr
     assert "report.html" in done.stdout
     records = output / "records"
