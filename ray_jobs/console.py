@@ -15,6 +15,7 @@ COMMANDS = {
     "eval": "Ask a model the questions of benchmarks, and score its answers or stored ones.",
     "dataset": "Audit, mix, sample, convert, describe and draw data sets.",
     "synthesize": "Make image prompts, dialogues and images from nothing.",
+    "verify": "Let people say which questions of a synthesized benchmark are right.",
     "analyze": "Analyze captions: lengths, words, parts of speech, sets side by side.",
     "prefer": "Let people or a model say which of two captions is better.",
     "convert": "Convert a checkpoint, join its parts, or merge a LoRA adapter.",

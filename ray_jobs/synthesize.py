@@ -15,8 +15,8 @@ From files made elsewhere (the released files of StableLLaVA are read as they ar
 
 Each stage resumes by itself: the same command again does what is missing. OUTPUT/records holds
 train.json and test.json for finetune.py --data, and shards, a WebDataset with the same records and
-their images, for --images; OUTPUT/benchmark/keywords.jsonl is for eval.py; OUTPUT/report.html is
-the page to look at.
+their images, for --images; OUTPUT/benchmark is for eval.py --data, and verify.py lets people look
+at its questions first; OUTPUT/report.html is the page to look at.
 Exit code 0: done. 1: rows are missing. 2: bad input, nothing was done. 3: done, but the writer had
 fewer distinct prompts than --count.
 """

@@ -18,6 +18,7 @@ _MODULES = {
     "tests/captioning/test_quality.py",
     "tests/analysis/test_preference_page.py",  # Chromium, and processes that are killed
     "tests/analysis/test_report_page.py",
+    "tests/synthesis/test_verification_page.py",
     "tests/model/test_conversion.py",  # checkpoints, converted by a process of its own
     "tests/model/test_conversion_variants.py",
     "tests/model/test_conversion_refusals.py",

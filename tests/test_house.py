@@ -119,7 +119,7 @@ FLAGS = {
         --output --ability --count --writer --writer-engine --writer-format --painter --captioner
         --stages --abilities --prompts --dialogues --images --prompt-examples --dialogue-examples
         --keep --near --spare --test-share --benchmark-count --against --workers --accelerator
-        --unit-size --demo-world
+        --unit-size --demo-world --verified-only
         --sampling.max-tokens --sampling.temperature --sampling.top-p --sampling.repetition-penalty
         --sampling.stop-at-loops --sampling.seed
         --ladder.temperatures --ladder.top-p --ladder.repetition-penalty
@@ -129,6 +129,7 @@ FLAGS = {
     + SETTINGS,
     "dataset.py draw": "--views --seed --exam",
     "analyze.py": "--to --field --workers --limit",
+    "verify.py": "--votes --host --port --results",
     "prefer.py": """
         --output --images --n --seed --key --match-file-names --host --port --results --judge
         --judge-model --judge-requests
@@ -241,6 +242,7 @@ def test_fragments_are_recognised(text: str) -> None:
         "ray_jobs.dataset.DrawJob",
         "ray_jobs.analyze.AnalyzeJob",
         "ray_jobs.prefer.PreferJob",
+        "ray_jobs.verify.VerifyJob",
         "s4v_core.synthesis.job.SynthesisJob",
         "s4v_core.reproduction.job.ReproduceJob",
         "s4v_core.reproduction.sizes.Sizes",

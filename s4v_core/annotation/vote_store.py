@@ -17,6 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from s4v_core import storage
 from s4v_core.annotation.questions import Item
 from s4v_core.errors import ConfigError, InputError, StorageError
 
@@ -30,6 +31,7 @@ _TABLES = (
 )
 
 _SECRET_BYTES = 16
+_VOTES = "votes.sqlite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,31 @@ class VoteStore:
             self.items = [Item(item_id, json.loads(about)) for item_id, about in rows]
             self.settings: dict[str, Any] = json.loads(facts["settings"])
             self.secret = facts["secret"]
+
+    def add_items(self, items: Iterable[Item]) -> int:
+        """Append the items that are new, and return their number. Votes about the others stay.
+
+        Raises:
+            ConfigError: An item of the same name is another one.
+            StorageError: The disk is full or fails; none is added.
+        """
+        known = {item.item_id: item for item in self.items}
+        # Compared as JSON keeps them, which has no tuples.
+        given = [Item(item.item_id, json.loads(_dump(item.about))) for item in items]
+        for item in given:
+            if known.get(item.item_id, item) != item:
+                raise ConfigError(
+                    f"votes: {self.path} holds votes about another {item.item_id!r} than the one "
+                    "of now; choose another folder for them"
+                )
+        new = [item for item in given if item.item_id not in known]
+        try:
+            with self._lock, self._connection:
+                _insert_items(self._connection, new, len(self.items))
+        except sqlite3.Error as error:
+            raise StorageError(str(self.path), f"the items are not saved: {error}") from error
+        self.items += new
+        return len(new)
 
     def add(self, vote: Vote) -> None:
         """Append a vote; it is on the disk when this returns.
@@ -136,6 +163,23 @@ class VoteStore:
             raise InputError(str(self.path), f"is no file of votes: {error}") from error
 
 
+def find_votes(flag: str, folder: str) -> Path:
+    """The file of votes in a folder.
+
+    Args:
+        flag: Flag that named the folder, for the message.
+
+    Raises:
+        ConfigError: The folder is in a store, where a database cannot be.
+    """
+    if not storage.is_local(folder):
+        raise ConfigError(
+            f"{flag}: found {folder!r}, allowed a folder on a disk of this machine, because votes "
+            "are kept in a database"
+        )
+    return Path(storage.absolute(folder)) / _VOTES
+
+
 def has_votes(path: Path) -> bool:
     """Whether `path` is a file that `create_votes` finished. One that it was killed in is not."""
     if not path.is_file():
@@ -155,10 +199,6 @@ def create_votes(path: Path, settings: Mapping[str, Any], items: Iterable[Item])
         StorageError: It cannot be written.
     """
     facts = {"settings": json.dumps(dict(settings)), "secret": secrets.token_urlsafe(_SECRET_BYTES)}
-    rows = [
-        (number, item.item_id, json.dumps(item.about, ensure_ascii=False))
-        for number, item in enumerate(items)
-    ]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(_connect(path, is_new=True)) as connection:
@@ -166,10 +206,19 @@ def create_votes(path: Path, settings: Mapping[str, Any], items: Iterable[Item])
             for table in _TABLES:
                 connection.execute(table)
             connection.executemany("INSERT INTO facts VALUES (?, ?)", facts.items())
-            connection.executemany("INSERT INTO items VALUES (?, ?, ?)", rows)
+            _insert_items(connection, items, 0)
             connection.commit()
     except (sqlite3.Error, OSError) as error:
         raise StorageError(str(path), f"cannot be written: {error}") from error
+
+
+def _insert_items(connection: sqlite3.Connection, items: Iterable[Item], start: int) -> None:
+    rows = [(at, item.item_id, _dump(item.about)) for at, item in enumerate(items, start)]
+    connection.executemany("INSERT INTO items VALUES (?, ?, ?)", rows)
+
+
+def _dump(about: Mapping[str, Any]) -> str:
+    return json.dumps(about, ensure_ascii=False)
 
 
 def _connect(path: Path, is_new: bool = False) -> sqlite3.Connection:

@@ -208,7 +208,8 @@ class PromptRenderer:
 
 
 def load_renderer(model: str, template: str) -> tuple[PromptRenderer, Any]:
-    """The renderer of a checkpoint by rules that need no vLLM, and the checkpoint's processor.
+    """The renderer of a checkpoint by rules that need no vLLM, and its processor, which is its
+    tokenizer if it sees no images.
 
     Raises:
         ConfigError: The checkpoint has no chat template, or one whose form cannot be told.
@@ -224,7 +225,8 @@ def load_renderer(model: str, template: str) -> tuple[PromptRenderer, Any]:
         return find_chat_format(processor, model_type, guard.render)
 
     image_id = getattr(processor, "image_token_id", None)
-    renderer = PromptRenderer(model, template, processor.tokenizer, image_id, find_format)
+    tokenizer = getattr(processor, "tokenizer", processor)
+    renderer = PromptRenderer(model, template, tokenizer, image_id, find_format)
     return renderer, processor
 
 

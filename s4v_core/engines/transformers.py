@@ -6,6 +6,7 @@ Also the way most people caption today, and so the baseline.
 import asyncio
 import os
 import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +33,9 @@ class TransformersEngine:
         self._prompts, self._processor = load_renderer(spec.model, spec.template)
         self._adds_bos = spec.template != OWN_TEMPLATE
         self._longest = spec.settings.max_model_len or read_model_shape(spec.model).longest
+        tokenizer = self._prompts.tokenizer
+        # Base models have no token to fill up with. What it is does not matter: it is masked.
+        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
         self._batch_size = spec.settings.batch_size
         self.slots = 2 * self._batch_size  # one batch computes while the next one waits
         self._waiting: deque[_Waiting] = deque()
@@ -42,9 +46,7 @@ class TransformersEngine:
         if dtype == "auto" and spec.device == "cpu":
             dtype = "float32"
         transformers.logging.disable_progress_bar()
-        self._model = transformers.AutoModelForImageTextToText.from_pretrained(
-            spec.model, dtype=dtype, trust_remote_code=False
-        ).eval()
+        self._model = _load_model(spec.model, dtype)
         if spec.settings.adapter:
             self._model.load_adapter(spec.settings.adapter)  # through peft
         self._model.to("cuda" if spec.device == "gpu" else "cpu")
@@ -98,16 +100,24 @@ class TransformersEngine:
             # One of them is to blame; alone, each gets its own answer.
             return [self._generate([request], sampling)[0] for request in batch]
         # Some processors give pixels in a type of their own (Llama 4: bfloat16); ids keep theirs.
-        inputs = inputs.to(self._model.device, dtype=self._model.dtype)
+        has_pixels = any(request.images for request in batch)
+        inputs = inputs.to(
+            self._model.device, **({"dtype": self._model.dtype} if has_pixels else {})
+        )
         torch.manual_seed(sampling.seed_of(batch[0].content) or 0)
         with torch.inference_mode():
             output = self._model.generate(
-                **inputs, **_parameters(sampling), eos_token_id=self._ends or None
+                **inputs,
+                **_parameters(sampling),
+                eos_token_id=self._ends or None,
+                pad_token_id=self._prompts.tokenizer.pad_token_id,
+                tokenizer=self._prompts.tokenizer,  # stop texts are looked for in its words
             )
         prompt_tokens = inputs["attention_mask"].sum(dim=1).tolist()
+        stops = list_client_changes(sampling).get("stop", ())
         answers = output[:, inputs["input_ids"].shape[1] :].tolist()
         return [
-            self._read_answer(request, ids, count)
+            self._read_answer(request, ids, count, stops)
             for request, ids, count in zip(batch, answers, prompt_tokens, strict=True)
         ]
 
@@ -125,7 +135,7 @@ class TransformersEngine:
         is_raw = requests[0].is_raw
         inputs = self._processor(
             text=texts,
-            images=images if any(images) else None,
+            **({"images": images} if any(images) else {}),
             return_tensors="pt",
             padding=True,
             padding_side="left",
@@ -146,11 +156,26 @@ class TransformersEngine:
         turn_end = self._prompts.find_turn_end()
         return found if turn_end is None else [*found, turn_end]
 
-    def _read_answer(self, request: Request, ids: list[int], prompt_tokens: int) -> Generation:
-        stop = next((at for at, token in enumerate(ids) if token in self._ends), None)
-        kept = ids if stop is None else ids[: stop + 1]
-        finish = "length" if stop is None else "stop"
+    def _read_answer(
+        self, request: Request, ids: list[int], prompt_tokens: int, stops: Sequence[str]
+    ) -> Generation:
+        ends = [at for at, token in enumerate(ids) if token in self._ends][:1]
+        ends += self._find_stop(ids, stops)
+        # Behind its end, an answer is filled up to the longest one of its batch.
+        kept = ids[: min(ends) + 1] if ends else ids
+        finish = "stop" if ends else "length"
         return self._prompts.read_answer(request, kept, finish, prompt_tokens)
+
+    def _find_stop(self, ids: list[int], stops: Sequence[str]) -> list[int]:
+        """The place of the token that completes a stop text; empty if none does."""
+
+        def has_stop(count: int) -> bool:
+            text = self._prompts.tokenizer.decode(ids[:count])
+            return any(stop in text for stop in stops)
+
+        if not stops or not has_stop(len(ids)):
+            return []
+        return [bisect_left(range(len(ids) + 1), True, key=has_stop) - 1]
 
     def take_load(self) -> EngineLoad:
         """The load since the last call (`MeasuredEngine`)."""
@@ -172,7 +197,18 @@ class _Waiting:
 
 
 _TAKEN = frozenset(["stop", "top_k", "min_p", "min_tokens"])
-"""Parts of a client's sampling that `generate` of transformers can do; stop texts are cut off."""
+"""Parts of a client's sampling that `generate` of transformers can do; it goes on to the end of the
+token that completes a stop text, which is then cut off."""
+
+
+def _load_model(model: str, dtype: str) -> Any:
+    """A model that sees images, or else one that only writes."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+    config = transformers.AutoConfig.from_pretrained(model, trust_remote_code=False)
+    sees = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    kind = transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
+    return kind.from_pretrained(model, dtype=dtype, trust_remote_code=False).eval()
 
 
 def _parameters(sampling: SamplingConfig) -> dict[str, Any]:
@@ -183,6 +219,8 @@ def _parameters(sampling: SamplingConfig) -> dict[str, Any]:
     }
     if "min_tokens" in changes:
         more["min_new_tokens"] = changes["min_tokens"]
+    if "stop" in changes:
+        more["stop_strings"] = list(changes["stop"])
     return {
         "max_new_tokens": sampling.max_tokens,
         "do_sample": drawn,

@@ -66,7 +66,7 @@ def filter_entries(
     entries: Iterable[PlacedEntry],
     agreement: Mapping[str, bool | None],
     keep: Keep,
-    leaked: Mapping[str, str],
+    ruled_out: Mapping[str, str],
     count: int,
     left_out: Counter[str],
 ) -> Iterator[PlacedEntry]:
@@ -74,13 +74,14 @@ def filter_entries(
 
     Args:
         agreement: By image id, whether the image shows what its prompt says.
-        leaked: Reason by entry id, where a benchmark's question is answered.
+        ruled_out: Reason by entry id, where a benchmark's question is answered or people refused
+            the image.
         count: Most records of an ability.
     """
     have: Counter[str] = Counter()
     for one in entries:
         entry = one.entry
-        reason = one.problem or leaked.get(entry.entry_id)
+        reason = one.problem or ruled_out.get(entry.entry_id)
         if not reason and not entry.answer:
             reason = "no_dialogue"
         if not reason and keep == "agreed":

@@ -24,6 +24,14 @@ from s4v_core.synthesis.images import PlacedEntry, list_inputs, place_entries, r
 from s4v_core.synthesis.job import SynthesisJob
 from s4v_core.synthesis.production import StageResult, admit_entries, place, read_abilities
 from s4v_core.synthesis.text_stages import cut_to_count, write_questions
+from s4v_core.synthesis.verification import (
+    IMAGES,
+    QUESTIONS,
+    REFUSED,
+    RIGHT,
+    WRONG_IMAGE,
+    read_marks,
+)
 from s4v_core.synthesis.waves import read_wave_rows
 from s4v_core.synthesis.workers import choose_writer
 from s4v_core.synthesis.writing import CONTRACTS
@@ -77,10 +85,13 @@ def run_benchmark(job: SynthesisJob, known: Collection[str]) -> StageResult:
     """Have questions written about images of testing prompts, in the layout of the benchmark of
     keywords.
 
+    Questions that people refused make room for others.
+
     Args:
         known: The abilities that the benchmark has.
     """
-    abilities = read_abilities(job)
+    folder = place(job, "benchmark")
+    abilities, marks = read_abilities(job), read_marks(folder)
     chosen = {n: one for n, one in abilities.items() if n in known and one.images == 1}
     agreement = _read_agreement(job)
     usable = {
@@ -88,20 +99,26 @@ def run_benchmark(job: SynthesisJob, known: Collection[str]) -> StageResult:
         for one in place_job_entries(job)
         if not one.problem
         and one.entry.ability in chosen
+        and marks.get(one.entry.entry_id) not in REFUSED
         and choose_split(one.entry.text, job.test_share) == "test"
         and (job.keep == "all" or all(agreement.get(image) for image in one.image_ids))
     }
     entries = cut_to_count([one.entry for one in usable.values()], job.benchmark_count)
-    if not entries:
+    if not entries and not marks:  # with marks, what was refused has to leave the file
         return StageResult("benchmark", 0, "no questions: no ability has images for testing")
-    folder = place(job, "benchmark")
     stage = write_questions(storage.join(folder, "rows"), chosen, entries, choose_writer(job))
     if stage.exit_code:
         return StageResult("benchmark", stage.exit_code, stage.as_text())
-    count = _write_questions(folder, usable, {one.entry_id for one in entries})
+    wanted = {one.entry_id for one in entries}
+    if job.verified_only:
+        wanted = {name for name in wanted if marks.get(name) == RIGHT}
+    count = _write_questions(folder, usable, wanted, marks)
     short = [name for name in abilities if name not in chosen]
-    text = f"{folder}/keywords.jsonl: {sum(count.values()):,} questions"
+    text = f"{storage.join(folder, QUESTIONS)}: {sum(count.values()):,} questions"
     text += f"; the benchmark has no {', '.join(short)}" if short else ""
+    if marks:
+        refused = sum(mark in REFUSED for mark in marks.values())
+        text += f"; people verified {count[True]:,} of them, and refused {refused:,} others"
     return StageResult("benchmark", 0, "\n".join(filter(None, (stage.as_text(), text))))
 
 
@@ -109,11 +126,14 @@ def run_records(job: SynthesisJob, find_leaks: FindLeaks) -> StageResult:
     """Write the records."""
     placed = place_job_entries(job)
     left_out: Counter[str] = Counter()
+    marks = read_marks(place(job, "benchmark"))
+    ruled_out = {name: "refused_image" for name, mark in marks.items() if mark == WRONG_IMAGE}
+    ruled_out |= _find_leaked(job, [one.entry for one in placed], find_leaks)
     kept = filter_entries(
         placed,
         _read_agreement(job),
         job.keep,
-        _find_leaked(job, [one.entry for one in placed], find_leaks),
+        ruled_out,
         job.count,
         left_out,
     )
@@ -147,27 +167,34 @@ def _read_captions(output: str) -> dict[str, str]:
 
 
 def _write_questions(
-    folder: str, usable: Mapping[str, PlacedEntry], chosen: Collection[str]
-) -> Counter[str]:
-    """Write keywords.jsonl and the images that it names."""
+    folder: str,
+    usable: Mapping[str, PlacedEntry],
+    chosen: Collection[str],
+    marks: Mapping[str, str],
+) -> Counter[bool]:
+    """Write the questions and the images that they name; returns how many people verified, and how
+    many they did not."""
     rows = [
         row
         for row in read_wave_rows(storage.join(folder, "rows"), CONTRACTS["questions"])
         if row["status"] == "ok" and row["row_id"] in chosen
     ]
     lines: list[str] = []
+    count: Counter[bool] = Counter()
     for row, (one, contents) in zip(
         rows, read_in_batches(usable[row["row_id"]] for row in rows), strict=True
     ):
         if not isinstance(contents[0], bytes):
             continue
-        storage.create(storage.join(folder, "images", one.names[0]), contents[0])
-        lines.append(_format_question(row, one.names[0]))
-    storage.replace(storage.join(folder, "keywords.jsonl"), "".join(lines).encode())
-    return Counter(json.loads(line)["ability"] for line in lines)
+        storage.create(storage.join(folder, IMAGES, one.names[0]), contents[0])
+        is_verified = marks.get(row["row_id"]) == RIGHT
+        lines.append(_format_question(row, one.names[0], is_verified))
+        count[is_verified] += 1
+    storage.replace(storage.join(folder, QUESTIONS), "".join(lines).encode())
+    return count
 
 
-def _format_question(row: Mapping[str, object], image: str) -> str:
+def _format_question(row: Mapping[str, object], image: str, is_verified: bool) -> str:
     question = {
         "question_id": row["row_id"],
         "image": image,
@@ -176,5 +203,6 @@ def _format_question(row: Mapping[str, object], image: str) -> str:
         "source": "generated",
         "keywords": json.loads(str(row["keywords"])),
         "answer": row["answer"],
+        "verified": is_verified,
     }
     return json.dumps(question, ensure_ascii=False) + "\n"

@@ -76,6 +76,9 @@ class SynthesisJob(Config):
     """Share of prompts that are for testing; their records are never trained on."""
     benchmark_count: int = Field(50, ge=0)
     """Questions per ability of the benchmark, about images of the testing prompts."""
+    verified_only: bool = False
+    """Keep only benchmark questions that people found right on the page of verify.py. Those that
+    they refused are left out in any case."""
     against: tuple[str, ...] = ()
     """Benchmark of keywords (.jsonl, as eval.py reads it) that no record may answer. May be
     repeated."""

@@ -1,5 +1,6 @@
 """The engines of a synthesis: its writer and its painter."""
 
+from s4v_core.chat import PLAIN
 from s4v_core.engines.choice import choose_engine, choose_painter
 from s4v_core.engines.settings import EngineSpec
 from s4v_core.errors import ConfigError
@@ -45,7 +46,9 @@ def _choose_writer_engine(job: SynthesisJob) -> EngineSpec:
     if name:
         settings = job.settings.replace(url=url)
         return choose_engine("openai", name, "model", settings)
-    return choose_engine(job.writer_engine, job.writer, "model", job.settings)
+    # A text that is only continued needs no chat template, and base models have none.
+    template = PLAIN.name if job.writer_format == "completion" else "model"
+    return choose_engine(job.writer_engine, job.writer, template, job.settings)
 
 
 def choose_job_painter(job: SynthesisJob) -> EngineSpec:

@@ -29,6 +29,22 @@ def test_a_store_keeps_items_settings_and_votes(tmp_path: Path) -> None:
     assert again.secret == store.secret
 
 
+def test_items_that_are_added_come_behind_the_others_and_leave_their_votes(path: Path) -> None:
+    store = VoteStore(path)
+    store.add(Vote("anna", 0, "left", "a"))
+    new = Item("three", {"pair": ("x", "y")})
+    assert store.add_items([new, Item("two")]) == 1
+    assert store.add_items([new]) == 0  # JSON has no tuples, and that is no difference
+    store.close()
+    again = VoteStore(path)
+    assert [item.item_id for item in again.items] == ["two", "three"]
+    assert again.read_votes() == [Vote("anna", 0, "left", "a")]
+    again.add(Vote("anna", 1, "left", "b"))
+    with pytest.raises(ConfigError, match="about another 'two'"):
+        again.add_items([Item("four"), Item("two", {"text": "other"})])
+    assert [item.item_id for item in VoteStore(path).items] == ["two", "three"]
+
+
 def test_of_two_votes_about_an_item_the_later_counts_and_both_are_kept(path: Path) -> None:
     store = VoteStore(path)
     for answer in ("a", "b"):

@@ -82,6 +82,7 @@ def test_transformers_takes_some_and_names_the_others() -> None:
     sampling = ClientSampling(temperature=0.7, top_k=7, min_p=0.1, min_tokens=3, stop=("a",))
     found = _parameters(sampling)
     assert (found["top_k"], found["min_p"], found["min_new_tokens"]) == (7, 0.1, 3)
+    assert found["stop_strings"] == ["a"]
     greedy = _parameters(sampling.replace(temperature=0.0))
     assert "top_k" not in greedy
     engine = object.__new__(TransformersEngine)  # refused before there is a model

@@ -1,17 +1,13 @@
 """The folder of a study: the images that were drawn, and everybody's votes about them."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from s4v_core import storage
 from s4v_core.analysis.caption_texts import CaptionSet
 from s4v_core.analysis.preference.pairs import Draw, Pair, draw_pairs
 from s4v_core.annotation.questions import Item
-from s4v_core.annotation.vote_store import VoteStore, create_votes, has_votes
-from s4v_core.errors import ConfigError
+from s4v_core.annotation.vote_store import VoteStore, create_votes, find_votes, has_votes
 from s4v_core.runs.identity import refuse_other_settings
-
-_VOTES = "votes.sqlite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +54,7 @@ def open_study(folder: str, settings: StudySettings) -> tuple[VoteStore, Draw | 
         InputError: A set cannot be read, or they have no image in common.
         StorageError: The folder cannot be written.
     """
-    path = find_votes(folder)
+    path = find_votes("output", folder)
     drawn: Draw | None = None
     if not has_votes(path):
         drawn = draw_pairs(
@@ -74,20 +70,6 @@ def open_study(folder: str, settings: StudySettings) -> tuple[VoteStore, Draw | 
     store = VoteStore(path)
     refuse_other_settings(folder, store.settings, settings.as_dict())
     return store, drawn
-
-
-def find_votes(folder: str) -> Path:
-    """The file of a study's votes.
-
-    Raises:
-        ConfigError: The folder is in a store, where a database cannot be.
-    """
-    if not storage.is_local(folder):
-        raise ConfigError(
-            f"output: found {folder!r}, allowed a folder on a disk of this machine, because votes "
-            "are kept in a database"
-        )
-    return Path(storage.absolute(folder)) / _VOTES
 
 
 def _make_item(pair: Pair) -> Item:
