@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from s4v_core import storage
 from s4v_core.engines.sampling import SamplingConfig
 from s4v_core.engines.settings import EngineSpec
 from s4v_core.flow.spec import Engines
@@ -231,8 +230,3 @@ def read_dialogues(output: str, entries: Sequence[Entry]) -> list[Entry]:
         # A file of prompts may have been edited since; no dialogue is about another prompt.
         if entry.entry_id in rows and tuple(rows[entry.entry_id]["prompts"]) == entry.prompts
     ]
-
-
-def place_stage(output: str, stage: str) -> str:
-    """Folder of a stage."""
-    return storage.join(output, stage)
