@@ -1,11 +1,15 @@
 """SIGTERM to a training script, as spot machines, Slurm, Kubernetes and `ray job stop` send it."""
 
+import contextlib
 import os
+import pty
 import random
 import re
 import signal
 import subprocess
 import sys
+import termios
+import threading
 import time
 from pathlib import Path
 
@@ -18,14 +22,14 @@ from s4v_core.training.worker.step_metrics import read_metrics
 from tests.training.small_run import write_photo_lessons
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS, SAMPLES = 30, 120
+STEPS, SAMPLES = 100, 400
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 
 @pytest.fixture(scope="module")
 def lessons(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_photo_lessons(tmp_path_factory.mktemp("world") / "lessons", 90, text_alone=30)
+    return write_photo_lessons(tmp_path_factory.mktemp("world") / "lessons", 300, text_alone=100)
 
 
 def _build_command(lessons: Path, checkpoint: Path, output: Path, *more: str) -> list[str]:
@@ -38,14 +42,28 @@ def _build_command(lessons: Path, checkpoint: Path, output: Path, *more: str) ->
 
 
 def _start(command: list[str], err: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
+    """Start a script on a terminal of its own, where its bar shows every step; `err` gets a copy."""
+    ours, its = pty.openpty()
+    termios.tcsetwinsize(its, (50, 200))
+    run = subprocess.Popen(
         command,
         cwd=ROOT,
         env=os.environ | {"RAY_ADDRESS": "local", "RAY_USAGE_STATS_ENABLED": "0"},
         stdout=subprocess.DEVNULL,
-        stderr=err.open("wb"),
+        stderr=its,
         start_new_session=True,
     )
+    os.close(its)
+    err.touch()
+    threading.Thread(target=_copy, args=(ours, err), daemon=True).start()
+    return run
+
+
+def _copy(terminal: int, err: Path) -> None:
+    with err.open("wb", buffering=0) as file, contextlib.suppress(OSError):  # it has ended
+        while data := os.read(terminal, 65536):
+            file.write(data)
+    os.close(terminal)
 
 
 def _run_to_end(command: list[str], err: Path) -> None:
@@ -124,7 +142,7 @@ def test_a_run_survives_signals_at_random_moments(
         run = _start(_build_command(lessons, checkpoint, output, *more), err)
         done = list_checkpoints(str(output))[-1].step if list_checkpoints(str(output)) else 0
         _wait_for_step(run, err, min(done + 1, STEPS - 1))
-        time.sleep(chance.uniform(0, 1.5))
+        time.sleep(chance.uniform(0, 0.5))
         kind = signal.SIGKILL if turn % 2 else signal.SIGTERM
         run.send_signal(kind)
         assert run.wait(timeout=120) in (-kind, 143, 0), err.read_text()
