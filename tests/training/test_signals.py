@@ -42,7 +42,7 @@ def _build_command(lessons: Path, checkpoint: Path, output: Path, *more: str) ->
 
 
 def _start(command: list[str], err: Path) -> subprocess.Popen[bytes]:
-    """Start a script on a terminal of its own, where its bar shows every step; `err` gets a copy."""
+    """Start a script on a terminal, where its bar shows every step; `err` gets a copy."""
     ours, its = pty.openpty()
     termios.tcsetwinsize(its, (50, 200))
     run = subprocess.Popen(
