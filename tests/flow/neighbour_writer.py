@@ -77,9 +77,12 @@ def _train_tokenizer(text: str) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     # A label, and the end of a line where its kind matters, is a token: else its colon, or the line
     # end alone, would say what comes next.
-    whole = pre_tokenizers.Split(Regex(r"\n\n|\?\n|\w+:"), "isolated")
+    words = Regex(r"\n\n|\?\n|\w+:| ?\w+| ?[^\w\s]+|\s")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [whole, pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [
+            pre_tokenizers.Split(words, "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
