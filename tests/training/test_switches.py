@@ -90,6 +90,7 @@ def test_a_switch_changes_no_number(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # a C++ compiler works for minutes
 @pytest.mark.parametrize("checkpointing", [True, False])
 def test_compiled_blocks_change_no_number(
     lessons: Path, checkpoint: Path, tmp_path: Path, expected: Recomputed, checkpointing: bool
