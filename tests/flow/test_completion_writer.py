@@ -32,7 +32,11 @@ from tests.flow.neighbour_writer import (
 ENGINES = [
     "transformers",
     pytest.param(
-        "vllm", marks=pytest.mark.skipif(not find_spec("vllm"), reason="vllm is not installed")
+        "vllm",
+        marks=[
+            pytest.mark.slow,
+            pytest.mark.skipif(not find_spec("vllm"), reason="vllm is not installed"),
+        ],
     ),
 ]
 SETTINGS = EngineSettings(device="cpu", cpus=1, max_model_len=4096, kv_cache_gib=1)
@@ -88,7 +92,7 @@ def test_a_model_without_a_chat_template_writes_prompts_dialogues_and_questions(
 
 def test_transformers_ends_each_answer_of_a_batch_at_its_own_stop_text(writer: Path) -> None:
     sampling = ClientSampling(max_tokens=40, stop=("\n\n", " yellow"))
-    starts = ("Prompt: ((small yellow", "Prompt: ((small green circle top left)), black", "Prompt")
+    starts = ("Prompt: ((small yellow", "Prompt: ((small green circle top left)), black", "Prompt:")
     requests = [Request(f"{n}", f"{n}", (), text, is_raw=True) for n, text in enumerate(starts)]
 
     async def ask() -> list[Generation]:
@@ -103,7 +107,7 @@ def test_transformers_ends_each_answer_of_a_batch_at_its_own_stop_text(writer: P
     assert (background.text, background.finish_reason) == ("background", "stop")
     assert background.output_tokens == 2  # the word, and the stop text's one token
     assert longest.text
-    assert longest.text.startswith(": ((")
+    assert longest.text.lstrip().startswith("((")
     assert longest.output_tokens
     assert longest.output_tokens > 2
 
