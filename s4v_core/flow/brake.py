@@ -88,6 +88,10 @@ class Brake:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._actor = ray.remote(num_cpus=0, scheduling_strategy=here)(_BrakeActor).remote()
 
+    def close(self) -> None:
+        """End its process; Ray would keep it as long as anything remembers the run."""
+        ray.kill(self._actor)
+
     def pull(self) -> None:
         self._actor.pull.remote()
 

@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 import pyarrow as pa
@@ -39,22 +40,22 @@ def index_shards(
     context = DataContext.get_current()
     context.max_errored_blocks = 0  # a shard that cannot be indexed ends it
     context.target_max_block_size = _BLOCK_BYTES
-    brake = Brake()
     accounts: list[dict[str, Any]] = [{}] * len(shards)
     items = [{"number": n, "shard": pickle.dumps(shard)} for n, shard in enumerate(shards)]
-    dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-        _index_item, fn_kwargs={"brake": brake}, num_cpus=1, batch_size=1
-    )
-    try:
-        for row in dataset.iter_rows():
-            if row["account"]:
-                accounts[row["number"]] = json.loads(row["account"])
-                continue
-            table = pa.ipc.open_stream(row["table"]).read_all()
-            spool.add(row["number"], row["part"], table)
-            on_rows(table.num_rows)
-    except ray.exceptions.RayError as error:
-        raise (brake.first_failure() or error) from error
+    with closing(Brake()) as brake:
+        dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+            _index_item, fn_kwargs={"brake": brake}, num_cpus=1, batch_size=1
+        )
+        try:
+            for row in dataset.iter_rows():
+                if row["account"]:
+                    accounts[row["number"]] = json.loads(row["account"])
+                    continue
+                table = pa.ipc.open_stream(row["table"]).read_all()
+                spool.add(row["number"], row["part"], table)
+                on_rows(table.num_rows)
+        except ray.exceptions.RayError as error:
+            raise (brake.first_failure() or error) from error
     return accounts
 
 

@@ -9,6 +9,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -191,6 +192,7 @@ class FlowDriver:
         )
         bar_unit = run.contract.words.short
         with (
+            closing(brake),
             metrics,
             drain_on_interrupt(brake.pull, limit_s=_DRAIN_LIMIT_S) as drained,
             RowBar(run.label, found_done + rows, found_done, bar_unit) as bar,

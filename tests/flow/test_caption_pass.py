@@ -6,6 +6,7 @@ import tarfile
 import time
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -107,6 +108,18 @@ def test_every_other_input_gives_the_same_captions(
         return
     assert run_pass(job).exit_code == DONE
     assert _captions_by_key(check_rows(tmp_path / "out")) == captions
+
+
+def _list_brakes() -> set[int]:
+    family = psutil.Process().children(recursive=True)
+    return {process.pid for process in family if "_BrakeActor" in " ".join(process.cmdline())}
+
+
+def test_a_run_leaves_no_process_behind(shards: Path, tmp_path: Path) -> None:
+    before = _list_brakes()
+    assert run_pass(_job(shards, tmp_path / "out")).exit_code == DONE
+    time.sleep(3)
+    assert _list_brakes() <= before
 
 
 def test_the_same_job_again_does_nothing_and_a_lost_unit_is_made_again(
