@@ -190,12 +190,11 @@ class FlowDriver:
             run.engines.count,
             brake.held_s,
         )
-        bar_unit = run.contract.words.short
         with (
             closing(brake),
             metrics,
             drain_on_interrupt(brake.pull, limit_s=_DRAIN_LIMIT_S) as drained,
-            RowBar(run.label, found_done + rows, found_done, bar_unit) as bar,
+            RowBar(run.label, found_done + rows, found_done, run.contract.words.short) as bar,
         ):
             for done in run_units(spec, todo, run.engines, brake):
                 first = first or time.monotonic()
