@@ -18,6 +18,7 @@ from serve.api.routes import ROUTES, make_app
 from serve.engines.models import check_models
 from serve.keys import Key, Keyring
 from serve.settings import ServeConfig
+from tests.serve.handle_answers import HandleMethod
 
 SECRET, MODEL = "s4v-right", "share-captioner"
 
@@ -39,7 +40,7 @@ class FakeReplica:
         return self
 
     def __getattr__(self, name: str) -> Any:
-        return _Method(object.__getattribute__(self, f"_{name}"))
+        return HandleMethod(object.__getattribute__(self, f"_{name}"))
 
     async def _complete(self, request: Request, sampling: Any) -> Generation:
         self.asked.append((request, sampling))
@@ -65,11 +66,6 @@ class FakeReplica:
 
     async def _check_health(self) -> None:
         pass
-
-
-class _Method:
-    def __init__(self, call: Any) -> None:
-        self.remote = call
 
 
 class House:

@@ -15,6 +15,7 @@ from serve.api.routes import ROUTES, make_app
 from serve.app import check_args
 from serve.engines.models import Model
 from serve.keys import make_key
+from tests.serve.handle_answers import HandleMethod
 from tests.serve.service import FAKE
 
 MODEL = FAKE["id"]
@@ -38,12 +39,7 @@ class StubHandle:
         return self
 
     def __getattr__(self, name: str) -> Any:
-        method = getattr(self, f"_{name}")
-
-        class Method:
-            remote = staticmethod(method)
-
-        return Method
+        return HandleMethod(object.__getattribute__(self, f"_{name}"))
 
     async def _read_max_model_len(self) -> int:
         await self.is_up.wait()
