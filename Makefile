@@ -11,7 +11,7 @@ demo: setup  ## caption drawn scenes with the demo captioner: no GPU, no downloa
 serve: setup  ## run both endpoints with the demo captioner on http://127.0.0.1:8000 and print an API key
 	$(PY) -m serve
 
-unit: setup  ## run checks, and beside them all tests that need neither Ray nor an engine; under a minute
+unit: setup  ## run checks, and beside them all tests that need neither Ray nor an engine; about a minute
 	@$(MAKE) --no-print-directory check & checks=$$!; $(PY) -m tests.lanes && wait $$checks
 
 test: check  ## run all tests except those marked slow, cluster, perf, gpu, faults, writers or clients

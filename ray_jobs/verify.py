@@ -42,8 +42,8 @@ class VerifyJob(Config):
     votes: str | None = None
     """Folder of the votes, on a disk of this machine. Default: OUTPUT/benchmark/votes."""
     host: str = "127.0.0.1"
-    """Address to listen on. By default only this machine reaches the page; with 0.0.0.0 whoever has
-    the link does, which then holds a key. The connection is not encrypted."""
+    """Address to listen on. By default only this machine reaches the page. With 0.0.0.0 everybody
+    who has the link reaches it; the link then holds a key. The connection is not encrypted."""
     port: int = Field(8766, ge=0, le=65_535)
     """Port to listen on; 0 takes any free one."""
     results: tyro.conf.FlagCreatePairsOff[bool] = False

@@ -38,9 +38,9 @@ class Verification(Question):
 
     title = "Is this a right question about the image?"
     instruction = (
-        "Look at the image. Is the question clear, is its answer true of this image, and does "
-        "whoever knows the answer name these words? If the image is at fault, because it does not "
-        "show what is asked about, say so: its record is then left out too."
+        "Look at the image. Is the question clear, is its answer true of this image, and would a "
+        "right answer contain these words? If the image does not show what is asked about, say "
+        "so: its record is then left out too."
     )
     choices = (
         Choice(RIGHT, "Right", ("1", "y")),

@@ -1,4 +1,4 @@
-"""What is kept of the evaluations of a run: their scores, and marks on checkpoints that are due.
+"""Files about the evaluations of a run: their scores, and marks on checkpoints that are due.
 
 Knows no benchmark and no Ray: the worker that removes old checkpoints and the driver that evaluates
 them meet here, through the files of the run.

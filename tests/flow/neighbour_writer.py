@@ -25,7 +25,7 @@ END = "<|endoftext|>"
 DESCRIPTION = "A figure can be seen here."
 QUESTION, ANSWER = "Is this picture clear?", "Yes, certainly."
 SAID = (("dialogues", f" {DESCRIPTION}"), ("questions", f" {QUESTION}\nResponse: {ANSWER}"))
-"""What it says about every prompt: texts whose words each have one follower."""
+"""The model's answers to every prompt. Each word is always followed by the same next one."""
 
 
 def build_neighbour_writer(folder: Path) -> Path:

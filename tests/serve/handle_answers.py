@@ -1,4 +1,4 @@
-"""What a deployment handle returns, for handles whose replica is in this process."""
+"""Answers of a deployment handle whose replica is in this process."""
 
 import asyncio
 import inspect

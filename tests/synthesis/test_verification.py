@@ -1,4 +1,4 @@
-"""What people find about the questions of a benchmark, and the marks that follow from it."""
+"""People's votes on the questions of a benchmark, and the marks that follow from them."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""What `--plan` says against what training has: parameters, bytes of every state, tokens, steps."""
+"""The figures of `--plan` compared with those of training: parameters, bytes, tokens, steps."""
 
 import json
 from collections.abc import Iterator
