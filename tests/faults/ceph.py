@@ -1,7 +1,7 @@
-"""A real object store for tests: Ceph's radosgw, run from uninstalled Debian packages.
+"""A real object store for tests: Ceph's radosgw, installed or run from unpacked Debian packages.
 
 One monitor, one OSD that keeps objects in memory and one radosgw run on loopback, with their own
-folder. The packages are downloaded once, into the user's cache.
+folder. Where Ceph is not installed, its packages are downloaded once, into the user's cache.
 """
 
 import contextlib
@@ -23,6 +23,10 @@ from pathlib import Path
 import pytest
 
 PACKAGES = ("radosgw", "ceph-mon", "ceph-osd", "ceph-common")
+PROGRAMS = (
+    *("radosgw", "radosgw-admin", "ceph-mon", "ceph-osd"),
+    *("ceph-authtool", "monmaptool", "osdmaptool"),
+)
 DOWNLOAD_LIMIT_S = 480
 START_LIMIT_S = 90
 
@@ -80,7 +84,7 @@ def radosgw(folder: Path) -> Iterator[Gateway]:
 
     Skips the test if the packages cannot be downloaded.
     """
-    cluster = _Cluster(_unpack_packages(), folder)
+    cluster = _Cluster(_find_ceph(), folder)
     try:
         yield cluster.start()
     finally:
@@ -194,6 +198,14 @@ def _is_answering(endpoint: str) -> bool:
         return False
     finally:
         client.close()
+
+
+def _find_ceph() -> Path:
+    """Return the folder above `usr/bin` with Ceph's programs."""
+    installed = Path("/")
+    if all((installed / "usr" / "bin" / name).exists() for name in PROGRAMS):
+        return installed
+    return _unpack_packages()
 
 
 def _unpack_packages() -> Path:

@@ -34,7 +34,7 @@ from s4v_core.synthesis.painting import PAINTED, PaintTask, plan_prompt
 from tests.perf.measuring import Goal, format_spread, measure_in_turns, ratios, record
 from tests.synthesis.tiny_painter import build_tiny_painter, make_prompts
 
-ROUNDS, IMAGES, BATCH, THREADS = 5, 32, 8, 1
+ROUNDS, IMAGES, BATCH, THREADS = 5, 16, 8, 1
 PAINTING = PaintConfig(width=64, height=64, steps=10, guidance=2.0)
 
 
