@@ -8,7 +8,7 @@ from s4v_core.reproduction.command import list_commands
 from s4v_core.reproduction.effects import Array, Effect, compare_arms, find_interval
 from s4v_core.reproduction.exactness import Preference, prefer, read_captions
 from s4v_core.reproduction.records import Done, StudyFolder
-from s4v_core.reproduction.scores import MEASURES, read_points
+from s4v_core.reproduction.scores import read_points
 from s4v_core.reproduction.study import Arm, Claim, Study
 
 Interval = tuple[float, float, float]
@@ -68,7 +68,7 @@ def find_all(folder: StudyFolder, study: Study) -> Findings:
 
 def _find_arm(folder: StudyFolder, study: Study, arm: Arm, done: Mapping[str, Done]) -> ArmFound:
     exams = [exam for exam in arm.exams if exam.key in done]
-    points = tuple(read_points(folder, exams, measure) for measure in MEASURES)
+    points = tuple(read_points(folder, exams, measure) for measure in study.measures)
     needed = Counter(one.key for other in study.arms for one in study.list_costs(other))
     known = [(one.key, done[one.key]) for one in study.list_costs(arm) if one.key in done]
     return ArmFound(
@@ -97,7 +97,7 @@ def _compare(
         compare_arms(
             *(arms[one].points[at][chosen] for one, chosen in zip(pair, rows, strict=True))
         )
-        for at in range(len(MEASURES))
+        for at in range(len(study.measures))
     )
 
 

@@ -6,14 +6,14 @@ import numpy as np
 
 from s4v_core.reproduction.effects import count_needed_seeds, find_least_difference
 from s4v_core.reproduction.records import Done, StudyFolder
-from s4v_core.reproduction.scores import MEASURES, Measure, read_points
+from s4v_core.reproduction.scores import Measure, read_points
 from s4v_core.reproduction.study import Study, list_all
 
-SPREADS: Mapping[str, float] = {"mme": 60.0, "mmbench": 4.0, "vqav2": 4.0}
+SPREADS: Mapping[str, float] = {"mme": 60.0, "mmbench": 4.0, "vqav2": 4.0, "stablellava": 4.0}
 """Standard deviation of paired differences between seeds in points of each measure: a guess, until
 exams of two seeds are there to measure it."""
 
-_WANTED = {"mme": 50.0, "mmbench": 3.0, "vqav2": 3.0}
+_WANTED = {"mme": 50.0, "mmbench": 3.0, "vqav2": 3.0, "stablellava": 3.0}
 """Differences whose number of seeds is told, in points."""
 
 
@@ -33,7 +33,14 @@ def describe_plan(folder: StudyFolder, studies: Sequence[Study], seeds: int, cpu
             own = [one for one in study.list_costs(arm) if one.key not in done]
             minutes = sum(one.expected_s for one in own) / 60
             lines.append(f"  {arm.title}: {len(own):,} commands, {minutes:,.0f} min on a core")
-    return "\n".join([*lines, *_describe_power(seeds, _find_spreads(folder, studies, done))])
+    if measures := _list_measures(studies):
+        lines += _describe_power(measures, seeds, _find_spreads(folder, studies, done))
+    return "\n".join(lines)
+
+
+def _list_measures(studies: Sequence[Study]) -> list[Measure]:
+    """The measures of studies that have exams, each once."""
+    return list(dict.fromkeys(one for study in studies if study.arms for one in study.measures))
 
 
 def _find_spreads(
@@ -41,10 +48,11 @@ def _find_spreads(
 ) -> dict[str, float]:
     """Measured spreads between seeds, of the claims whose exams are all there."""
     found: dict[str, float] = {}
-    for measure in MEASURES:
+    for measure in _list_measures(studies):
         spreads = [
             _measure_spread(folder, study, measure, claim.better, claim.worse)
             for study in studies
+            if measure in study.measures
             for claim in study.claims
             if all(
                 exam.key in done
@@ -68,9 +76,11 @@ def _measure_spread(
     return float(np.std(first - second, ddof=1))
 
 
-def _describe_power(seeds: int, measured: Mapping[str, float]) -> list[str]:
+def _describe_power(
+    measures: Sequence[Measure], seeds: int, measured: Mapping[str, float]
+) -> list[str]:
     lines = [f"with {seeds} seeds, at 5 % two-sided and a power of 80 %:"]
-    for measure in MEASURES:
+    for measure in measures:
         name = measure.benchmark
         spread, wanted = measured.get(name, SPREADS[name]), _WANTED[name]
         kind = "measured" if name in measured else "assumed"

@@ -2,7 +2,6 @@
 
 from s4v_core.pages.charts import whiskers
 from s4v_core.reproduction.findings import ArmFound, Findings
-from s4v_core.reproduction.scores import MEASURES
 
 _KINDS = 9
 """Colours that the page knows."""
@@ -10,7 +9,7 @@ _KINDS = 9
 
 def draw_intervals(found: Findings, measure: int) -> str:
     """Means over seeds with their intervals: a curve where arms have a place on an axis."""
-    title = f"{MEASURES[measure].title}: mean over seeds, 95 % interval"
+    title = f"{found.study.measures[measure].title}: mean over seeds, 95 % interval"
     placed = [one for one in found.arms if one.arm.at is not None]
     if placed:
         return _draw_curves(title, placed, measure)

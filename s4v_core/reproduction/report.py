@@ -11,7 +11,6 @@ from s4v_core.reproduction.gallery import show_captions
 from s4v_core.reproduction.intervals import draw_intervals
 from s4v_core.reproduction.published import PublishedTable
 from s4v_core.reproduction.records import StudyFolder
-from s4v_core.reproduction.scores import MEASURES
 from s4v_core.reproduction.study import Study
 from s4v_core.reproduction.world import DemoWorld
 from s4v_core.runs.derived_files import write_derived
@@ -55,7 +54,7 @@ def _show_study(found: Findings) -> str:
         parts.append(_show_preference(found))
     if found.arms:
         parts.append(_show_arms(found))
-        parts += [draw_intervals(found, number) for number in range(len(MEASURES))]
+        parts += [draw_intervals(found, number) for number in range(len(study.measures))]
     parts.append(_show_published(study.published))
     if found.claims:
         parts.append(_show_claims(found))
@@ -77,7 +76,7 @@ def _build_table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers_fro
 
 def _show_arms(found: Findings) -> str:
     """Ours: the mean over seeds of each arm, with its interval."""
-    head = [*found.study.head, *(measure.title for measure in MEASURES), "seeds"]
+    head = [*found.study.head, *(measure.title for measure in found.study.measures), "seeds"]
     rows = [
         [
             *one.arm.name,
@@ -98,7 +97,7 @@ def _show_claims(found: Findings) -> str:
     """The table of claims that held and that did not, by measure."""
     rows = []
     for claim, effects in found.claims:
-        for measure, effect in zip(MEASURES, effects, strict=True):
+        for measure, effect in zip(found.study.measures, effects, strict=True):
             rows.append(
                 [
                     claim.text,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from s4v_core import storage
 from s4v_core.errors import ConfigError
 from s4v_core.flow.connection import share_cluster
-from s4v_core.reproduction.demo_studies import MISSING, STUDIES
+from s4v_core.reproduction.demo_studies import STUDIES
 from s4v_core.reproduction.forecast import describe_plan
 from s4v_core.reproduction.job import ReproduceJob
 from s4v_core.reproduction.records import StudyFolder
@@ -70,7 +70,7 @@ def open_reproduction(job: ReproduceJob) -> Reproduction:
 def _choose_names(wanted: Sequence[str]) -> list[str]:
     names = dict.fromkeys(wanted)
     if _ALL in names:
-        return [name for name in STUDIES if name not in MISSING]
+        return list(STUDIES)
     if unknown := [name for name in names if name not in STUDIES]:
         allowed = ", ".join([*STUDIES, _ALL])
         raise ConfigError(f"study: found {unknown[0]!r}, allowed {allowed}")

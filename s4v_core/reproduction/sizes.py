@@ -26,6 +26,8 @@ class Sizes(Config):
     """Pictures of the mixture of questions and descriptions that is fine-tuned on."""
     exam_views: int
     """Pictures of the exam."""
+    synthesised: int
+    """Records of each ability that are synthesised."""
     base_rate: float = 1e-3
     """Highest learning rate of the start model."""
     captioner_rate: float = 5e-4
@@ -46,6 +48,8 @@ class Sizes(Config):
     """Seconds of a step on one core."""
     answers_per_s: float = 40.0
     """Questions that a model answers in a second on one core."""
+    pictures_per_s: float = 2.0
+    """Pictures that the painter draws in a second on one core."""
     captions_per_s: float = 15.0
     """Pictures that the captioner captions in a second on one core."""
 
@@ -59,6 +63,7 @@ FULL = Sizes(
     pretrain_views=8000,
     mixture_views=3200,
     exam_views=100,
+    synthesised=400,
 )
 QUICK = Sizes(
     web_views=64,
@@ -69,6 +74,7 @@ QUICK = Sizes(
     pretrain_views=48,
     mixture_views=48,
     exam_views=8,
+    synthesised=8,
     is_gated=False,
 )
 """Sizes of --quick: every stage runs, and nothing is learned."""

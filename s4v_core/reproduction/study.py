@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from s4v_core.reproduction.command import Command, list_commands
 from s4v_core.reproduction.published import PublishedTable
+from s4v_core.reproduction.scores import MEASURES, Measure
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class Study:
         head: Names of the columns that say what differs.
         note: What stands for what, and how the miniature differs from the paper.
         captions: Commands whose captions are held against exact ones; see `exactness.py`.
+        measures: The figures that its exams have.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Study:
     claims: tuple[Claim, ...] = ()
     note: str = ""
     captions: tuple[Command, ...] = ()
+    measures: tuple[Measure, ...] = MEASURES
 
     @property
     def wanted(self) -> list[Command]:

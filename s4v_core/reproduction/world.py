@@ -21,6 +21,11 @@ BENCHMARKS = ("mme", "mmbench", "vqav2")
 _QUESTIONS_PER_VIEW = 15
 _ALL_LEARN = ("--learning.vision-from", "0", "--learning.vision-stem")
 _LARGE_FACTOR = 2.5
+_TEST_SHARE = 0.3
+"""Share of the synthesised prompts whose images the benchmark asks about."""
+_ABILITIES = 4
+_PICTURES_PER_RECORD = 2
+"""Of the abilities that drawn scenes can express, three have two pictures."""
 _TINY = ("--device", "cpu", "--loader-workers", "0", "--prepare-workers", "0")
 FROZEN = "None"
 """Value of --learning.vision-from that means that no block of the tower learns."""
@@ -178,33 +183,70 @@ class DemoWorld:
         return Output(Command(name, "dataset.py", ("mix", plain, *flags), 5), "mixture.json")
 
     def finetune(
-        self, pretrained: Command, data: Output, seed: int, size: ModelSize = "small"
+        self,
+        pretrained: Command,
+        data: Output,
+        seed: int,
+        size: ModelSize = "small",
+        with_synthesised: bool = False,
     ) -> Command:
-        """Fine-tuning of a pretrained model on a mixture."""
+        """Fine-tuning of a pretrained model on a mixture, with or without synthesised records."""
         sizes = self.sizes
+        records, images = [data], [self.find("mixture"), self.find("teacher")]
+        samples = sizes.mixture_views + sizes.mixture_views // _DETAIL_EVERY
+        if with_synthesised:
+            records.append(Output(self.synthesise(), "records/train.json"))
+            images.append(Output(self.synthesise(), "records/shards"))
+            samples += round(sizes.synthesised * _ABILITIES * (1 - _TEST_SHARE))
         return self._train(
             f"fine-tune ({seed})",
             "finetune.py",
             Output(pretrained, "model"),
-            (data,),
-            (self.find("mixture"), self.find("teacher")),
+            records,
+            images,
             ("--optimiser.learning-rate", str(sizes.finetune_rate), "--seed", str(seed)),
-            sizes.mixture_views + sizes.mixture_views // _DETAIL_EVERY,
+            samples,
             size,
+        )
+
+    def synthesise(self) -> Command:
+        """Records and a benchmark of the abilities that drawn scenes can express."""
+        sizes = self.sizes
+        pictures = sizes.synthesised * _ABILITIES * _PICTURES_PER_RECORD
+        return Command(
+            "synthesise",
+            "synthesize.py",
+            (
+                *("demo", "--output", OWN, "--count", str(sizes.synthesised)),
+                *("--test-share", str(_TEST_SHARE), "--benchmark-count", str(sizes.synthesised)),
+            ),
+            4 * sizes.start_s + pictures / sizes.pictures_per_s / self.cpus,
+            cpus=self.cpus,
+            free=("--settings.cpus", str(self.cpus)),
         )
 
     def evaluate(self, tuned: Command) -> Command:
         """The exam of a model."""
+        questions = self.sizes.exam_views * _QUESTIONS_PER_VIEW
+        return self._ask(tuned, self.find("exam"), BENCHMARKS, questions)
+
+    def evaluate_keywords(self, tuned: Command) -> Command:
+        """The questions of the synthesised benchmark, about generated images."""
+        benchmark = Output(self.synthesise(), "benchmark")
+        return self._ask(tuned, benchmark, ("stablellava",), self.sizes.synthesised)
+
+    def _ask(
+        self, tuned: Command, data: Output, benchmarks: Sequence[str], questions: int
+    ) -> Command:
         sizes = self.sizes
         return Command(
             f"exam after {tuned.label}",
             "eval.py",
             (
-                "demo",
-                *("--model", Output(tuned, "model"), "--data", self.find("exam")),
-                *("--benchmarks", ",".join(BENCHMARKS), "--output", OWN, "--max-tokens", "12"),
+                *("demo", "--model", Output(tuned, "model"), "--data", data),
+                *("--benchmarks", ",".join(benchmarks), "--output", OWN, "--max-tokens", "12"),
             ),
-            sizes.start_s + sizes.exam_views * _QUESTIONS_PER_VIEW / sizes.answers_per_s,
+            sizes.start_s + questions / sizes.answers_per_s,
             free=("--settings.cpus", "1"),
         )
 

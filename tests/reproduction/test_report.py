@@ -7,7 +7,7 @@ import pytest
 
 from s4v_core.errors import InputError
 from s4v_core.reproduction.command import Command
-from s4v_core.reproduction.demo_studies import MISSING, STUDIES
+from s4v_core.reproduction.demo_studies import STUDIES
 from s4v_core.reproduction.findings import find_all
 from s4v_core.reproduction.job import ReproduceJob
 from s4v_core.reproduction.records import StudyFolder
@@ -137,11 +137,31 @@ def test_a_plan_measures_the_spread_of_what_was_run(table_4: StudyFolder) -> Non
 
 
 def test_every_study_has_a_report_before_anything_is_done(tmp_path: Path) -> None:
-    names = [name for name in STUDIES if name not in MISSING]
+    names = list(STUDIES)
     found = open_reproduction(ReproduceJob(study=tuple(names), output=str(tmp_path), quick=True))
     text = Path(found.report()).read_text()
     for study in found.studies:
         assert study.published.source.split(":")[0] in text
+
+
+def test_a_study_may_have_measures_of_its_own(tmp_path: Path) -> None:
+    """The study of synthesised data asks for keywords alone; 20 of 100 answers become right."""
+    folder = StudyFolder(str(tmp_path / "out"))
+    study = STUDIES["stablellava-figure6"](DemoWorld(QUICK), [1, 2])
+    for arm, right in zip(study.arms, (50, 70), strict=True):
+        for exam in arm.exams:
+            units = [[f"{n:03}", float(n < right), 1.0, "color"] for n in range(100)]
+            place = Path(exam.locate(folder.runs)) / "credits.json"
+            place.parent.mkdir(parents=True)
+            place.write_text(json.dumps({"stablellava": {"mean of abilities": units}}))
+            folder.record(exam, 1.0)
+    ((_, (effect,)),) = find_all(folder, study).claims
+    assert (effect.mean, effect.judge()) == (pytest.approx(20), "held")
+    found = open_reproduction(_job(folder, "stablellava-figure6", seeds=2))
+    assert "color, % right: differences from" in found.describe()
+    page = Path(found.report()).read_text()
+    assert "70.0 [70.0, 70.0]" in page
+    assert "66 -&gt; 76" in page
 
 
 def test_costs_count_what_arms_share_once(table_4: StudyFolder) -> None:
