@@ -36,13 +36,14 @@ from s4v_core import storage
 from s4v_core.environment import fill_in_root
 from s4v_core.recipes import CAPTION, SYNTHESIS
 from s4v_core.synthesis.job import SCRIPTED, STAGES, Stage, SynthesisJob
+from s4v_core.synthesis.packaged_writer import replace_packaged_writer
 
 _FEWER = 3
 
 
 def main(argv: list[str]) -> int:
     job = parse(SYNTHESIS, argv, __doc__ or "", has_places=lambda job: False)
-    job = fill_in_root(drop_unused_places(job))
+    job = fill_in_root(replace_packaged_writer(drop_unused_places(job)))
     show(job.model_dump_json(indent=2, exclude_defaults=True))
     job = job.replace(output=storage.absolute(job.output))
     from s4v_core.synthesis.report import write_report  # late, so that --help stays quick

