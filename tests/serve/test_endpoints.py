@@ -235,8 +235,8 @@ def _memory_mib() -> float:
     """Resident memory of the replicas and the processes that they started."""
     replicas = [
         process
-        for process in psutil.process_iter(["cmdline"])
-        if "ServeReplica:s4v:" in " ".join(process.info["cmdline"] or [])
+        for process in psutil.Process().children(recursive=True)  # of no other Ray
+        if "ServeReplica:s4v:" in " ".join(process.cmdline())
     ]
     family = {p for replica in replicas for p in (replica, *replica.children(recursive=True))}
     assert len(replicas) == 3
