@@ -14,8 +14,8 @@ serve: setup  ## run both endpoints with the demo captioner on http://127.0.0.1:
 unit: setup  ## run checks, and beside them all tests that need neither Ray nor an engine; about a minute
 	@$(MAKE) --no-print-directory check & checks=$$!; $(PY) -m tests.lanes && wait $$checks
 
-test: check  ## run all tests except those marked slow, cluster, perf, gpu, faults, writers or clients
-	$(PY) -m pytest --durations 25 -m "not slow and not cluster and not perf and not gpu and not faults and not writers and not clients"
+test: check  ## run all tests except those marked slow, cluster, perf, gpu, faults, writers or clients, in two processes
+	$(PY) -m pytest -n 2 --dist loadfile --durations 40 -m "not slow and not cluster and not perf and not gpu and not faults and not writers and not clients"
 
 test-faults: setup  ## run every fault test with its full number of repetitions; hours on two cores
 	$(PY) -m pytest -m faults
