@@ -206,7 +206,7 @@ def _list_units(output: Path) -> dict[str, int]:
 
 
 def test_a_killed_evaluation_resumes_and_asks_nothing_again(data: Path, tmp_path: Path) -> None:
-    _kill_and_resume(data, tmp_path, kills=2)
+    _kill_and_resume(data, tmp_path, kills=1)
 
 
 @pytest.mark.faults

@@ -16,7 +16,7 @@ HOOKS = "tests.serve.contract_hooks"
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("examples", [20, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [8, pytest.param(2000, marks=pytest.mark.slow)])
 def test_no_generated_request_finds_a_violation(tmp_path: Path, examples: int) -> None:
     guard = {"concurrent": 1000}
     report = tmp_path / "report.json"

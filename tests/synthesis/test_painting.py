@@ -139,6 +139,7 @@ def _poison(folder: Path) -> dict[str, str]:
     return {"PYTHONPATH": f"{folder}{os.pathsep}{root}"}
 
 
+@pytest.mark.slow
 def test_images_survive_kills_bit_by_bit_and_one_poisoned_prompt_is_named(
     model: Path, tmp_path: Path
 ) -> None:
