@@ -25,7 +25,7 @@ _TEST_SHARE = 0.3
 """Share of the synthesised prompts whose images the benchmark asks about."""
 _ABILITIES = 4
 _PICTURES_PER_RECORD = 2
-"""Of the abilities that drawn scenes can express, three have two pictures."""
+"""At most: color has one picture in a record, the three other abilities have two."""
 _TINY = ("--device", "cpu", "--loader-workers", "0", "--prepare-workers", "0")
 FROZEN = "None"
 """Value of --learning.vision-from that means that no block of the tower learns."""

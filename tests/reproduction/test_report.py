@@ -137,8 +137,7 @@ def test_a_plan_measures_the_spread_of_what_was_run(table_4: StudyFolder) -> Non
 
 
 def test_every_study_has_a_report_before_anything_is_done(tmp_path: Path) -> None:
-    names = list(STUDIES)
-    found = open_reproduction(ReproduceJob(study=tuple(names), output=str(tmp_path), quick=True))
+    found = open_reproduction(ReproduceJob(study=tuple(STUDIES), output=str(tmp_path), quick=True))
     text = Path(found.report()).read_text()
     for study in found.studies:
         assert study.published.source.split(":")[0] in text
