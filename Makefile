@@ -34,7 +34,7 @@ test-writers: setup .venv-writers/installed  ## run the tests with webdataset, d
 	.venv/bin/uv pip install --python .venv-writers/bin/python $${PIP_FIND_LINKS:+--find-links $$PIP_FIND_LINKS} -r $<
 	touch $@
 
-test-clients: setup .venv-clients/installed  ## run the tests with openai, litellm, LangChain, llama-index, pydantic-ai, instructor and the AI SDK
+test-clients: setup .venv-clients/installed  ## run the tests with openai, litellm, LangChain, llama-index, pydantic-ai, instructor, the AI SDK, LibreChat's library, guidellm and lm-eval
 	cd tests/clients && npm install --no-audit --no-fund --no-package-lock
 	$(PY) -m pytest -m clients tests/clients
 

@@ -2,19 +2,14 @@
 
 import json
 import os
-import socket
 import subprocess
-import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
 
 from tests.conftest import photo
 from tests.flow.oracle import fake_caption_of
-from tests.serve.in_process import MODEL, SECRET, House
+from tests.serve.in_process import MODEL, SECRET
 from tests.serve.service import data_url
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,26 +21,11 @@ PYTHON_CLIENTS = (
     *("openai", "openai_responses", "litellm", "langchain", "llama_index", "pydantic_ai"),
     "instructor",
 )
-NODE_CLIENTS = ("openai", "ai_sdk")
+NODE_CLIENTS = ("openai", "ai_sdk", "librechat")
 IMAGE = photo(1)
 SAID = fake_caption_of(IMAGE)
 
 pytestmark = [pytest.mark.clients, pytest.mark.timeout(300)]
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    house = House(decode={"reduced_jpeg": False})
-    with socket.socket() as door:
-        door.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(house.app, log_level="warning"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [door]})
-        thread.start()
-        while not server.started:
-            time.sleep(0.05)
-        yield f"http://127.0.0.1:{door.getsockname()[1]}/v1"
-        server.should_exit = True
-        thread.join()
 
 
 def converse(address: str, *command: str) -> dict[str, str]:
