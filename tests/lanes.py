@@ -48,6 +48,7 @@ _MODULES = {
     "tests/serve/test_operations.py",  # seconds each, as those below
     "tests/serve/test_guard.py",
     "tests/engines/test_diffusers.py",
+    "tests/engines/test_painter_families.py",
     "tests/engines/test_endpoint_places.py",
     "tests/evaluation/test_eval_script.py",
     "tests/reproduction/test_commands.py",

@@ -230,6 +230,9 @@ def _fit_arguments(painting: PaintConfig, known: Any, pipeline: str) -> dict[str
     foreign = sorted({"prompt", "generator", *arguments} - set(known))
     if foreign:
         raise ConfigError(f"painter: {pipeline} takes no {foreign[0]}")
+    # Flux takes a negative prompt and then leaves it out, unless a further scale is above 1.
+    if "negative_prompt" in arguments and (_effective(None, known, "true_cfg_scale") or 2) <= 1:
+        raise ConfigError(f"painter: {pipeline} makes no use of a negative prompt")
     return arguments | {"output_type": "pil"}
 
 

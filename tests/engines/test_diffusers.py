@@ -1,10 +1,7 @@
 """Engine diffusers with real pipelines of random weights: pictures depend on prompt and number."""
 
-import asyncio
 import io
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +13,9 @@ from PIL import Image
 from s4v_core import storage
 from s4v_core.engines.choice import build_engine, choose_painter
 from s4v_core.engines.drawing import BLACK, BLANK, PaintConfig, find_flaw
-from s4v_core.engines.requests import Generation, Request
-from s4v_core.engines.sampling import SamplingConfig
-from s4v_core.engines.settings import EngineSettings, EngineSpec
+from s4v_core.engines.requests import Request
 from s4v_core.errors import ConfigError, EngineError
+from tests.engines.painter_engine import SETTINGS, ask, choose, draw, make_request, open_engine
 from tests.synthesis.tiny_painter import (
     BATCH,
     PAINTING,
@@ -27,68 +23,33 @@ from tests.synthesis.tiny_painter import (
     build_tiny_painter,
 )
 
-SETTINGS = EngineSettings(device="cpu", cpus=1, batch_size=BATCH)
-
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tiny_painter(tmp_path_factory.mktemp("painter") / "model")
 
 
-def _choose(model: Path, painting: PaintConfig = PAINTING, **settings: Any) -> EngineSpec:
-    return choose_painter(str(model), painting, SETTINGS.replace(**settings))
-
-
-@contextmanager
-def _engine(spec: EngineSpec) -> Iterator[Any]:
-    engine = build_engine(spec)
-    yield engine
-    engine.close()
-
-
-def _request(number: int, prompt: str | None = None) -> Request:
-    prompt = f"small red circle, number {number % 3}" if prompt is None else prompt
-    return Request(f"{number}", f"{number}\n{prompt}", (), prompt)
-
-
-def _draw(engine: Any, numbers: Sequence[int]) -> dict[int, bytes]:
-    """PNGs of requests that are all made at once, by number."""
-
-    async def draw() -> list[Generation]:
-        waiting = [engine.generate(_request(number), SamplingConfig()) for number in numbers]
-        return list(await asyncio.gather(*waiting))
-
-    answers = asyncio.run(draw())
-    assert all(answer.drawing for answer in answers), answers
-    return {n: a.drawing.png for n, a in zip(numbers, answers, strict=True) if a.drawing}
-
-
-def _ask(engine: Any, request: Request) -> Generation:
-    answer: Generation = asyncio.run(engine.generate(request, SamplingConfig()))
-    return answer
-
-
 def test_a_picture_does_not_depend_on_its_batch(model: Path) -> None:
-    with _engine(_choose(model)) as engine:
-        together = _draw(engine, range(10))
-        assert _draw(engine, list(reversed(range(10)))) == together
-        assert _draw(engine, [7]) == {7: together[7]}
-        assert _draw(engine, [9, 2, 4]) == {n: together[n] for n in (9, 2, 4)}
+    with open_engine(choose(model)) as engine:
+        together = draw(engine, range(10))
+        assert draw(engine, list(reversed(range(10)))) == together
+        assert draw(engine, [7]) == {7: together[7]}
+        assert draw(engine, [9, 2, 4]) == {n: together[n] for n in (9, 2, 4)}
         assert len(set(together.values())) == 10, "every number has a picture of its own"
-    with _engine(_choose(model)) as another:
-        assert _draw(another, [3, 8]) == {n: together[n] for n in (3, 8)}
+    with open_engine(choose(model)) as another:
+        assert draw(another, [3, 8]) == {n: together[n] for n in (3, 8)}
 
 
 def test_the_engine_draws_what_the_pipeline_draws(model: Path) -> None:
     from diffusers import StableDiffusionPipeline
 
-    with _engine(_choose(model)) as engine:
-        answers = [_ask(engine, _request(number)) for number in range(BATCH)]
+    with open_engine(choose(model)) as engine:
+        answers = [ask(engine, make_request(number)) for number in range(BATCH)]
     drawn = [answer.drawing for answer in answers]
     pipeline = StableDiffusionPipeline.from_pretrained(model, use_safetensors=True)
     pipeline.set_progress_bar_config(disable=True)
     pictures = pipeline(
-        [_request(number).prompt for number in range(BATCH)],
+        [make_request(number).prompt for number in range(BATCH)],
         width=32,
         height=32,
         num_inference_steps=2,
@@ -108,41 +69,41 @@ def test_the_engine_draws_what_the_pipeline_draws(model: Path) -> None:
     "change", [{"seed": 1}, {"steps": 3}, {"guidance": 5.0}, {"negative_prompt": "blue square"}]
 )
 def test_every_setting_changes_the_picture(model: Path, change: dict[str, Any]) -> None:
-    with _engine(_choose(model)) as engine:
-        before = _draw(engine, [0])
-    with _engine(_choose(model, PAINTING.replace(**change))) as engine:
-        assert _draw(engine, [0]) != before
-    spec = _choose(model, PAINTING.replace(**change))
-    assert spec.answer_settings != _choose(model).answer_settings
+    with open_engine(choose(model)) as engine:
+        before = draw(engine, [0])
+    with open_engine(choose(model, PAINTING.replace(**change))) as engine:
+        assert draw(engine, [0]) != before
+    spec = choose(model, PAINTING.replace(**change))
+    assert spec.answer_settings != choose(model).answer_settings
 
 
 def test_the_size_of_a_batch_identifies_a_run(model: Path) -> None:
-    assert _choose(model, batch_size=5).answer_settings != _choose(model).answer_settings
+    assert choose(model, batch_size=5).answer_settings != choose(model).answer_settings
 
 
 def test_defaults_are_the_pipelines_own(model: Path) -> None:
-    with _engine(_choose(model, PaintConfig(width=16, height=16))) as engine:
+    with open_engine(choose(model, PaintConfig(width=16, height=16))) as engine:
         assert (engine.steps, engine.guidance) == (50, 7.5)
 
 
 def test_half_precision_draws(model: Path) -> None:
-    with _engine(_choose(model, dtype="bfloat16")) as engine:
-        assert _draw(engine, [0, 1]) == _draw(engine, [1, 0])
+    with open_engine(choose(model, dtype="bfloat16")) as engine:
+        assert draw(engine, [0, 1]) == draw(engine, [1, 0])
 
 
 def test_a_safety_checker_refuses(tmp_path: Path) -> None:
     model = build_tiny_painter(tmp_path / "model", **build_strict_checker())
-    with _engine(_choose(model)) as engine:
-        answer = _ask(engine, _request(0))
+    with open_engine(choose(model)) as engine:
+        answer = ask(engine, make_request(0))
     assert (answer.drawing, answer.reason) == (None, "engine_refused:content_filter")
 
 
 def test_what_is_no_prompt_is_refused_by_name(model: Path) -> None:
     picture = np.zeros((8, 8, 3), np.uint8)
-    with _engine(_choose(model)) as engine:
-        assert _ask(engine, _request(0, " ")).reason == "engine_refused:empty_prompt"
+    with open_engine(choose(model)) as engine:
+        assert ask(engine, make_request(0, " ")).reason == "engine_refused:empty_prompt"
         asked = Request("0", "0", (picture,), "What is it?")
-        assert _ask(engine, asked).reason == "engine_refused:draws_from_one_prompt"
+        assert ask(engine, asked).reason == "engine_refused:draws_from_one_prompt"
 
 
 def test_pictures_that_show_nothing_are_found() -> None:
@@ -158,9 +119,9 @@ def test_pictures_that_show_nothing_are_found() -> None:
 
 def test_a_folder_that_is_no_pipeline_is_refused(tmp_path: Path, model: Path) -> None:
     with pytest.raises(ConfigError, match="no such folder"):
-        _choose(tmp_path / "none")
+        choose(tmp_path / "none")
     with pytest.raises(ConfigError, match=r"holds no model_index\.json"):
-        _choose(tmp_path)
+        choose(tmp_path)
 
 
 def test_weights_that_are_no_safetensors_are_refused(tmp_path: Path, model: Path) -> None:
@@ -168,7 +129,7 @@ def test_weights_that_are_no_safetensors_are_refused(tmp_path: Path, model: Path
     for weights in copy.glob("*/*.safetensors"):
         weights.rename(weights.with_suffix(".bin"))
     with pytest.raises(ConfigError, match="no weights as safetensors"):
-        _choose(copy)
+        choose(copy)
 
 
 def test_one_part_without_safetensors_is_refused(tmp_path: Path) -> None:
@@ -176,7 +137,7 @@ def test_one_part_without_safetensors_is_refused(tmp_path: Path) -> None:
     weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
     weights.rename(weights.with_suffix(".bin"))
     with pytest.raises(EngineError, match="cannot load"):
-        build_engine(_choose(copy))
+        build_engine(choose(copy))
 
 
 def test_code_of_a_model_is_never_run(tmp_path: Path) -> None:
@@ -185,19 +146,19 @@ def test_code_of_a_model_is_never_run(tmp_path: Path) -> None:
     named = json.loads(index.read_text()) | {"unet": ["antigravity", "Thing"]}
     index.write_text(json.dumps(named))
     with pytest.raises(ConfigError, match=r"part unet is antigravity\.Thing"):
-        build_engine(_choose(copy))
+        build_engine(choose(copy))
 
 
 def test_a_setting_that_the_pipeline_lacks_is_named(model: Path) -> None:
     with pytest.raises(ConfigError, match=r"settings\.dtype: found 'int3'"):
-        build_engine(_choose(model, dtype="int3"))
+        build_engine(choose(model, dtype="int3"))
     with pytest.raises(ConfigError, match=r"settings\.engine_args: .* engine diffusers cannot use"):
-        _choose(model, engine_args={"block_size": 32})
+        choose(model, engine_args={"block_size": 32})
 
 
 def test_a_pipeline_that_was_replaced_is_refused(tmp_path: Path) -> None:
     copy = build_tiny_painter(tmp_path / "model")
-    spec = _choose(copy)
+    spec = choose(copy)
     config = copy / "unet" / "config.json"
     config.write_text(config.read_text() + "\n")
     with pytest.raises(ConfigError, match="was replaced during the run"):
@@ -212,6 +173,6 @@ def test_a_pipeline_in_a_store_is_fetched(
         storage.create(f"{bucket}/tiny/{file.relative_to(model)}", file.read_bytes())
     spec = choose_painter(f"{bucket}/tiny", PAINTING, SETTINGS)
     assert (spec.revision or "").startswith("etag:")
-    with _engine(spec) as far, _engine(_choose(model)) as near:
-        about = [Image.open(io.BytesIO(_draw(one, [0])[0])) for one in (far, near)]
+    with open_engine(spec) as far, open_engine(choose(model)) as near:
+        about = [Image.open(io.BytesIO(draw(one, [0])[0])) for one in (far, near)]
         assert np.array_equal(*map(np.asarray, about))
