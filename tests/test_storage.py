@@ -1,5 +1,6 @@
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,34 @@ def test_receipts_know_their_own_files_alone(folder: str) -> None:
     with pytest.raises(ConfigError, match=r"export\.json exists"):
         storage.Receipts(f"{folder}/run", uri).put(b"four")
     assert storage.read(uri) == b"TWO"
+
+
+def test_writers_of_one_run_replace_each_others_file_at_once(folder: str) -> None:
+    uri = storage.join(folder, "report.html")
+
+    def write(writer: int) -> None:
+        for number in range(10):
+            storage.Receipts(f"{folder}/run", uri).put(f"{writer}: {number}".encode() * 1000)
+
+    with ThreadPoolExecutor(4) as writers:
+        list(writers.map(write, range(4)))
+    assert storage.read(uri).endswith(b": 9")
+
+
+def test_a_file_that_others_write_all_the_time_is_left_alone(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = storage.join(folder, "report.html")
+    place = storage.Receipts(f"{folder}/run", uri)
+    place.put(b"first")
+
+    def lose_the_race(*_: object) -> None:
+        raise storage.SourceChangedError(uri, "was changed")
+
+    monkeypatch.setattr("s4v_core.storage.receipts.replace_version", lose_the_race)
+    with pytest.raises(StorageError, match="others write it all the time"):
+        place.put(b"second")
+    assert storage.read(uri) == b"first"
 
 
 def test_a_range_is_read_exactly_and_a_short_one_is_refused(folder: str) -> None:

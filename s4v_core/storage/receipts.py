@@ -21,7 +21,8 @@ from fsspec.implementations.local import LocalFileSystem
 from s4v_core.errors import ConfigError, StorageError
 from s4v_core.storage.access import locate
 from s4v_core.storage.listing import StoredFile, is_folder, list_folder, stat
-from s4v_core.storage.reading import open_to_read, read
+from s4v_core.storage.reading import read, read_range
+from s4v_core.storage.reasons import SourceChangedError
 from s4v_core.storage.uris import join
 from s4v_core.storage.writing import create, create_file, replace_version
 
@@ -29,6 +30,8 @@ _FOLDER = ".receipts"
 """Folder of the receipts in a run's folder; listings of inputs skip names that start with a dot."""
 
 _BLOCK = 8 << 20
+_MOST_RACES = 10
+"""Times that a file may be replaced by another process between a look at it and the write."""
 
 
 class Written(NamedTuple):
@@ -103,11 +106,20 @@ class Receipts:
 
         Raises:
             ConfigError: There is a file that this run did not write.
-            StorageError: The store refuses or does not answer.
+            StorageError: The store refuses or does not answer, or others write here all the time.
         """
-        uri, written = self.uri(path), describe_content(content)
+        written = describe_content(content)
         if not is_recorded:
             self.add({path: written})
+        for _ in range(_MOST_RACES):
+            try:
+                return self._put_once(content, written, path)
+            except (SourceChangedError, FileNotFoundError):  # another process of this run wrote
+                continue
+        raise StorageError(self.uri(path), "others write it all the time; nothing was overwritten")
+
+    def _put_once(self, content: bytes | Path, written: Written, path: str) -> bool:
+        uri = self.uri(path)
         if stat(uri) is None and _create(uri, content):
             return True
         found = stat(uri)
@@ -116,7 +128,7 @@ class Receipts:
         there = _describe_stored(found)
         if there == written:
             return False
-        if not self.holds(path, there):
+        if not self.holds(path, there) and not self._holds_by_now(path, there):
             raise refuse_overwriting(uri)
         replace_version(content, uri, found)
         return True
@@ -143,9 +155,18 @@ class Receipts:
         name = resolve(self.place).encode("utf-8", "surrogateescape")
         return hashlib.sha256(name).hexdigest()[:32]
 
+    def _holds_by_now(self, path: str, written: Written) -> bool:
+        """`holds` with the receipts that other processes added since they were read."""
+        for known, contents in self._read_stored().items():
+            self._stored.setdefault(known, set()).update(contents)
+        return self.holds(path, written)
+
     @cached_property
     def _stored(self) -> dict[str, set[Written]]:
         """The contents that earlier processes wrote, by path below the place."""
+        return self._read_stored()
+
+    def _read_stored(self) -> dict[str, set[Written]]:
         found: dict[str, set[Written]] = {}
         folder = join(self.output, _FOLDER)
         for file in list_folder(folder) if is_folder(folder) else ():
@@ -182,8 +203,13 @@ def _is_link(uri: str) -> bool:
 
 
 def _describe_stored(file: StoredFile) -> Written:
+    """Size and hash of the very version that was listed.
+
+    Raises:
+        SourceChangedError, FileNotFoundError: It was replaced or deleted since.
+    """
     digest = hashlib.sha256()
-    with open_to_read(file.uri) as content:
-        while block := content.read(_BLOCK):
-            digest.update(block)
+    for start in range(0, file.size, _BLOCK):
+        length = min(_BLOCK, file.size - start)
+        digest.update(read_range(file.uri, start, length, file.etag))
     return Written(file.size, digest.hexdigest())

@@ -11,10 +11,10 @@ from typing import Any, BinaryIO
 
 from fsspec.implementations.local import LocalFileSystem
 
-from s4v_core.errors import StorageError
 from s4v_core.failpoints import reach
 from s4v_core.storage.access import call_store, locate, locate_uncached
 from s4v_core.storage.listing import StoredFile, stat
+from s4v_core.storage.reasons import SourceChangedError
 from s4v_core.storage.uris import is_local, join
 
 _PROBE = ".create-only"
@@ -121,12 +121,14 @@ def replace_version(content: bytes | Path, uri: str, found: StoredFile) -> None:
     """Put bytes, or the content of a local file of any size, in the place of `found`.
 
     Raises:
-        StorageError: What lies there is no longer the version `found`; nothing was written.
+        SourceChangedError: What lies there is no longer the version `found`; nothing was written.
     """
     fs, path = locate_uncached(uri)
     now = stat(uri)
     if now is None or (now.size, now.etag) != (found.size, found.etag):
-        raise StorageError(uri, "was changed by somebody else meanwhile; nothing was overwritten")
+        raise SourceChangedError(
+            uri, "was changed by somebody else meanwhile; nothing was overwritten"
+        )
 
     def attempt() -> None:
         if isinstance(fs, LocalFileSystem):
