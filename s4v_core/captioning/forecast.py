@@ -166,7 +166,7 @@ def make_forecast(job: CaptionJob) -> Forecast:
 def _measure_sample(checked: CheckedJob, spool: RowSpool) -> _Sample:
     count = _choose_sample_size(checked)
     while True:
-        rows = _spread_evenly(checked, spool, count)
+        rows = spread_evenly(checked, spool, count)
         sample = _run_sample(checked, rows, spool.input_rows)
         if sample.spread_s >= LEAST_SAMPLE_S or len(sample.results) == sum(spool.input_rows):
             return sample
@@ -199,7 +199,7 @@ def _choose_sample_size(checked: CheckedJob) -> int:
     return max(LEAST_SAMPLE, _SAMPLE_PER_SLOT * slots * checked.job.engines)
 
 
-def _spread_evenly(checked: CheckedJob, spool: RowSpool, count: int) -> pa.Table:
+def spread_evenly(checked: CheckedJob, spool: RowSpool, count: int) -> pa.Table:
     """`count` rows at even distances over the whole input."""
     whole, start = sum(spool.input_rows), 0
     count = min(count, whole)
@@ -207,7 +207,8 @@ def _spread_evenly(checked: CheckedJob, spool: RowSpool, count: int) -> pa.Table
     for _, rows in read_named(checked, spool):
         end = start + rows.num_rows
         first, last = (-(-edge * count // whole) for edge in (start, end))
-        picked.append(rows.take([at * whole // count - start for at in range(first, last)]))
+        places = [at * whole // count - start for at in range(first, last)]
+        picked.append(rows.take(pa.array(places, pa.int64())))  # a small shard may have none
         start = end
     tables, _ = number_repeated_ids(picked)
     return pa.concat_tables(tables)

@@ -13,9 +13,11 @@ import pytest
 
 from s4v_core import storage
 from s4v_core.captioning.caption_pass import run_pass
+from s4v_core.captioning.checks import check_job
 from s4v_core.captioning.export import export_run
-from s4v_core.captioning.forecast import make_forecast
+from s4v_core.captioning.forecast import make_forecast, spread_evenly
 from s4v_core.captioning.job import CaptionJob
+from s4v_core.captioning.planning import index_input
 from s4v_core.captioning.row_checks import check_captions
 from s4v_core.engines.settings import EngineSettings
 from s4v_core.errors import ConfigError, InputError, StorageError
@@ -329,6 +331,15 @@ def test_a_sample_too_short_to_measure_a_rate_is_followed_by_a_larger_one(
     assert make_forecast(job).sampled == 40
     monkeypatch.setattr("s4v_core.captioning.forecast.LEAST_SAMPLE_S", 0.0)
     assert make_forecast(job).sampled == 4
+
+
+def test_a_sample_leaves_out_whole_shards_of_an_input_of_many_small_ones(tmp_path: Path) -> None:
+    for shard in range(12):
+        write_tar(tmp_path / "shards" / f"{shard:02d}.tar", {f"{shard}.jpg": photo(shard)})
+    checked = check_job(_job(tmp_path / "shards", tmp_path / "out"))
+    with index_input(checked) as (spool, _):
+        ids = spread_evenly(checked, spool, 3)["image_id"].to_pylist()
+    assert ids == ["00/0", "04/4", "08/8"]
 
 
 def test_a_report_shows_captions_and_loads_nothing(shards: Path, tmp_path: Path) -> None:
