@@ -11,9 +11,9 @@ class Sizes(Config):
     """Numbers of pictures, epochs and learning rates."""
 
     web_views: int
-    """Pictures with noisy captions that the start model is trained on, in the part of CLIP."""
+    """Pictures with brief captions that the start model is trained on, in the part of CLIP."""
     talk_views: int
-    """Descriptions with questions, without pictures, that it reads, in the part of Vicuna."""
+    """Descriptions with questions, without pictures, that it learns, in the part of Vicuna."""
     base_epochs: int
     """Epochs of the start model."""
     teacher_views: int

@@ -64,11 +64,11 @@ class DemoWorld:
         return Output(self.draw(part), f"{part}/{file}".rstrip("/"))
 
     def train_base(self, size: ModelSize = "small") -> Command:
-        """The start model: a tower that knows noisy captions, and a language model that knows the
-        language and its questions from texts alone."""
+        """The start model: a tower that knows the main things of a picture by name, and a language
+        model that knows descriptions and questions from texts alone."""
         sizes = self.sizes
         samples = (sizes.web_views + sizes.talk_views) * sizes.base_epochs
-        data = (self.find("web", "noisy.json"), self.find("talk", "talk.json"))
+        data = (self.find("web", "brief.json"), self.find("talk", "talk.json"))
         return self._train(
             f"start model ({size})",
             "train_captioner.py",

@@ -14,13 +14,21 @@ from s4v_core.prompts.instructions import LETTER, SHORT
 DETAIL_QUESTION = "Describe the following image."
 """Question of the detailed descriptions of a mixture, by which they are found and replaced."""
 
+TALK_QUESTION = "Describe a picture of your choice."
+"""Question of the descriptions that a language model learns to write without pictures."""
+
 DETAIL_EVERY = 4
 """One of so many views of a mixture has a detailed description, too."""
 
-PHRASES = (VICUNA_V1.system.strip(), prompts.CAPTION, DETAIL_QUESTION, SHORT, LETTER)
+PHRASES = (
+    *(VICUNA_V1.system.strip(), prompts.CAPTION, DETAIL_QUESTION, TALK_QUESTION),
+    *(SHORT, LETTER),
+)
 """Texts that occur again and again; each is one token of the world's tokenizer."""
 
 _TURNS = 4
+_OWN_DESCRIPTIONS = 0.5
+"""Share of the talks whose description the language model writes itself."""
 _CORPUS_VIEWS = 1500
 
 Turn = tuple[str, str]
@@ -57,13 +65,18 @@ def _write_mixture(key: str, view: View, chance: random.Random) -> list[Record]:
 
 
 def _write_talk(key: str, view: View, chance: random.Random) -> list[Record]:
-    """Questions about a description without a picture: what a language model knows by itself."""
+    """A description without a picture, told by either side, and questions about it: what a language
+    model knows by itself."""
     facts = list_facts(view, chance.choice(view.things))
-    first, *rest = [_ask(fact, chance) for fact in chance.sample(facts, _TURNS)]
-    told = (f"{write_exact(view, chance)}\n{first[0]}", first[1])
-    record = _build(key, [told, *rest])
+    turns = [_ask(fact, chance) for fact in chance.sample(facts, _TURNS)]
+    description = write_exact(view, chance)
+    if chance.random() < _OWN_DESCRIPTIONS:
+        turns.insert(0, (TALK_QUESTION, description))
+    else:
+        turns[0] = (f"{description}\n{turns[0][0]}", turns[0][1])
+    record = _build(key, turns)
     del record["image"]
-    record["conversations"][0]["value"] = told[0]
+    record["conversations"][0]["value"] = turns[0][0]
     return [record]
 
 
