@@ -47,6 +47,7 @@ def _list_pids(name: str) -> set[int]:
 def service(
     local_ray: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Service, Path]]:
+    """For the tests at the top; those below start an application in its place."""
     folder = tmp_path_factory.mktemp("served")
     with served(folder, FAST, guard=FREE, log_folder=str(folder / "logs")) as found:
         yield found, folder
@@ -176,6 +177,16 @@ def test_the_logs_of_a_replica_are_json_lines(service: tuple[Service, Path]) -> 
     assert (line["key"], line["path"], line["status"]) == ("tests", "/v1/models", 200)
 
 
+def test_the_endpoints_metrics_are_shown_to_a_key(service: tuple[Service, Path]) -> None:
+    found, _ = service
+    with found.http() as client:
+        deadline = time.monotonic() + 60
+        while "ray_s4v_http_requests_total" not in (answer := client.get("/metrics")).text:
+            assert time.monotonic() < deadline, f"{answer.status_code}: {answer.text[:1000]}"
+            time.sleep(1)
+    assert httpx.get(f"{found.address}/metrics").status_code == 401
+
+
 def test_a_full_ingress_answers_health_and_models_and_refuses_in_openais_form(
     tmp_path: Path,
 ) -> None:
@@ -287,13 +298,3 @@ def test_a_stream_to_a_model_that_was_scaled_to_zero_is_kept_alive(tmp_path: Pat
             text, error = _read_stream(answer.iter_lines())
         assert error is None
         assert _is_whole(text)
-
-
-def test_the_endpoints_metrics_are_shown_to_a_key(service: tuple[Service, Path]) -> None:
-    found, _ = service
-    with found.http() as client:
-        deadline = time.monotonic() + 60
-        while "ray_s4v_http_requests_total" not in client.get("/metrics").text:
-            assert time.monotonic() < deadline
-            time.sleep(1)
-    assert httpx.get(f"{found.address}/metrics").status_code == 401
