@@ -184,11 +184,20 @@ def build_world_config(tokenizer: PreTrainedTokenizerFast, is_large: bool) -> Ll
     return build_small_config(tokenizer, _WORLD_IMAGE_PX, _WORLD_PATCH_PX, vision, text)
 
 
-def build_new_model(folder: Path, seed: int, config: LlavaConfig, tokenizer: Any) -> None:
-    """Write a small model with random weights; the same seed gives the same files."""
+def build_new_model(
+    folder: Path, seed: int, config: LlavaConfig, tokenizer: Any, repeats_words: bool = False
+) -> None:
+    """Write a small model with random weights; the same seed gives the same files.
+
+    Args:
+        repeats_words: Whether the head starts as the embedding, so that a word is the likeliest
+            word after itself. Such a model learns to answer from a text in a quarter of the steps.
+    """
     torch.manual_seed(seed)
     model = LlavaForConditionalGeneration(config).eval()
     _initialise_weights(model)
+    if repeats_words:
+        model.lm_head.weight.data.copy_(model.get_input_embeddings().weight.data)
     vision = config.vision_config
     processor = build_processor(tokenizer, vision.image_size, vision.patch_size, pad=True)
     export_checkpoint(model, processor, folder)

@@ -28,7 +28,7 @@ class Sizes(Config):
     """Pictures of the exam."""
     synthesised: int
     """Records of each ability that are synthesised."""
-    base_rate: float = 1e-3
+    base_rate: float = 1.5e-3
     """Highest learning rate of the start model."""
     captioner_rate: float = 5e-4
     """Highest learning rate of the captioner."""
@@ -36,6 +36,8 @@ class Sizes(Config):
     """Highest learning rate of pretraining."""
     finetune_rate: float = 3e-4
     """Highest learning rate of fine-tuning."""
+    beta2: float = 0.95
+    """Decay of AdamW's mean of squared gradients, in all stages: 0.999 is slow for 250 steps."""
     is_gated: bool = True
     """Whether the pass judges captions; a captioner that learned nothing has none that pass."""
     batch_size: int = 32
@@ -61,7 +63,7 @@ FULL = Sizes(
     teacher_views=2000,
     captioner_epochs=6,
     pretrain_views=8000,
-    mixture_views=3200,
+    mixture_views=8000,
     exam_views=100,
     synthesised=400,
 )

@@ -268,6 +268,7 @@ class DemoWorld:
         for pair in named:
             arguments += pair
         arguments += [*flags, *_TINY, "--batch-size", str(sizes.batch_size)]
+        arguments += ["--optimiser.beta2", str(sizes.beta2)]
         step_s = sizes.step_s * (_LARGE_FACTOR if size == "large" else 1.0)
         return Command(
             label,

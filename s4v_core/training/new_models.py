@@ -28,6 +28,7 @@ class NewModel:
         name: What it is, for an estimate.
         blocks: Number of its vision blocks, the last one unused.
         build_corpus, phrases, vocabulary: What its tokenizer is made of.
+        repeats_words: Whether its head starts as its embedding.
     """
 
     name: str
@@ -36,6 +37,7 @@ class NewModel:
     phrases: Sequence[str]
     vocabulary: int
     choose_config: Callable[[Any], Any]
+    repeats_words: bool = False
 
     def build_tokenizer(self) -> Any:
         return build_tokenizer(self.build_corpus(), self.vocabulary, self.phrases)
@@ -43,7 +45,8 @@ class NewModel:
     def write(self, folder: Path, seed: int) -> None:
         """Write the model; the same seed gives the same files."""
         tokenizer = self.build_tokenizer()
-        build_new_model(folder, seed, self.choose_config(tokenizer), tokenizer)
+        config = self.choose_config(tokenizer)
+        build_new_model(folder, seed, config, tokenizer, self.repeats_words)
 
 
 def _describe_world(size: str, is_large: bool) -> NewModel:
@@ -54,6 +57,7 @@ def _describe_world(size: str, is_large: bool) -> NewModel:
         lessons.PHRASES,
         WORLD_VOCABULARY,
         lambda tokenizer: build_world_config(tokenizer, is_large),
+        repeats_words=True,
     )
 
 

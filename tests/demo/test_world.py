@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file
 
 from s4v_core.demo.world.captions import SOURCES, write_exact
 from s4v_core.demo.world.files import write_exam, write_lessons
@@ -27,6 +28,8 @@ from s4v_core.demo.world.views import (
 from s4v_core.evaluation.catalogue import find_benchmark
 from s4v_core.evaluation.data_places import find_data, place_images
 from s4v_core.evaluation.scoring import read_questions
+from s4v_core.training.new_models import NEW_MODELS
+from s4v_core.training.stage import NEW_WORLD, NEW_WORLD_LARGE
 
 _NAMED = re.compile(rf"\b({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})\b")
 
@@ -139,3 +142,21 @@ def test_records_name_the_pictures_of_their_shards(tmp_path: Path) -> None:
         assert {record["image"] for record in records} == names
     talk = json.loads((tmp_path / "teacher" / "talk.json").read_text())
     assert not any("image" in record or "<image>" in str(record) for record in talk)
+
+
+@pytest.mark.parametrize("name", [NEW_WORLD, NEW_WORLD_LARGE])
+def test_a_new_model_of_the_world_starts_with_a_head_that_repeats_words(
+    tmp_path: Path, name: str
+) -> None:
+    NEW_MODELS[name].write(tmp_path, seed=0)
+    weights = {
+        key: value
+        for file in tmp_path.glob("*.safetensors")
+        for key, value in load_file(file).items()
+    }
+    head, embedding = (
+        next(value for key, value in weights.items() if key.endswith(ending))
+        for ending in ("lm_head.weight", "embed_tokens.weight")
+    )
+    assert head.float().abs().max() > 0
+    assert (head == embedding).all()

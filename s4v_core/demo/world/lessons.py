@@ -27,6 +27,8 @@ PHRASES = (
 """Texts that occur again and again; each is one token of the world's tokenizer."""
 
 _TURNS = 4
+_TALK_TURNS = 12
+"""Questions about a description that is only text; each costs little beside the description."""
 _OWN_DESCRIPTIONS = 0.5
 """Share of the talks whose description the language model writes itself."""
 _CORPUS_VIEWS = 1500
@@ -67,8 +69,8 @@ def _write_mixture(key: str, view: View, chance: random.Random) -> list[Record]:
 def _write_talk(key: str, view: View, chance: random.Random) -> list[Record]:
     """A description without a picture, told by either side, and questions about it: what a language
     model knows by itself."""
-    facts = list_facts(view, chance.choice(view.things))
-    turns = [_ask(fact, chance) for fact in chance.sample(facts, _TURNS)]
+    things = chance.choices(view.things, k=_TALK_TURNS)
+    turns = [_ask(chance.choice(list_facts(view, thing)), chance) for thing in things]
     description = write_exact(view, chance)
     if chance.random() < _OWN_DESCRIPTIONS:
         turns.insert(0, (TALK_QUESTION, description))
