@@ -4,7 +4,7 @@ that runs a checkpoint itself."""
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -56,11 +56,13 @@ class PromptRenderer:
         self.tokenizer, self.image_id = tokenizer, image_id
         self._named = None if template == OWN_TEMPLATE else chat.find_template(template)
         self._guard = GuardedTemplate(model, tokenizer.special_tokens_map)
-        self._render_messages = lru_cache(maxsize=1024)(self._render_guarded)
         self._format: ChatFormat | None = None
         if self._named is None:
             assert find_format, "the checkpoint's own template must be found"
             self._format = find_format(self._guard)
+        # No method of its own: such a circle would keep the guard's process after the last use.
+        render = partial(_render_guarded, self._guard, self._format)
+        self._render_messages = lru_cache(maxsize=1024)(render)
         self._thought_ends = _find_special_ids(tokenizer, [end for _, end in MARKS])
 
     def render(self, request: Request) -> str:
@@ -190,14 +192,6 @@ class PromptRenderer:
         assert self._format, "only the checkpoint's own template is rendered like this"
         return self._render_messages(json.dumps(self._format.make_messages(request)), True)
 
-    def _render_guarded(self, messages: str, is_asked: bool) -> str:
-        """Args:
-        messages: As JSON, so that equal conversations are rendered once.
-        """
-        assert self._format, "only the checkpoint's own template is rendered like this"
-        found = json.loads(messages)
-        return self._guard.render(self._format.template, found, self._format.switches, is_asked)
-
     def _cut_pieces(self, request: Request) -> list[chat.Piece]:
         assert self._named, "only a named template is cut into pieces"
         turns = [*request.earlier, (request.prompt, None)]
@@ -205,6 +199,18 @@ class PromptRenderer:
         if request.prefill:
             pieces.append(chat.Piece(f"{self._named.answer_lead}{request.prefill}"))
         return pieces
+
+
+def _render_guarded(
+    guard: GuardedTemplate, own: ChatFormat | None, messages: str, is_asked: bool
+) -> str:
+    """Render with the checkpoint's own template.
+
+    Args:
+        messages: As JSON, so that equal conversations are rendered once.
+    """
+    assert own, "only the checkpoint's own template is rendered like this"
+    return guard.render(own.template, json.loads(messages), own.switches, is_asked)
 
 
 def load_renderer(model: str, template: str) -> tuple[PromptRenderer, Any]:

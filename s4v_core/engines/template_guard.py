@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from typing import IO, Any
 
@@ -44,6 +45,7 @@ class GuardedTemplate:
         """
         self._model, self._special_tokens = model, dict(special_tokens)
         self._child: subprocess.Popen[bytes] | None = None
+        self._finish: weakref.finalize[..., Any] | None = None
         self._lock = threading.Lock()
 
     def render(
@@ -97,6 +99,8 @@ class GuardedTemplate:
                 # The package may only be on this process's path (a job's working dir).
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
+            # Python keeps an open child of a collected Popen alive, with its pipes.
+            self._finish = weakref.finalize(self, _end, self._child)
             try:
                 _receive_in_time(self._child.stdout, _START_LIMIT_S)
             except (TimeoutError, EOFError):
@@ -105,10 +109,14 @@ class GuardedTemplate:
         return self._child
 
     def _kill(self) -> None:
-        child, self._child = self._child, None
-        if child:
-            child.kill()
-            child.communicate()
+        self._child = None
+        if self._finish:
+            self._finish()
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    child.kill()
+    child.communicate()
 
 
 def run_child() -> None:
