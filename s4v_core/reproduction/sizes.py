@@ -30,11 +30,11 @@ class Sizes(Config):
     """Records of each ability that are synthesised."""
     base_rate: float = 1.5e-3
     """Highest learning rate of the start model."""
-    captioner_rate: float = 5e-4
+    captioner_rate: float = 1e-3
     """Highest learning rate of the captioner."""
-    pretrain_rate: float = 5e-4
+    pretrain_rate: float = 1e-3
     """Highest learning rate of pretraining."""
-    finetune_rate: float = 3e-4
+    finetune_rate: float = 5e-4
     """Highest learning rate of fine-tuning."""
     beta2: float = 0.95
     """Decay of AdamW's mean of squared gradients, in all stages: 0.999 is slow for 250 steps."""
@@ -60,8 +60,8 @@ FULL = Sizes(
     web_views=8000,
     talk_views=8000,
     base_epochs=4,
-    teacher_views=2000,
-    captioner_epochs=6,
+    teacher_views=3000,
+    captioner_epochs=8,
     pretrain_views=8000,
     mixture_views=8000,
     exam_views=100,
