@@ -59,7 +59,7 @@ class Sizes(Config):
 FULL = Sizes(
     web_views=8000,
     talk_views=8000,
-    base_epochs=4,
+    base_epochs=2,
     teacher_views=3000,
     captioner_epochs=8,
     pretrain_views=8000,
