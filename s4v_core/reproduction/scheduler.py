@@ -17,6 +17,8 @@ from s4v_core.terminal import printable
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.5
+_SHOW_LOGS_S = 10.0
+"""Seconds between two looks at what running commands print."""
 
 
 @dataclass(slots=True)
@@ -93,6 +95,7 @@ def run_commands(
     total = len(schedule.commands)
     begun = total - len(schedule.list_missing())
     stopping: list[bool] = []
+    shown = time.monotonic()
     with (
         open_bar("study", total, begun, "cmd") as bar,
         drain_on_interrupt(lambda: stopping.append(True), "finishing the commands that run"),
@@ -107,6 +110,9 @@ def run_commands(
                 break
             time.sleep(_POLL_S)
             bar.update(_collect(folder, schedule))
+            if time.monotonic() - shown >= _SHOW_LOGS_S:
+                shown = time.monotonic()
+                _show_logs(folder, schedule)
             labels = ", ".join(command.label for command, _ in schedule.running.values())
             notes = f"{schedule.estimate_s(cpus) / 60:.0f} min to go; {labels}"
             bar.set_postfix_str(notes, refresh=False)
@@ -114,6 +120,11 @@ def run_commands(
     labels_of = {one.key: one.label for one in schedule.commands}
     failed = {labels_of[key]: last for key, last in schedule.failed.items()}
     return Outcome(total - len(missing), len(missing), failed)
+
+
+def _show_logs(folder: StudyFolder, schedule: Schedule) -> None:
+    for command, running in schedule.running.values():
+        storage.replace(folder.find_log(command), running.read_log())
 
 
 def _collect(folder: StudyFolder, schedule: Schedule) -> int:

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from s4v_core.errors import ConfigError
-from s4v_core.reproduction import processes
+from s4v_core.reproduction import processes, scheduler
 from s4v_core.reproduction.command import OWN, Command, Output, list_commands
 from s4v_core.reproduction.demo_studies import STUDIES
 from s4v_core.reproduction.job import ReproduceJob
@@ -143,6 +143,27 @@ def test_a_failure_keeps_only_those_waiting_that_need_it(scripts: Path, tmp_path
     (scripts / "write.py").write_text(WRITE.replace('"fails"', '"never"'))
     assert run_commands(folder, commands, 1, {}).missing == 0
     assert _read(folder, after_bad) == "xfails"
+
+
+def test_what_a_running_command_prints_can_be_read(
+    scripts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "_SHOW_LOGS_S", 0.0)
+    slow = _write("slow", seconds=0.0)
+    folder = StudyFolder(str(tmp_path / "out"))
+    log = folder.find_log(slow)
+    # The command itself waits until its first line is in the log, and then prints another one.
+    (scripts / "write.py").write_text(
+        "import pathlib, time\n"
+        "print('step 1', flush=True)\n"
+        f"log, limit = pathlib.Path({log!r}), time.monotonic() + 60\n"
+        "while not (log.exists() and 'step 1' in log.read_text()):\n"
+        "    assert time.monotonic() < limit\n"
+        "    time.sleep(0.1)\n"
+        "print('step 2')\n"
+    )
+    assert run_commands(folder, [slow], 1, {}).missing == 0
+    assert Path(log).read_text() == "step 1\nstep 2\n"
 
 
 def test_no_more_cores_are_taken_than_there_are(scripts: Path, tmp_path: Path) -> None:
