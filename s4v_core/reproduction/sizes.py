@@ -46,13 +46,13 @@ class Sizes(Config):
     """Seed of all pictures; that of the reported studies. Pilots have others."""
     start_s: float = 25.0
     """Seconds that a stage, a pass or an evaluation needs to start."""
-    step_s: float = 0.5
+    step_s: float = 0.7
     """Seconds of a step on one core."""
-    answers_per_s: float = 40.0
+    answers_per_s: float = 32.0
     """Questions that a model answers in a second on one core."""
     pictures_per_s: float = 2.0
     """Pictures that the painter draws in a second on one core."""
-    captions_per_s: float = 15.0
+    captions_per_s: float = 25.0
     """Pictures that the captioner captions in a second on one core."""
 
 
@@ -64,7 +64,7 @@ FULL = Sizes(
     captioner_epochs=8,
     pretrain_views=8000,
     mixture_views=8000,
-    exam_views=100,
+    exam_views=200,
     synthesised=400,
 )
 QUICK = Sizes(

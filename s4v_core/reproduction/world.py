@@ -21,6 +21,8 @@ BENCHMARKS = ("mme", "mmbench", "vqav2")
 _QUESTIONS_PER_VIEW = 15
 _ALL_LEARN = ("--learning.vision-from", "0", "--learning.vision-stem")
 _LARGE_FACTOR = 2.5
+_TALK_FACTOR = 4
+"""How much longer a step with talks takes than one with pictures."""
 _TEST_SHARE = 0.3
 """Share of the synthesised prompts whose images the benchmark asks about."""
 _ABILITIES = 4
@@ -67,7 +69,7 @@ class DemoWorld:
         """The start model: a tower that knows the main things of a picture by name, and a language
         model that knows descriptions and questions from texts alone."""
         sizes = self.sizes
-        samples = (sizes.web_views + sizes.talk_views) * sizes.base_epochs
+        samples = (sizes.web_views + sizes.talk_views * _TALK_FACTOR) * sizes.base_epochs
         data = (self.find("web", "brief.json"), self.find("talk", "talk.json"))
         return self._train(
             f"start model ({size})",
