@@ -30,7 +30,7 @@ class Running:
         return time.monotonic() - self.began
 
     def read_log(self) -> bytes:
-        """What it printed so far; the place where it goes on writing is left alone."""
+        """All that it printed so far. Reading does not move the place where it goes on writing."""
         number = self.log.fileno()
         return os.pread(number, os.fstat(number).st_size, 0)
 
