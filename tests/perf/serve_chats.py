@@ -9,8 +9,10 @@ as all engines here did before. Goal: at least 1.5 times as many turns a second.
 """
 
 import asyncio
+import itertools
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,8 +30,6 @@ MODEL = "captioner"
 TURNS, TOKENS, PAIRS = 5, 16, 5
 CHATS = {1: 1, 8: 8}
 """Chats per measurement, by number of clients."""
-_FAR = 1_000_000
-"""Number of the first image of chats whose image changes."""
 
 
 @dataclass
@@ -38,13 +38,13 @@ class Chatters:
 
     Attributes:
         changes: Whether a chat shows another image at each turn.
-        shown: Images shown so far; none is shown by two chats.
+        unseen: Numbers of images that were not shown yet; the clients of an application share it.
     """
 
     address: str
     key: str
     changes: bool
-    shown: int = 0
+    unseen: Iterator[int]
 
     def measure(self, clients: int) -> float:
         """Measure answered turns per second."""
@@ -67,9 +67,8 @@ class Chatters:
     def _paint(self) -> list[bytes]:
         """The image of each turn of a new chat."""
         count = TURNS if self.changes else 1
-        first = self.shown + (_FAR if self.changes else 0)
-        self.shown += count
-        return [photo(first + n, (640, 480)) for n in range(count)] * (TURNS // count)
+        images = [photo(next(self.unseen), (640, 480)) for _ in range(count)]
+        return images * (TURNS // count)
 
     async def _chat(self, session: aiohttp.ClientSession, images: list[bytes]) -> None:
         said: list[dict[str, Any]] = []
@@ -95,7 +94,9 @@ def main() -> None:
         model = {"id": MODEL, "path": str(checkpoint), "settings": settings, "scaling": scaling}
         model["sampling"] = {"stop_at_loops": False}
         with application(folder, models=[model], ingress=scaling) as (address, key):
-            _measure(Chatters(address, key, changes=False), Chatters(address, key, changes=True))
+            unseen = itertools.count()
+            kept = Chatters(address, key, changes=False, unseen=unseen)
+            _measure(kept, Chatters(address, key, changes=True, unseen=unseen))
 
 
 def _measure(kept: Chatters, again: Chatters) -> None:
