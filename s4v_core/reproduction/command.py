@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from s4v_core import storage
 
-VERSION = 1
+VERSION = 2
 """Version of what commands mean; raised when the same command would come to other results."""
 
 OWN = "{own}"
