@@ -60,7 +60,8 @@ class PromptRenderer:
         if self._named is None:
             assert find_format, "the checkpoint's own template must be found"
             self._format = find_format(self._guard)
-        # No method of its own: such a circle would keep the guard's process after the last use.
+        # A bound method would refer back to this object, and so keep the guard's process until the
+        # garbage collector comes.
         render = partial(_render_guarded, self._guard, self._format)
         self._render_messages = lru_cache(maxsize=1024)(render)
         self._thought_ends = _find_special_ids(tokenizer, [end for _, end in MARKS])

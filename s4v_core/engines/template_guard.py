@@ -45,7 +45,7 @@ class GuardedTemplate:
         """
         self._model, self._special_tokens = model, dict(special_tokens)
         self._child: subprocess.Popen[bytes] | None = None
-        self._finish: weakref.finalize[..., Any] | None = None
+        self._end_child: weakref.finalize[..., Any] | None = None
         self._lock = threading.Lock()
 
     def render(
@@ -99,8 +99,8 @@ class GuardedTemplate:
                 # The package may only be on this process's path (a job's working dir).
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
-            # Python keeps an open child of a collected Popen alive, with its pipes.
-            self._finish = weakref.finalize(self, _end, self._child)
+            # Python keeps a running child and its pipes after the last use of their Popen object.
+            self._end_child = weakref.finalize(self, _end, self._child)
             try:
                 _receive_in_time(self._child.stdout, _START_LIMIT_S)
             except (TimeoutError, EOFError):
@@ -110,8 +110,8 @@ class GuardedTemplate:
 
     def _kill(self) -> None:
         self._child = None
-        if self._finish:
-            self._finish()
+        if self._end_child:
+            self._end_child()
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

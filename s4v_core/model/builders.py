@@ -191,7 +191,7 @@ def build_new_model(
 
     Args:
         repeats_words: Whether the head starts as the embedding, so that a word is the likeliest
-            word after itself. Such a model learns to answer from a text in a quarter of the steps.
+            word after itself. A small model then soon learns to answer in the words of a text.
     """
     torch.manual_seed(seed)
     model = LlavaForConditionalGeneration(config).eval()

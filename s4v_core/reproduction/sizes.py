@@ -37,7 +37,8 @@ class Sizes(Config):
     finetune_rate: float = 5e-4
     """Highest learning rate of fine-tuning."""
     beta2: float = 0.95
-    """Decay of AdamW's mean of squared gradients, in all stages: 0.999 is slow for 250 steps."""
+    """Decay rate of AdamW's running mean of squared gradients, in all stages. With 0.999 the mean
+    is over a thousand steps, and most stages have some 300."""
     is_gated: bool = True
     """Whether the pass judges captions; a captioner that learned nothing has none that pass."""
     batch_size: int = 32

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import time
 from pathlib import Path
 
 import numpy as np
@@ -73,21 +72,17 @@ def test_the_process_of_a_template_ends_with_the_last_use_of_its_renderer(
     before = _list_guards()
     renderer, _ = load_renderer(_place(checkpoint, tmp_path / "m", PARTS, "jinja"), "model")
     assert renderer.question_text("What?") == WANTED[PARTS]
-    assert len(_list_guards() - before) == 1
+    guards = _list_guards() - before
+    assert len(guards) == 1
     del renderer
-    limit = time.monotonic() + 30
-    while _list_guards() - before and time.monotonic() < limit:
-        time.sleep(0.1)
-    assert not _list_guards() - before
+    _, alive = psutil.wait_procs(guards, timeout=30)
+    assert not alive
 
 
-def _list_guards() -> set[int]:
-    """Numbers of this process's children that render templates."""
-    return {
-        child.pid
-        for child in psutil.Process().children()
-        if child.status() != psutil.STATUS_ZOMBIE and "template_guard" in " ".join(child.cmdline())
-    }
+def _list_guards() -> set[psutil.Process]:
+    """This process's children that render templates."""
+    children = psutil.Process().children()
+    return {child for child in children if "template_guard" in " ".join(child.cmdline())}
 
 
 def test_a_checkpoint_without_a_template_is_one_sentence(checkpoint: Path, tmp_path: Path) -> None:

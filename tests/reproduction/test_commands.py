@@ -149,7 +149,7 @@ def test_what_a_running_command_prints_can_be_read(
     scripts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scheduler, "_SHOW_LOGS_S", 0.0)
-    slow = _write("slow", seconds=0.0)
+    slow = _write("slow")
     folder = StudyFolder(str(tmp_path / "out"))
     log = folder.find_log(slow)
     # The command itself waits until its first line is in the log, and then prints another one.

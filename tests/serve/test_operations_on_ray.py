@@ -47,7 +47,8 @@ def _list_pids(name: str) -> set[int]:
 def service(
     local_ray: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Service, Path]]:
-    """For the tests at the top; those below start an application in its place."""
+    """One application for all tests that ask for it. They come first in this module, because the
+    other tests start applications that replace it."""
     folder = tmp_path_factory.mktemp("served")
     with served(folder, FAST, guard=FREE, log_folder=str(folder / "logs")) as found:
         yield found, folder

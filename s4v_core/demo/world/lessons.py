@@ -21,8 +21,12 @@ DETAIL_EVERY = 4
 """One of so many views of a mixture has a detailed description, too."""
 
 PHRASES = (
-    *(VICUNA_V1.system.strip(), prompts.CAPTION, DETAIL_QUESTION, TALK_QUESTION),
-    *(SHORT, LETTER),
+    VICUNA_V1.system.strip(),
+    prompts.CAPTION,
+    DETAIL_QUESTION,
+    TALK_QUESTION,
+    SHORT,
+    LETTER,
 )
 """Texts that occur again and again; each is one token of the world's tokenizer."""
 
@@ -67,8 +71,8 @@ def _write_mixture(key: str, view: View, chance: random.Random) -> list[Record]:
 
 
 def _write_talk(key: str, view: View, chance: random.Random) -> list[Record]:
-    """A description without a picture, told by either side, and questions about it: what a language
-    model knows by itself."""
+    """A description without a picture and questions about it: what a language model knows without
+    seeing. In half of the talks the person gives the description, in the others the model does."""
     things = chance.choices(view.things, k=_TALK_TURNS)
     turns = [_ask(chance.choice(list_facts(view, thing)), chance) for thing in things]
     description = write_exact(view, chance)
