@@ -1,5 +1,6 @@
 """Fixtures that several test folders use: pictures, shards, a checkpoint, one local Ray."""
 
+import gc
 import io
 import logging
 import os
@@ -17,6 +18,15 @@ from tests.lanes import mark_units
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     mark_units(items)
+
+
+def pytest_collection() -> None:
+    gc.disable()  # what the imports leave is alive to the end: the collector need not visit it
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

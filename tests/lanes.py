@@ -3,13 +3,21 @@
 `python -m tests.lanes` runs them in two processes, one for each core of a small machine.
 """
 
+import os
 import subprocess
 import sys
 
 import pytest
 
 _FOLDERS = ("flow", "faults", "cluster", "perf", "gpu", "writers", "clients", "architectures")
-_FIRST_HALF = ("tests/serve", "tests/test_house.py", "tests/captioning", "tests/inputs")
+_FIRST_HALF = (
+    "tests/serve",
+    "tests/test_house.py",
+    "tests/test_flags.py",
+    "tests/captioning",
+    "tests/inputs",
+    "tests/analysis",
+)
 _FIXTURES = {"local_ray", "s3_server", "browser", "checkpoint"}
 _MODULES = {
     "tests/captioning/test_report.py",  # Chromium
@@ -49,6 +57,7 @@ _MODULES = {
     "tests/serve/test_guard.py",
     "tests/engines/test_diffusers.py",
     "tests/engines/test_painter_families.py",
+    "tests/demo/test_painter.py",
     "tests/engines/test_endpoint_places.py",
     "tests/evaluation/test_eval_script.py",
     "tests/reproduction/test_commands.py",
@@ -59,6 +68,14 @@ _LONG_TESTS = {
     "test_every_generated_file_ends_as_it_may_and_takes_no_process_with_it",
     "test_a_gzip_bomb_ends_the_shard",
     "test_the_largest_image_allowed_stays_within_the_memory_limit",
+    "test_vllm_takes_every_parameter",  # vLLM's own classes
+    "test_workers_and_parts_change_no_figure",  # processes of their own, and those below
+    "test_a_wrong_configuration_ends_the_command_with_one_sentence",
+    "test_status_prints_it",
+    "test_memory_does_not_grow_with_the_file",  # large files
+    "test_an_object_that_is_too_large_is_refused_with_the_way_out",
+    "test_arms_that_are_alike_differ_in_no_more_than_one_of_twenty_studies",
+    "test_at_most_one_in_two_hundred_captions_of_people_and_models_is_rejected",
 }
 
 
@@ -78,17 +95,15 @@ def main() -> int:
     rest = [f"--ignore={path}" for path in _FIRST_HALF]
     pytest_run = [
         sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-W",
-        "ignore",
-        "-m",
-        "unit and not slow and not faults",
+        *("-m", "pytest", "-q", "-W", "ignore"),
+        *("-p", "no:schemathesis", "-m", "unit and not slow and not faults"),
+        *(f"--ignore={path}" for path in sorted(_MODULES)),
     ]
+    # Where bytecode is not kept, every test that starts a process compiles this project again.
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     halves = [
-        subprocess.Popen([*pytest_run, "-p", "no:cacheprovider", *_FIRST_HALF]),
-        subprocess.Popen([*pytest_run, *heavy, *rest, "tests"]),
+        subprocess.Popen([*pytest_run, "-p", "no:cacheprovider", *_FIRST_HALF], env=kept),
+        subprocess.Popen([*pytest_run, *heavy, *rest, "tests"], env=kept),
     ]
     return int(any([half.wait() for half in halves]))
 

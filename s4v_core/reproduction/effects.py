@@ -88,11 +88,11 @@ def compare_arms(first: Array, second: Array) -> Effect:
 def _draw_means(differences: Array, chance: np.random.Generator) -> Array:
     """Means over seeds and questions that are both drawn again with replacement."""
     seeds, questions = differences.shape
-    found = np.empty(DRAWS)
-    for draw in range(DRAWS):
-        chosen = differences[chance.integers(0, seeds, seeds)].mean(axis=0)
-        found[draw] = chosen[chance.integers(0, questions, questions)].mean()
-    return found
+    # How often each one is drawn says it all, and is much quicker than to draw them.
+    of_seeds = chance.multinomial(seeds, np.full(seeds, 1 / seeds), DRAWS)
+    of_questions = chance.multinomial(questions, np.full(questions, 1 / questions), DRAWS)
+    summed: Array = np.einsum("ij,ij->i", of_seeds @ differences, of_questions)
+    return np.asarray(summed / (seeds * questions))
 
 
 def _test_signs(values: Array, chance: np.random.Generator) -> float:

@@ -14,12 +14,8 @@ DETAIL = "Write a detailed description of the given image."
 
 
 def caption(chance: random.Random, chars: int) -> str:
-    words = []
-    length = 0
-    while length < chars:
-        words.append(chance.choice(WORDS))
-        length += len(words[-1]) + 1
-    return " ".join(words).capitalize() + "."
+    drawn = " ".join(chance.choices(WORDS, k=chars + 1))
+    return drawn[: drawn.index(" ", chars - 1)].capitalize() + "."
 
 
 def build_record(name: str, image: str | None, question: str, answer: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Every command of every study is understood by the script that it is for, before anything runs."""
 
-from collections.abc import Sequence
+from functools import cache
 
 import pytest
 
@@ -27,7 +27,8 @@ _STAGES = {
 }
 
 
-def _read(script: str, arguments: Sequence[str]) -> Config:
+@cache  # reading takes a while, and most studies have the same stages
+def _read(script: str, arguments: tuple[str, ...]) -> Config:
     """The job that a script makes of its arguments."""
     if script == "dataset.py":
         return read_flags(COMMANDS[arguments[0]][0], arguments[1:], "")
@@ -45,7 +46,7 @@ def _read(script: str, arguments: Sequence[str]) -> Config:
 
 def _read_all(name: str, sizes: Sizes = FULL) -> list[tuple[Command, Config]]:
     commands = list_all([STUDIES[name](DemoWorld(sizes), [1])])
-    return [(one, _read(one.script, one.fill_in("/runs"))) for one in commands]
+    return [(one, _read(one.script, tuple(one.fill_in("/runs")))) for one in commands]
 
 
 @pytest.mark.parametrize("name", list(STUDIES))

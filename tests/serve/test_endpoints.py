@@ -217,7 +217,8 @@ def test_a_thousand_connections_that_say_nothing_slow_nobody_down(service: Servi
             plug = stack.enter_context(socket.create_connection((host, int(port))))
             if number % 2:  # half of them send an unfinished request
                 plug.sendall(b"POST /v1/caption HTTP/1.1\r\nHost: a\r\n")
-        assert _slowest_s(client) <= 2 * before + 0.1
+        # A neighbour on this machine may stall one measurement, the open connections all of them.
+        assert any(_slowest_s(client) <= 2 * before + 0.1 for _ in range(5))
 
 
 def _slowest_s(client: httpx.Client) -> float:
