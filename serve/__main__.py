@@ -133,16 +133,16 @@ def _serve(plan: _Plan, port: int) -> int:
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else its core writes to the terminal
     from serve.app import build_application, check_args
+    from serve.front.node_variables import set_node_variables
 
+    set_node_variables()
     checked = check_args(plan.args)
     checked[0].apply_changes(plan.live)
     import ray
     from ray import serve
 
     from s4v_core.flow.connection import set_normal_worker_priority
-    from serve.front.shedding import CALLBACK, VARIABLE
 
-    os.environ.setdefault(VARIABLE, CALLBACK)  # Ray's processes inherit it
     set_normal_worker_priority()
     # What Serve reports on its way up would bury the key; its log files have it.
     logging.getLogger("ray.serve").setLevel(logging.ERROR)

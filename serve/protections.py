@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from serve.front.door import HEAD_LIMIT_S, MAX_CONNECTIONS, MAX_HEAD_BYTES, VARIABLE
+from serve.front.door import HEAD_LIMIT_S, MAX_CONNECTIONS, MAX_HEAD_BYTES
 from serve.front.guard import GuardConfig
+from serve.front.node_variables import PROXY_VARIABLE
 from serve.keys import read_keys
 from serve.settings import ServeConfig
 
@@ -37,7 +38,7 @@ def list_protections(args: dict[str, Any], live: Mapping[str, Any] | None = None
         _describe_urls(config),
         "model files: safetensors, no code from them is run (trust_remote_code is off)",
         f"connections: {MAX_CONNECTIONS} at each proxy; a head within {HEAD_LIMIT_S:g} s and "
-        f"{MAX_HEAD_BYTES >> 10} KiB, if the nodes set {VARIABLE}",
+        f"{MAX_HEAD_BYTES >> 10} KiB, if the nodes set {PROXY_VARIABLE}",
         _describe_origins(guard),
         (
             "WARNING logs: prompts and answers are written"

@@ -74,12 +74,12 @@ def local_ray(s3_server: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """A local Ray shared by all flow tests of this process; its workers know the S3 server."""
     import ray
 
-    from serve.front.shedding import CALLBACK, VARIABLE
+    from serve.front.node_variables import set_node_variables
 
     os.environ["S4V_SCRATCH"] = str(tmp_path_factory.mktemp("scratch"))
 
     os.environ["RAY_ADDRESS"] = "local"
-    os.environ[VARIABLE] = CALLBACK  # Serve's proxies then work as on a cluster
+    set_node_variables()  # the endpoints then work as on a cluster
     ray.init(
         address="local",
         num_cpus=8,

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
+from grpc.aio import AioRpcError
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import (
     BackPressureError,
@@ -20,6 +21,7 @@ from ray.serve.handle import DeploymentHandle
 from s4v_core.engines.ladder import Ending
 from s4v_core.engines.requests import Generation, Request
 from s4v_core.engines.sampling import SamplingConfig
+from s4v_core.errors import EngineError
 from serve.engines.models import Model
 from serve.front.refusals import RETRY_AFTER_S, Refusal, make_overload_refusal
 
@@ -33,6 +35,13 @@ _TEMPLATE_REFUSES = (
 
 _HEALTH_TIMEOUT_S = 2.0
 """Seconds to wait for the answer of a health check."""
+
+_REPLICA_GONE = (RayActorError, AioRpcError)
+"""A replica died or shut down. It is gRPC's error if the call was under way (node_variables.py)."""
+
+_NO_ANSWER = (*_REPLICA_GONE, RayTaskError, EngineError, DeploymentUnavailableError)
+"""What a call raises if no engine can answer now. A replica's own error comes as it is with gRPC,
+and as a RayTaskError with Ray's actor calls."""
 
 _FULL_QUEUE_S = 0.25
 """Seconds for which a full queue is assumed to stay full, unless an answer arrives earlier."""
@@ -103,7 +112,7 @@ class ReplicaClient:
             try:
                 await asyncio.wait_for(self._handle.check_health.remote(), _HEALTH_TIMEOUT_S)
                 self._was_up = True
-            except (TimeoutError, RayActorError, RayTaskError, RayServeException):
+            except (TimeoutError, RayServeException, *_NO_ANSWER):
                 pass
         return self._was_up
 
@@ -146,7 +155,7 @@ class ReplicaClient:
             try:
                 found = self._handle.read_max_model_len.remote()
                 self._max_model_len = await asyncio.wait_for(found, _HEALTH_TIMEOUT_S)
-            except (TimeoutError, RayActorError, RayTaskError, RayServeException):
+            except (TimeoutError, RayServeException, *_NO_ANSWER):
                 pass
         return self._max_model_len
 
@@ -188,7 +197,7 @@ class ReplicaClient:
                 except asyncio.CancelledError:
                     answer.cancel()  # else the engine goes on for nobody
                     raise
-                except RayActorError:
+                except _REPLICA_GONE:
                     if attempt == _MAX_TRIES:
                         raise
             await asyncio.sleep(0.1 * attempt)
@@ -203,7 +212,7 @@ class ReplicaClient:
         except BackPressureError:
             self._full_until = time.monotonic() + _FULL_QUEUE_S
             raise make_overload_refusal() from None
-        except (RayActorError, DeploymentUnavailableError, RayTaskError):
+        except _NO_ANSWER:
             raise Refusal(
                 503, "engine_unavailable", "No engine can answer now.", RETRY_AFTER_S
             ) from None

@@ -14,10 +14,6 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serve.front.refusals import Refusal
 
-VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
-"""Environment variable of Ray's nodes that must be set to CALLBACK."""
-CALLBACK = "serve.front.shedding:middlewares"
-
 MAX_HEAD_BYTES = 64 << 10
 """Longest request line and headers together. The guard behind the proxy allows less, so that it is
 the guard whose answer clients see as a rule."""

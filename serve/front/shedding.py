@@ -10,9 +10,8 @@ limit raises it by a quarter.
 `middlewares` also brings the limits on connections (`door.py`) and the errors of the proxy in
 OpenAI's shape (`proxy_errors.py`).
 
-It runs in the proxies if the environment of Ray's nodes sets
-RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve.front.shedding:middlewares. Without it the endpoints
-answer the same, but later, and heads of requests have no limits. Ray's HAProxy mode
+It runs in the proxies if the environment of Ray's nodes says so (`node_variables.py`). Without it
+the endpoints answer the same, but later, and heads of requests have no limits. Ray's HAProxy mode
 (RAY_SERVE_ENABLE_HA_PROXY) has no Python proxy, so this module does not work there; the mode is
 refused when the application is built.
 """
@@ -22,14 +21,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from serve.front.door import CALLBACK, VARIABLE, install_door
+from serve.front.door import install_door
 from serve.front.exchange import App, Message, Receive, Scope, Send
 from serve.front.limits import find_header_values
 from serve.front.metrics import ROUTES, count_request
 from serve.front.proxy_errors import OnReport, ProxyErrors, refuse_in_proxy
 from serve.front.refusals import OVERLOADED_HEADER, make_overload_refusal
-
-__all__ = ["CALLBACK", "VARIABLE", "Shedding", "middlewares"]
 
 LIMIT_STEP = 0.25
 """How much an answer raises the limit. With a quarter, out of five requests that arrive at the

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from serve.front.shedding import CALLBACK, VARIABLE
+from serve.front.node_variables import NODE_VARIABLES
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -40,7 +40,7 @@ def head_node(cpus: int = 8, flags: Sequence[str] = (), **more: str) -> Iterator
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_metrics_report_interval_ms": "1000",
-        VARIABLE: CALLBACK,
+        **NODE_VARIABLES,
         **more,
     }
     variables.pop("RAY_ADDRESS", None)

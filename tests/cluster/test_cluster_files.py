@@ -20,7 +20,7 @@ from ray.autoscaler._private import commands
 from ray.autoscaler._private.aws import node_provider
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from serve.front.shedding import CALLBACK, VARIABLE
+from serve.front.node_variables import NODE_VARIABLES
 
 ROOT = Path(__file__).resolve().parents[2]
 AWS, LOCAL = ROOT / "cluster.yaml", ROOT / "cluster" / "local.yaml"
@@ -136,7 +136,7 @@ def test_a_node_starts_where_jobs_find_the_scripts_with_all_its_settings(tmp_pat
         "RAY_grpc_client_keepalive_time_ms=10000",
         "RAY_grpc_client_keepalive_timeout_ms=10000",
         "RAY_worker_niceness=0",
-        f"{VARIABLE}={CALLBACK}",
+        *(f"{name}={value}" for name, value in NODE_VARIABLES.items()),
         f"S4V_SCRATCH={scratch}",
         f"HF_HOME={scratch}/huggingface",
     } <= set(variables)

@@ -10,7 +10,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from ray.serve.schema import ServeDeploySchema
 
-from serve.front.shedding import VARIABLE
+from serve.front.node_variables import NODE_VARIABLES
 from serve.settings import ServeConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -130,7 +130,7 @@ def test_nodes_have_the_settings_of_other_clusters() -> None:
         for name in ("grpc_client_keepalive_time_ms", "grpc_client_keepalive_timeout_ms"):
             assert f"RAY_{name}={given[f'RAY_{name}']}" in script
         assert f"RAY_worker_niceness={given['RAY_worker_niceness']}" in script
-        assert f"{VARIABLE}={given[VARIABLE]}" in script
+        assert {name: given[name] for name in NODE_VARIABLES} == NODE_VARIABLES
 
 
 def test_fetched_checkpoints_lie_in_the_scratch_volume() -> None:

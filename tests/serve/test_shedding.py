@@ -14,10 +14,10 @@ from starlette.middleware import Middleware
 
 from serve.front.door import DoorProtocol
 from serve.front.exchange import Message, Receive, Scope, Send
+from serve.front.node_variables import PROXY_CALLBACK
 from serve.front.proxy_errors import ProxyErrors
 from serve.front.refusals import Refusal, make_overload_refusal
 from serve.front.shedding import (
-    CALLBACK,
     LIMIT_LIFETIME_S,
     LIMIT_STEP,
     ConcurrencyLimit,
@@ -205,7 +205,7 @@ def test_the_refusal_looks_like_the_ingresss_and_reaches_a_client_that_is_still_
 
 
 def test_ray_finds_the_middlewares_by_their_name_and_its_server_gets_the_door() -> None:
-    found = call_function_from_import_path(CALLBACK)
+    found = call_function_from_import_path(PROXY_CALLBACK)
     assert all(isinstance(middleware, Middleware) for middleware in found)
     # Serve wraps in this order: shedding is the outermost.
     assert [middleware.cls for middleware in found] == [ProxyErrors, Shedding]
