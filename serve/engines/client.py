@@ -213,9 +213,17 @@ class ReplicaClient:
             self._full_until = time.monotonic() + _FULL_QUEUE_S
             raise make_overload_refusal() from None
         except _NO_ANSWER:
-            raise Refusal(
-                503, "engine_unavailable", "No engine can answer now.", RETRY_AFTER_S
-            ) from None
+            raise _make_engine_unavailable() from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task and task.cancelling():
+                raise
+            # Nobody cancelled this task: it is the replica's error, whose work was cancelled there.
+            raise _make_engine_unavailable() from None
+
+
+def _make_engine_unavailable() -> Refusal:
+    return Refusal(503, "engine_unavailable", "No engine can answer now.", RETRY_AFTER_S)
 
 
 def _require_text(answer: Generation) -> Generation:
