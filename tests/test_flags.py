@@ -167,7 +167,7 @@ print(json.dumps({"helps": helps, "heavy": heavy}))
 
 @pytest.fixture(scope="module")
 def printed() -> dict[str, Any]:
-    """What each script prints for `--help`, and the heavy packages that were loaded for it."""
+    """The `--help` of each script, and the heavy packages that were loaded to print them."""
     command = [sys.executable, "-c", _PRINT_HELPS, json.dumps(list(FLAGS))]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -40,7 +40,7 @@ _REPLICA_GONE = (RayActorError, AioRpcError)
 """A replica died or shut down. It is gRPC's error if the call was under way (node_variables.py)."""
 
 _NO_ANSWER = (*_REPLICA_GONE, RayTaskError, EngineError, DeploymentUnavailableError)
-"""What a call raises if no engine can answer now. A replica's own error comes as it is with gRPC,
+"""Errors of a call that no engine can answer now. A replica's own error comes as it is with gRPC,
 and as a RayTaskError with Ray's actor calls."""
 
 _FULL_QUEUE_S = 0.25

@@ -4,7 +4,7 @@ import os
 
 PROXY_VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 PROXY_CALLBACK = "serve.front.shedding:middlewares"
-"""What protects the endpoints in Serve's proxy."""
+"""Middlewares in Serve's proxy that protect the endpoints."""
 
 NODE_VARIABLES = {
     PROXY_VARIABLE: PROXY_CALLBACK,
