@@ -145,9 +145,9 @@ def test_the_time_of_a_refusal_does_not_reveal_how_much_of_a_digest_matched() ->
     close = digest(near)[:31] + bytes([digest(near)[31] ^ 1])
     assert digest(far)[0] != close[0]
     ring = Keyring((*(key(f"k{n}", f"{n}") for n in range(4)), Key("close", close)))
-    tries = [_p_value(ring, near, far, seed) for seed in range(3)]
-    # One measurement in a hundred is below 0.01 by chance alone; three in a row are not.
-    assert max(tries) > 0.01, tries
+    # One measurement in a hundred is below 0.01 by chance alone, and more beside other work; a leak
+    # is in all of them.
+    assert any(_p_value(ring, near, far, seed) > 0.01 for seed in range(8))
 
 
 def _p_value(ring: Keyring, near: str, far: str, seed: int) -> float:
