@@ -155,8 +155,12 @@ for script in json.loads(sys.argv[1]):
     sys.argv = [name]
     main = importlib.import_module("ray_jobs." + name.removesuffix(".py")).main
     said = io.TextIOWrapper(io.BytesIO(), "utf-8")
-    with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
-        main([*command, "--help"])
+    with contextlib.redirect_stdout(said):
+        try:
+            code = main([*command, "--help"])
+        except SystemExit as end:
+            code = end.code
+    assert not code, script
     said.seek(0)
     helps[script] = said.read()
 heavy = [m for m in ("ray", "torch", "transformers", "vllm") if m in sys.modules]

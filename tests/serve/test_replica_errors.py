@@ -14,7 +14,7 @@ from s4v_core.errors import EngineError
 from tests.serve.stub_service import Stub, StubHandle, ask
 
 CHAT = "/v1/chat/completions"
-IMAGE_FREE = ask(max_tokens=4)
+QUESTION = ask(max_tokens=4)
 
 GONE = [
     pytest.param(lambda: ActorUnavailableError("gone", b"0" * 16), id="actor"),
@@ -52,7 +52,7 @@ def _ask(folder: Path, make_error: Any, errors: int, stream: bool = False) -> tu
         handle = FailingHandle(client.model, make_error, errors)
         client._handle = client._streaming = handle  # type: ignore[assignment]
         async with service.client() as http:
-            answer = await http.post(CHAT, json=IMAGE_FREE | {"stream": stream})
+            answer = await http.post(CHAT, json=QUESTION | {"stream": stream})
         return answer, handle.calls
 
     return asyncio.run(work())
