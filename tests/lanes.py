@@ -18,12 +18,13 @@ _FIRST_HALF = (
     "tests/inputs",
     "tests/analysis",
 )
-_FIXTURES = {"local_ray", "s3_server", "browser", "checkpoint"}
+_FIXTURES = {"local_ray", "s3_server", "browser", "checkpoint", "caplog"}
 _MODULES = {
     "tests/captioning/test_report.py",  # Chromium
     "tests/captioning/test_hub_upload.py",  # processes of its own
     "tests/captioning/test_export.py",
     "tests/captioning/test_quality.py",
+    "tests/captioning/test_own_files.py",  # a decoding process for every report
     "tests/analysis/test_preference_page.py",  # Chromium, and processes that are killed
     "tests/analysis/test_report_page.py",
     "tests/synthesis/test_verification_page.py",
@@ -40,6 +41,8 @@ _MODULES = {
     "tests/training/test_qwen.py",
     "tests/training/test_own_template.py",
     "tests/training/test_plan_against_training.py",
+    "tests/training/test_plan_arithmetic.py",
+    "tests/training/test_plan.py",
     "tests/inputs/test_urls.py",  # hosts that are slow or away, and those below
     "tests/inputs/test_places.py",
     "tests/test_storage.py",
@@ -55,6 +58,7 @@ _MODULES = {
     "tests/model/test_stored_checkpoint.py",
     "tests/serve/test_operations.py",  # seconds each, as those below
     "tests/serve/test_guard.py",
+    "tests/serve/test_door.py",
     "tests/engines/test_diffusers.py",
     "tests/engines/test_painter_families.py",
     "tests/demo/test_painter.py",
@@ -69,12 +73,17 @@ _LONG_TESTS = {
     "test_a_gzip_bomb_ends_the_shard",
     "test_the_largest_image_allowed_stays_within_the_memory_limit",
     "test_vllm_takes_every_parameter",  # vLLM's own classes
+    "test_settings_become_the_arguments_of_vllm",
+    "test_an_adapter_that_is_too_wide_is_refused",
+    "test_an_adapter_that_vllm_would_serve_in_part_is_refused",
+    "test_processes_on_a_cpu_share_its_memory",
     "test_workers_and_parts_change_no_figure",  # processes of their own, and those below
     "test_a_wrong_configuration_ends_the_command_with_one_sentence",
     "test_status_prints_it",
     "test_memory_does_not_grow_with_the_file",  # large files
     "test_an_object_that_is_too_large_is_refused_with_the_way_out",
     "test_arms_that_are_alike_differ_in_no_more_than_one_of_twenty_studies",
+    "test_the_shares_of_reference_captions_are_the_known_ones",
     "test_at_most_one_in_two_hundred_captions_of_people_and_models_is_rejected",
 }
 
@@ -96,7 +105,8 @@ def main() -> int:
     pytest_run = [
         sys.executable,
         *("-m", "pytest", "-q", "-W", "ignore"),
-        *("-p", "no:schemathesis", "-m", "unit and not slow and not faults"),
+        # Capturing logs costs more than a small test: torch alone has eighty loggers of its own.
+        *("-p", "no:schemathesis", "-p", "no:logging", "-m", "unit and not slow and not faults"),
         *(f"--ignore={path}" for path in sorted(_MODULES)),
     ]
     # Where bytecode is not kept, every test that starts a process compiles this project again.

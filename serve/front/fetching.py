@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Self
 
@@ -157,6 +157,11 @@ class _PinnedResolver(AbstractResolver):
         """Nothing to close."""
 
 
+@cache  # reading the machine's certificates takes tens of milliseconds
+def _trust_known_authorities() -> ssl.SSLContext:
+    return ssl.create_default_context()
+
+
 class Fetcher:
     """Fetches images by the rules of one configuration. All requests of an event loop may share it.
 
@@ -177,7 +182,7 @@ class Fetcher:
     ) -> None:
         self._config, self._resolve, self._is_allowed = config, resolve, is_allowed
         self._ports = {scheme: ports[scheme] for scheme in ("https", "http")[: 1 + config.http]}
-        self._tls = ssl.create_default_context()
+        self._tls = _trust_known_authorities()
 
     async def fetch(self, url: str) -> bytes:
         """Fetch the bytes at `url`: at most `max_mib`, within `limit_s`.

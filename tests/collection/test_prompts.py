@@ -52,10 +52,9 @@ def test_a_stated_share_of_each_source_gets_the_aesthetic_request_and_loses_its_
     None
 ):
     prompts = compose_prompts(0.25)
+    labels = label_texts(prompts)
     for source in ("coco", "landmark", "holiday"):
-        asked = Counter(
-            label_texts(prompts)[_ask(prompts, source, f"{source}/{n}")] for n in range(4000)
-        )
+        asked = Counter(labels[_ask(prompts, source, f"{source}/{n}")] for n in range(4000))
         [plain, other] = sorted(asked, key=lambda label: "aesthetic" in label)
         assert abs(asked[other] / 4000 - 0.25) < 0.03
         assert "tail.3" in plain

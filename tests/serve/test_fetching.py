@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from s4v_core.errors import ConfigError
+from serve.front import fetching
 from serve.front.fetching import PORTS, FetchConfig, Fetcher, is_public, resolve_host
 from serve.front.refusals import Refusal
 from tests.conftest import photo
@@ -814,10 +815,17 @@ def fetched_by_tls(certificate: Path, url: str) -> tuple[bytes | Refusal, Server
     return run_watched(attempt())[0]
 
 
+def _trust(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trust this certificate for one test, as if it belonged to a known authority."""
+    monkeypatch.setattr(
+        fetching, "_trust_known_authorities", lambda: ssl.create_default_context(cafile=certificate)
+    )
+
+
 def test_tls_greets_and_checks_the_name_not_the_address(
     certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    _trust(certificate, monkeypatch)
     body, server, names = fetched_by_tls(certificate, "https://Images.example.org./a.png")
     assert (body, names) == (PNG, ["images.example.org"])
     assert f"Host: images.example.org:{server.port}\r\n" in server.heads[0]
@@ -827,7 +835,7 @@ def test_tls_greets_and_checks_the_name_not_the_address(
 def test_a_certificate_of_another_name_is_refused(
     url: str, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    _trust(certificate, monkeypatch)
     found, server, _ = fetched_by_tls(certificate, url)
     assert (code(found), server.heads) == ((400, "url_failed"), [])
 
