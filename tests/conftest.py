@@ -4,6 +4,7 @@ import gc
 import io
 import logging
 import os
+import signal
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,13 @@ import pytest
 from PIL import Image
 
 from tests.lanes import mark_units
+
+
+def pytest_configure() -> None:
+    # A shell starts a command in the background with Ctrl-C ignored, and servers under test would
+    # inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,8 +5,18 @@ from collections.abc import Iterator
 import pytest
 import s3fs
 
+from tests.cluster.hosts import Network, find_obstacle
 from tests.faults.proxy import FaultProxy
 from tests.faults.world import LARGE_IMAGES, LARGE_SHARDS, World, build_world
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    if reason := find_obstacle():
+        pytest.skip(reason)
+    network = Network()
+    yield network
+    network.close()
 
 
 @pytest.fixture

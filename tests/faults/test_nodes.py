@@ -17,7 +17,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import make_server
 
 from tests.atomic_s3 import make_creation_atomic
-from tests.cluster.hosts import ROOT, Host, Network, RayCluster, find_obstacle, wait_until
+from tests.cluster.hosts import PROBES, ROOT, Host, Network, RayCluster, wait_until
 from tests.faults.world import World, build_world
 from tests.flow.scripts import FAKE
 
@@ -32,15 +32,6 @@ RECOVERY_LIMIT_S = 300.0
 
 IMAGES, SHARDS, UNIT = 10_000, 8, 64
 WORKER_CPUS = 6
-PROBES = {
-    "RAY_grpc_client_keepalive_time_ms": "10000",
-    "RAY_grpc_client_keepalive_timeout_ms": "10000",
-    "RAY_health_check_period_ms": "1000",
-}
-"""Without the first two settings Ray probes its connections every five minutes: the work of a host
-that silently disappeared is retried after seven, and until then its CPUs count as used. Without the
-third, Ray notices a dead raylet only after five refused connections, three seconds apart."""
-
 DERIVED = {"plan.parquet", "run.json", "stats.json", "report.html", "README.md", ".create-only"}
 """All files that a run may write besides its units."""
 
@@ -121,15 +112,6 @@ class Store:
             if self._holding and not self._held.host:
                 self._held = Commit(host, unit, 0)
             return self._holding and self._held.host == host
-
-
-@pytest.fixture
-def network() -> Iterator[Network]:
-    if reason := find_obstacle():
-        pytest.skip(reason)
-    network = Network()
-    yield network
-    network.close()
 
 
 @pytest.fixture
