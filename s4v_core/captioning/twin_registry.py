@@ -4,14 +4,12 @@ caption, and the others get the same one."""
 import asyncio
 from collections import OrderedDict
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from s4v_core.captioning.asking import ImageEnding
 from s4v_core.captioning.twins import HASH_BITS, LOOKS, MOST_BITS
+from s4v_core.flow.driver_actors import start_beside_driver
 
 _REMEMBERED = 500_000
 """Endings that are kept, about 0.6 GB; an image whose twin was longer ago is captioned again."""
@@ -89,9 +87,7 @@ class TwinRegistry:
     """Handle of the registry; travels to the engine workers."""
 
     def __init__(self) -> None:
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        options = {"num_cpus": 0, "max_concurrency": _MAX_CALLS, "scheduling_strategy": here}
-        self._actor: Any = ray.remote(**options)(_TwinActor).remote()
+        self._actor = start_beside_driver(_TwinActor, max_concurrency=_MAX_CALLS)
 
     async def claim(self, key: str, image_id: str) -> ImageEnding | None:
         """How an equal image ended; None makes the caller the first, which must `settle`."""

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from s4v_core.errors import S4VError
+from s4v_core.flow.driver_actors import start_beside_driver
 
 _ANSWER_LIMIT_S = 10.0
 
@@ -84,9 +84,7 @@ class Brake:
     starts."""
 
     def __init__(self) -> None:
-        # Beside the driver: on a spot node it would take the whole run with it.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._actor = ray.remote(num_cpus=0, scheduling_strategy=here)(_BrakeActor).remote()
+        self._actor = start_beside_driver(_BrakeActor)
 
     def close(self) -> None:
         """End its process; Ray would keep it as long as anything remembers the run."""

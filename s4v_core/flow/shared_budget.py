@@ -3,13 +3,12 @@
 import asyncio
 import contextlib
 from collections import defaultdict
-from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from s4v_core.engines.metering import Usage
 from s4v_core.flow.budget import Budget, Limits, Spending
+from s4v_core.flow.driver_actors import start_beside_driver
 
 _MAX_CALLS = 100_000
 """Calls that may wait in the actor at the same time."""
@@ -47,10 +46,7 @@ class SharedBudget:
         """Args:
         paid: Spent before this process, in millionths of the currency.
         """
-        # Beside the driver: what a lost node has counted would be lost with it.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        options = {"num_cpus": 0, "max_concurrency": _MAX_CALLS, "scheduling_strategy": here}
-        self._actor: Any = ray.remote(**options)(_BudgetActor).remote(limits, paid)
+        self._actor = start_beside_driver(_BudgetActor, limits, paid, max_concurrency=_MAX_CALLS)
 
     async def begin(self, endpoint: str, most: Usage) -> str:
         """Wait until a request may be sent (`Meter.begin`)."""

@@ -14,6 +14,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from s4v_core import storage
 from s4v_core.errors import S4VError, StorageError, TrainingError
 from s4v_core.flow.connection import connect
+from s4v_core.flow.driver_actors import start_beside_driver
 from s4v_core.interrupts import drain_on_interrupt, save_at_sigterm
 from s4v_core.training.run_spec import RunSpec
 from s4v_core.training.worker.loop import train
@@ -88,7 +89,7 @@ def train_on_ray(spec: RunSpec, on_step: Callable[[StepMetrics], None]) -> None:
     """
     job = spec.job
     connect(job.workers + 1, job.workers if job.device == "cuda" else 0)
-    session = ray.remote(num_cpus=0)(_SessionActor).remote()
+    session = start_beside_driver(_SessionActor)
     failed: list[BaseException] = []
     trainer = _build_trainer(spec, session)
     # Not in the main thread: there, Ray would end the run at the first Ctrl-C without saving.
