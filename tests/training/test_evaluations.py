@@ -134,12 +134,31 @@ def test_a_full_disk_removes_checkpoints_unevaluated_and_the_records_name_them(
     assert [one.step for one in list_checkpoints(job.output)] == [5]
 
 
-def test_only_checkpoints_that_are_awaited_outlast_the_newest_ones(tmp_path: Path) -> None:
-    output = str(tmp_path)
-    for step in range(1, 7):
-        folder = tmp_path / f"checkpoints/step-{step:08d}"
+def _write_manifests(output: Path, steps: int) -> None:
+    for step in range(1, steps + 1):
+        folder = output / f"checkpoints/step-{step:08d}"
         folder.mkdir(parents=True)
         (folder / "manifest.json").write_text(json.dumps(asdict(Manifest(step, "", 0, 0))))
+
+
+def test_a_checkpoint_that_is_removed_while_they_are_listed_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write_manifests(tmp_path, 3)
+    list_files = storage.list_files
+
+    def list_and_prune(folder: str) -> list[storage.StoredFile]:
+        found = list_files(folder)
+        shutil.rmtree(tmp_path / "checkpoints/step-00000001")
+        return found
+
+    monkeypatch.setattr(storage, "list_files", list_and_prune)
+    assert [one.step for one in list_checkpoints(str(tmp_path))] == [2, 3]
+
+
+def test_only_checkpoints_that_are_awaited_outlast_the_newest_ones(tmp_path: Path) -> None:
+    output = str(tmp_path)
+    _write_manifests(tmp_path, 6)
     due = DueSteps(output, every=2, last=5)
     assert due.list_due(6) == [2, 4, 5, 6]
     prune(output, 1, due.is_awaited)

@@ -4,6 +4,7 @@ A checkpoint is a folder with a `manifest.json`, which is written last: a folder
 not a checkpoint. Any number of workers can read what any other number of workers wrote.
 """
 
+import contextlib
 import json
 import logging
 import shutil
@@ -64,13 +65,17 @@ def checkpoint_uri(output: str, step: int) -> str:
 
 
 def list_checkpoints(output: str) -> list[Manifest]:
-    """The manifests of all complete checkpoints of a run, oldest first."""
+    """The manifests of all complete checkpoints of a run, oldest first. Those that the run removes
+    in the meantime are left out."""
     folder = storage.join(output, _FOLDER)
     if not storage.is_folder(folder):
         return []
     files = storage.list_files(folder)
     uris = [file.uri for file in files if storage.base_name(file.uri) == _MANIFEST]
-    manifests = [Manifest(**json.loads(storage.read(uri))) for uri in uris]
+    manifests = []
+    for uri in uris:
+        with contextlib.suppress(FileNotFoundError):
+            manifests.append(Manifest(**json.loads(storage.read(uri))))
     return sorted(manifests, key=lambda manifest: manifest.step)
 
 
