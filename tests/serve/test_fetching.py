@@ -816,10 +816,9 @@ def fetched_by_tls(certificate: Path, url: str) -> tuple[bytes | Refusal, Server
 
 
 def _trust(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trust this certificate for one test, as if it belonged to a known authority."""
-    monkeypatch.setattr(
-        fetching, "_trust_known_authorities", lambda: ssl.create_default_context(cafile=certificate)
-    )
+    """Trust this certificate for one test, as an operator does with OpenSSL's variable."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    monkeypatch.setattr(fetching, "_trust_known_authorities", ssl.create_default_context)
 
 
 def test_tls_greets_and_checks_the_name_not_the_address(
