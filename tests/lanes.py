@@ -66,6 +66,9 @@ _MODULES = {
     "tests/evaluation/test_eval_script.py",
     "tests/reproduction/test_commands.py",
     "tests/reproduction/test_report.py",
+    "tests/reproduction/test_arguments.py",
+    "tests/analysis/test_preference.py",
+    "tests/analysis/test_judge_task.py",
 }
 
 _LONG_TESTS = {
@@ -77,10 +80,23 @@ _LONG_TESTS = {
     "test_an_adapter_that_is_too_wide_is_refused",
     "test_an_adapter_that_vllm_would_serve_in_part_is_refused",
     "test_processes_on_a_cpu_share_its_memory",
+    "test_names_read_from_the_source_files_are_those_of_the_packages",
     "test_workers_and_parts_change_no_figure",  # processes of their own, and those below
     "test_a_wrong_configuration_ends_the_command_with_one_sentence",
     "test_status_prints_it",
+    "test_a_child_that_hangs_is_ended_at_the_deadline",
+    "test_a_child_that_is_killed_costs_one_image_and_is_replaced",
+    "test_the_corpus_of_bad_images_gives_the_right_reasons",
+    "test_shards_are_inputs_and_settings_are_those_of_a_job",
+    "test_every_way_to_the_ids_gives_those_of_sentencepiece",
+    "test_the_whole_fetch_has_one_time_limit",  # seconds of waiting, and those below
+    "test_under_ten_times_the_load_engines_stay_full_and_receive_few_more_requests",
+    "test_a_folder_without_permission_is_a_damage_and_a_file_a_row",
+    "test_a_cut_gzip_is_the_damage_of_its_json",
     "test_memory_does_not_grow_with_the_file",  # large files
+    "test_images_of_tar_shards_that_are_missing_are_exactly_those_found",
+    "test_a_stated_share_of_each_source_gets_the_aesthetic_request_and_loses_its_contradiction",
+    "test_the_duplicates_of_the_released_file_are_found",
     "test_an_object_that_is_too_large_is_refused_with_the_way_out",
     "test_arms_that_are_alike_differ_in_no_more_than_one_of_twenty_studies",
     "test_the_shares_of_reference_captions_are_the_known_ones",
