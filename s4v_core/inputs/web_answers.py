@@ -93,7 +93,7 @@ def judge_error(error: Exception) -> Failure:
 def is_opted_out(tags: list[str], disallowed: tuple[str, ...]) -> bool:
     """Whether an X-Robots-Tag with a disallowed directive addresses everybody or this tool."""
     for tag in tags:
-        agent = AGENT_TOKEN  # until another one is named, everybody is addressed
+        agent = AGENT_TOKEN  # directives before any name of an agent address all of them
         for token in tag.lower().split(","):
             name, colon, rest = token.strip().partition(":")
             if colon and name not in _VALUED_DIRECTIVES:

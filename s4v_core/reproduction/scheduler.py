@@ -97,7 +97,7 @@ def run_commands(
     stopping: list[bool] = []
     shown = time.monotonic()
     with (
-        open_bar("study", total, begun, "cmd") as bar,
+        open_bar("study", total, begun, "cmd", estimates=False) as bar,
         drain_on_interrupt(lambda: stopping.append(True), "finishing the commands that run"),
     ):
         while True:
@@ -113,13 +113,17 @@ def run_commands(
             if time.monotonic() - shown >= _SHOW_LOGS_S:
                 shown = time.monotonic()
                 _show_logs(folder, schedule)
-            labels = ", ".join(command.label for command, _ in schedule.running.values())
-            notes = f"{schedule.estimate_s(cpus) / 60:.0f} min to go; {labels}"
-            bar.set_postfix_str(notes, refresh=False)
+            bar.set_postfix_str(_describe(schedule, cpus), refresh=False)
     missing = schedule.list_missing()
     labels_of = {one.key: one.label for one in schedule.commands}
     failed = {labels_of[key]: last for key, last in schedule.failed.items()}
     return Outcome(total - len(missing), len(missing), failed)
+
+
+def _describe(schedule: Schedule, cpus: int) -> str:
+    labels = ", ".join(command.label for command, _ in schedule.running.values())
+    to_go = f"{schedule.estimate_s(cpus) / 60:.0f} min to go"
+    return f"{to_go}; {labels}" if labels else to_go
 
 
 def _show_logs(folder: StudyFolder, schedule: Schedule) -> None:

@@ -234,6 +234,18 @@ def test_time_to_go_follows_how_long_commands_really_take(tmp_path: Path) -> Non
     assert Schedule(commands, {}).estimate_s(1) == pytest.approx(40)
 
 
+def test_the_bar_has_one_estimate_and_it_is_that_of_the_studies(
+    scripts: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    commands = [_write("a"), _write("b", seconds=1)]
+    assert run_commands(StudyFolder(str(tmp_path / "out")), commands, 1, {}).missing == 0
+    shown = capfd.readouterr().err
+    assert "2/2" in shown
+    assert "[00:0" in shown
+    assert "0 min to go]" in shown
+    assert "cmd/s" not in shown
+
+
 def test_a_study_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="found 'table9', allowed table4"):
         open_reproduction(ReproduceJob(study=("table9",), output=str(tmp_path)))
