@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 WIDTH, HEIGHT = 640, 180
 _LEFT, _BOTTOM, _TOP = 44, 22, 10
+_ROW, _ROW_NAMES, _ROW_VALUES = 26, 170, 130
+"""Height of a row of an interval, and the room for its name and for its values."""
 
 
 def stacked_bars(
@@ -73,24 +75,21 @@ def curves(
         drawn.append(
             f'<polyline class="{kind}" points="{spots}"><title>{escaped(name)}</title></polyline>'
         )
-    named = [f'<span><i class="{kind}"></i>{escaped(name)}</span>' for name, kind, _ in lines]
-    legend = f'<p class="legend">{"".join(named)}</p>' if len(named) > 1 else ""
+    legend = _build_legend([(name, kind) for name, kind, _ in lines])
     ends = (_format_value(low), _format_value(top))
     return _framed(title, "".join(drawn), ends, labels, legend)
 
 
-def whiskers(
+def curves_with_intervals(
     title: str,
     series: Sequence[tuple[str, str, Sequence[tuple[float, float, float, float]]]],
     labels: tuple[str, str],
-    is_joined: bool,
 ) -> str:
-    """Means with their intervals over a common axis.
+    """Lines through means, each with its interval, over a common axis.
 
     Args:
         series: Name, CSS class and the (x, mean, low, high) of each series.
         labels: Under the first and under the last x.
-        is_joined: Whether a line joins the means of a series.
     """
     places = [point for _, _, points in series for point in points]
     if not places:
@@ -108,9 +107,8 @@ def whiskers(
 
     drawn = []
     for name, kind, points in series:
-        if is_joined:
-            spots = " ".join(f"{find_x(x):.1f},{find_y(mean):.1f}" for x, mean, _, _ in points)
-            drawn.append(f'<polyline class="{kind}" points="{spots}"/>')
+        spots = " ".join(f"{find_x(x):.1f},{find_y(mean):.1f}" for x, mean, _, _ in points)
+        drawn.append(f'<polyline class="{kind}" points="{spots}"/>')
         for x, mean, least, most in points:
             told = f"{escaped(name)}: {mean:.2f} [{least:.2f}, {most:.2f}]"
             drawn.append(
@@ -118,10 +116,53 @@ def whiskers(
                 f'height="{max(find_y(least) - find_y(most), 1):.1f}"/><circle class="{kind}" '
                 f'cx="{find_x(x):.1f}" cy="{find_y(mean):.1f}" r="4"><title>{told}</title></circle>'
             )
-    named = [f'<i class="{kind}"></i>{escaped(name)}' for name, kind, _ in series]
     ends = (_format_value(low), _format_value(top))
-    legend = f'<p class="legend">{"".join(named)}</p>' if len(named) > 1 else ""
+    legend = _build_legend([(name, kind) for name, kind, _ in series])
     return _framed(title, "".join(drawn), ends, labels, legend)
+
+
+def interval_rows(title: str, rows: Sequence[tuple[str, float, float, float]]) -> str:
+    """A row for each mean with its interval (a forest plot), over a common axis.
+
+    Args:
+        rows: Name, mean, low and high.
+    """
+    if not rows:
+        return ""
+    low, top = min(row[2] for row in rows), max(row[3] for row in rows)
+    wide = (top - low) or abs(top) or 1.0
+    bottom = _TOP + len(rows) * _ROW
+
+    def find_x(value: float) -> float:
+        return _ROW_NAMES + (value - low) / wide * (WIDTH - _ROW_NAMES - _ROW_VALUES)
+
+    drawn = []
+    for number, (name, mean, least, most) in enumerate(rows):
+        y = _TOP + (number + 0.5) * _ROW
+        told = f"{mean:.1f}" if least == most else f"{mean:.1f} [{least:.1f}, {most:.1f}]"
+        drawn.append(
+            f'<text class="label" x="0" y="{y + 4:.1f}">{escaped(name)}</text>'
+            f'<rect class="s0" x="{find_x(least):.1f}" y="{y - 1:.1f}" height="2" '
+            f'width="{max(find_x(most) - find_x(least), 1):.1f}"/>'
+            f'<circle class="s0" cx="{find_x(mean):.1f}" cy="{y:.1f}" r="4"/>'
+            f'<text x="{WIDTH}" y="{y + 4:.1f}" text-anchor="end">{told}</text>'
+        )
+    right = WIDTH - _ROW_VALUES
+    axis = (
+        f'<line class="axis" x1="{_ROW_NAMES}" y1="{bottom}" x2="{right}" y2="{bottom}"/>'
+        f'<text x="{_ROW_NAMES}" y="{bottom + 14}">{_format_value(low)}</text>'
+        f'<text x="{right}" y="{bottom + 14}" text-anchor="end">{_format_value(top)}</text>'
+    )
+    drawing = axis + "".join(drawn)
+    return _draw_figure(title, drawing, bottom + _BOTTOM)
+
+
+def _build_legend(named: Sequence[tuple[str, str]]) -> str:
+    """Names and CSS classes; none is needed for one alone."""
+    if len(named) < 2:
+        return ""
+    parts = (f'<span><i class="{kind}"></i>{escaped(name)}</span>' for name, kind in named)
+    return f'<p class="legend">{"".join(parts)}</p>'
 
 
 def _format_value(value: float) -> str:
@@ -139,14 +180,20 @@ def _framed(
     """
     low = HEIGHT - _BOTTOM
     first, last = (escaped(label) for label in labels)
-    return (
-        f'<figure><figcaption>{escaped(title)}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" '
-        f'role="img" aria-label="{escaped(title)}">'
+    whole = (
         f'<line class="axis" x1="{_LEFT}" y1="{low}" x2="{WIDTH}" y2="{low}"/>'
         f'<text x="{_LEFT - 6}" y="{_TOP + 8}" text-anchor="end">{ends[1]}</text>'
         f'<text x="{_LEFT - 6}" y="{low}" text-anchor="end">{ends[0]}</text>{drawing}'
         f'<text x="{_LEFT}" y="{HEIGHT - 6}">{first}</text>'
-        f'<text x="{WIDTH}" y="{HEIGHT - 6}" text-anchor="end">{last}</text></svg>{legend}</figure>'
+        f'<text x="{WIDTH}" y="{HEIGHT - 6}" text-anchor="end">{last}</text>'
+    )
+    return _draw_figure(title, whole, HEIGHT, legend)
+
+
+def _draw_figure(title: str, drawing: str, height: int, legend: str = "") -> str:
+    return (
+        f'<figure><figcaption>{escaped(title)}</figcaption><svg viewBox="0 0 {WIDTH} {height}" '
+        f'role="img" aria-label="{escaped(title)}">{drawing}</svg>{legend}</figure>'
     )
 
 

@@ -17,6 +17,8 @@ _SEED = 0
 _LEVEL = 0.05
 SHOWN_BELOW = 0.01
 """A difference is shown if p over questions is below this, and its interval on one side of zero."""
+FEWEST_SEEDS = 5
+"""With fewer there is no verdict: what looks like an effect may be the luck of one training."""
 _POWER = 0.8
 _MOST_EXACT = 14
 """Most seeds whose changes of sign are all counted."""
@@ -58,6 +60,8 @@ class Effect:
 
     def judge(self) -> str:
         """The verdict in words."""
+        if self.seeds < FEWEST_SEEDS:
+            return f"no verdict: {self.seeds} of {FEWEST_SEEDS} seeds"
         if self.is_shown:
             return "held"
         return "the opposite was seen" if self.is_reversed else "not shown"

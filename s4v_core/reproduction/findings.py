@@ -8,7 +8,7 @@ from s4v_core.reproduction.command import list_commands
 from s4v_core.reproduction.effects import Array, Effect, compare_arms, find_interval
 from s4v_core.reproduction.exactness import Preference, prefer, read_captions
 from s4v_core.reproduction.records import Done, StudyFolder
-from s4v_core.reproduction.scores import read_points
+from s4v_core.reproduction.scores import read_figures, read_points
 from s4v_core.reproduction.study import Arm, Claim, Study
 
 Interval = tuple[float, float, float]
@@ -21,6 +21,7 @@ class ArmFound:
     Attributes:
         figures: Mean over seeds with its interval, by measure.
         points: Points by seed and question, by measure.
+        kinds: All figures of its exams, by measure and name: mean over seeds, and questions.
         samples, tokens: What its training stages learned from, all seeds together.
         seconds, shared_seconds: Time of the commands that only it needs, and of the others.
     """
@@ -29,6 +30,7 @@ class ArmFound:
     seeds: int
     figures: tuple[Interval, ...]
     points: tuple[Array, ...]
+    kinds: tuple[Mapping[str, tuple[float, int]], ...]
     samples: int
     tokens: int
     seconds: float
@@ -76,6 +78,7 @@ def _find_arm(folder: StudyFolder, study: Study, arm: Arm, done: Mapping[str, Do
         len(exams),
         tuple(find_interval(one.mean(axis=1).tolist()) for one in points),
         points,
+        tuple(read_figures(folder, exams, measure) for measure in study.measures),
         sum(one.samples for _, one in known),
         sum(one.tokens for _, one in known),
         sum(one.seconds for key, one in known if needed[key] == 1),

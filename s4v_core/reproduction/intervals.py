@@ -1,6 +1,6 @@
-"""The charts of a report: arms side by side, or curves over what was varied."""
+"""The charts of a report: arms below each other, or curves over what was varied."""
 
-from s4v_core.pages.charts import whiskers
+from s4v_core.pages.charts import curves_with_intervals, interval_rows
 from s4v_core.reproduction.findings import ArmFound, Findings
 
 _KINDS = 9
@@ -13,12 +13,9 @@ def draw_intervals(found: Findings, measure: int) -> str:
     placed = [one for one in found.arms if one.arm.at is not None]
     if placed:
         return _draw_curves(title, placed, measure)
-    series = [
-        (one.arm.title, f"s{number % _KINDS}", [(float(number), *one.figures[measure])])
-        for number, one in enumerate(found.arms)
-    ]
-    ends = (found.arms[0].arm.title, found.arms[-1].arm.title)
-    return whiskers(title, series, ends, is_joined=False)
+    axis = f" ({', '.join(found.study.head)})"
+    rows = [(one.arm.title, *one.figures[measure]) for one in found.arms]
+    return interval_rows(title + axis, rows)
 
 
 def _draw_curves(title: str, placed: list[ArmFound], measure: int) -> str:
@@ -29,4 +26,4 @@ def _draw_curves(title: str, placed: list[ArmFound], measure: int) -> str:
             (one.arm.at or 0.0, *one.figures[measure]) for one in placed if one.arm.curve == name
         ]
         series.append((name, f"s{number % _KINDS}", points))
-    return whiskers(title, series, (placed[0].arm.name[-1], placed[-1].arm.name[-1]), True)
+    return curves_with_intervals(title, series, (placed[0].arm.name[-1], placed[-1].arm.name[-1]))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from s4v_core import storage
 from s4v_core.pages.charts import escaped
 from s4v_core.pages.frame import build_page
-from s4v_core.reproduction.effects import SHOWN_BELOW
+from s4v_core.reproduction.effects import FEWEST_SEEDS, SHOWN_BELOW
 from s4v_core.reproduction.findings import Findings, find_all
 from s4v_core.reproduction.gallery import show_captions
 from s4v_core.reproduction.intervals import draw_intervals
@@ -25,7 +25,7 @@ _METHOD = (
     "(95 %) draw seeds and questions again. p over questions: changes of sign of the differences "
     "of questions, each averaged over the seeds. p over seeds: all changes of sign of the "
     "differences of seeds. A claim held if its interval is above zero and p over questions is "
-    f"below {SHOWN_BELOW}."
+    f"below {SHOWN_BELOW}; fewer than {FEWEST_SEEDS} seeds have no verdict."
 )
 
 
@@ -54,11 +54,13 @@ def _show_study(found: Findings) -> str:
         parts.append(_show_preference(found))
     if found.arms:
         parts.append(_show_arms(found))
-        parts += [draw_intervals(found, number) for number in range(len(study.measures))]
+        charts = [draw_intervals(found, number) for number in range(len(study.measures))]
+        parts.append(f'<div class="charts">{"".join(charts)}</div>')
     parts.append(_show_published(study.published))
     if found.claims:
         parts.append(_show_claims(found))
     if found.arms:
+        parts.append(_show_kinds(found))
         parts.append(_show_costs(found))
     return "".join(parts)
 
@@ -80,7 +82,7 @@ def _show_arms(found: Findings) -> str:
     rows = [
         [
             *one.arm.name,
-            *(f"{mean:.1f} [{low:.1f}, {high:.1f}]" for mean, low, high in one.figures),
+            *(_write_interval(*figure, one.seeds) for figure in one.figures),
             f"{one.seeds}",
         ]
         for one in found.arms
@@ -88,9 +90,17 @@ def _show_arms(found: Findings) -> str:
     return "<h3>Ours</h3>" + _build_table(head, rows, len(found.study.head))
 
 
+def _write_interval(mean: float, low: float, high: float, seeds: int) -> str:
+    """One seed has no interval."""
+    return f"{mean:.1f} [{low:.1f}, {high:.1f}]" if seeds > 1 else f"{mean:.1f}"
+
+
 def _show_published(table: PublishedTable) -> str:
     title = f"<h3>The paper's ({escaped(table.source)})</h3>"
-    return title + _build_table(table.head, table.rows, 1)
+    names = sum(
+        not any(cell[:1].isdigit() for cell in column) for column in zip(*table.rows, strict=True)
+    )
+    return title + _build_table(table.head, table.rows, names)
 
 
 def _show_claims(found: Findings) -> str:
@@ -110,6 +120,23 @@ def _show_claims(found: Findings) -> str:
             )
     head = ("claim", "measure", "difference", "p over questions", "p over seeds", "verdict")
     return "<h3>What held, and what did not</h3>" + _build_table(head, rows, 2)
+
+
+def _show_kinds(found: Findings) -> str:
+    """Where a difference comes from: the figures of each kind of question, arm by arm."""
+    parts = ["<summary>By kind of question, mean over seeds</summary>"]
+    for number, measure in enumerate(found.study.measures):
+        names = dict.fromkeys(name for one in found.arms for name in one.kinds[number])
+        rows = []
+        for name in names:
+            known = [one.kinds[number].get(name) for one in found.arms]
+            count = next(figure[1] for figure in known if figure)
+            rows.append(
+                [name, f"{count:,}", *(f"{figure[0]:.1f}" if figure else "" for figure in known)]
+            )
+        head = (measure.title, "questions", *(one.arm.title for one in found.arms))
+        parts.append(f'<div class="wide">{_build_table(head, rows, 1)}</div>')
+    return f"<details>{''.join(parts)}</details>"
 
 
 def _show_preference(found: Findings) -> str:

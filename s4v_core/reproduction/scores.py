@@ -12,7 +12,7 @@ from s4v_core.reproduction.command import Command
 from s4v_core.reproduction.effects import Array
 from s4v_core.reproduction.records import StudyFolder
 
-_CREDITS = "credits.json"
+_CREDITS, _SCORES = "credits.json", "scores.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,23 @@ def read_points(folder: StudyFolder, exams: Sequence[Command], measure: Measure)
         keys = found
         rows.append(_weigh(units))
     return np.array(rows)
+
+
+def read_figures(
+    folder: StudyFolder, exams: Sequence[Command], measure: Measure
+) -> dict[str, tuple[float, int]]:
+    """All figures of a benchmark by their names: mean over the exams, and number of questions."""
+    found: dict[str, list[tuple[float, int]]] = defaultdict(list)
+    for exam in exams:
+        scores = folder.read_json(exam, _SCORES)["scores"]
+        own = next(one for one in scores if one["benchmark"] == measure.benchmark)
+        for name, figure in own["official"].items():
+            if figure["n"]:
+                found[name].append((figure["value"], figure["n"]))
+    return {
+        name: (sum(value for value, _ in values) / len(values), values[0][1])
+        for name, values in found.items()
+    }
 
 
 def _read_units(folder: StudyFolder, exam: Command, measure: Measure) -> list[list[Any]]:

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from s4v_core.pages.charts import curves
+from s4v_core.pages.charts import curves, curves_with_intervals, interval_rows
 
 
 def _points(drawing: str) -> list[list[tuple[float, float]]]:
@@ -51,3 +51,29 @@ def test_no_points_are_no_chart_and_texts_are_escaped() -> None:
     assert curves("Loss", [("loss", "s0", [])], ("", "")) == ""
     drawing = curves("<b>", [("<i>", "s0", [(1, 1)])], ("<u>", ""))
     assert not set(re.findall(r"<[biu]>", drawing))
+
+
+def test_rows_of_intervals_share_an_axis_and_say_their_values() -> None:
+    drawing = interval_rows("Score", [("a", 50.0, 40.0, 60.0), ("<b>", 80.0, 80.0, 80.0)])
+    spots = [float(x) for x in re.findall(r'cx="([0-9.]+)"', drawing)]
+    bars = [float(x) for x in re.findall(r'<rect class="s0" x="([0-9.]+)"', drawing)]
+    # 40, 50 and 80 lie on one scale.
+    assert (spots[0] - bars[0]) * 3 == pytest.approx(spots[1] - spots[0], abs=0.5)
+    assert "50.0 [40.0, 60.0]" in drawing
+    assert ">80.0<" in drawing
+    assert "<b>" not in drawing
+    assert interval_rows("Score", []) == ""
+
+
+def test_equal_means_without_intervals_are_drawn() -> None:
+    for value in (0.0, 7.0):
+        drawing = interval_rows("Score", [("a", value, value, value)] * 2)
+        assert all(0 <= float(x) <= 640 for x in re.findall(r'cx="([0-9.]+)"', drawing))
+
+
+def test_curves_with_intervals_name_their_series() -> None:
+    one = [(0.0, 1.0, 0.5, 1.5), (1.0, 2.0, 1.5, 2.5)]
+    drawing = curves_with_intervals("Score", [("a", "s0", one), ("b", "s1", one)], ("0", "1"))
+    assert len(_points(drawing)) == 2
+    assert drawing.count("</i>") == 2
+    assert "a: 1.00 [0.50, 1.50]" in drawing

@@ -53,6 +53,12 @@ def test_seeds_that_differ_more_than_arms_show_nothing() -> None:
     assert effect.low < 0 < effect.high
 
 
+def test_four_seeds_are_too_few_for_a_verdict() -> None:
+    effect = compare_arms(*_draw(0, gain=15, seeds=4))
+    assert effect.is_shown
+    assert effect.judge() == "no verdict: 4 of 5 seeds"
+
+
 def test_a_test_over_seeds_is_exact() -> None:
     second = np.zeros((5, 10))
     effect = compare_arms(second + 1.0, second)

@@ -2,6 +2,7 @@ import json
 import random
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,10 +38,24 @@ def _store_exam(folder: StudyFolder, exam: Command, share: float, seed: int) -> 
         "mmbench": {"circular": units["mmbench"]},
         "vqav2": {"accuracy": units["vqav2"]},
     }
-    place = Path(exam.locate(folder.runs)) / "credits.json"
-    place.parent.mkdir(parents=True)
-    place.write_text(json.dumps(stored))
+    kinds = {
+        "perception": {"value": 200 * share, "n": 120},
+        "count": {"value": 100 * share, "n": 60},
+        "cognition": {"value": 0, "n": 0},
+    }
+    _store_scores(folder, exam, stored, {"mme": kinds, "mmbench": {}, "vqav2": {}})
     folder.record(exam, 12.5)
+
+
+def _store_scores(
+    folder: StudyFolder, exam: Command, stored: dict[str, Any], kinds: dict[str, Any]
+) -> None:
+    """What eval.py leaves: credits by question, and figures by kind of question."""
+    place = Path(exam.locate(folder.runs))
+    place.mkdir(parents=True)
+    (place / "credits.json").write_text(json.dumps(stored))
+    scores = [{"benchmark": name, "official": figures} for name, figures in kinds.items()]
+    (place / "scores.json").write_text(json.dumps({"scores": scores}))
 
 
 @pytest.fixture
@@ -99,6 +114,33 @@ def test_the_report_is_made_of_stored_scores_alone_and_always_the_same(
     assert first.count("<svg") == len(MEASURES)
 
 
+def test_kinds_of_questions_are_means_over_seeds_and_empty_ones_are_left_out(
+    table_4: StudyFolder,
+) -> None:
+    study = STUDIES["table4"](DemoWorld(QUICK), range(1, SEEDS + 1))
+    last = Path(study.arms[0].exams[-1].locate(table_4.runs)) / "scores.json"
+    scores = json.loads(last.read_text())
+    scores["scores"][0]["official"]["count"]["value"] = 40.0
+    last.write_text(json.dumps(scores))
+    found = find_all(table_4, study)
+    assert found.arms[0].kinds[0] == {
+        "perception": (pytest.approx(60), 120),
+        "count": (pytest.approx((4 * 30 + 40) / 5), 60),
+    }
+    page = Path(open_reproduction(_job(table_4, "table4")).report()).read_text()
+    row = "<td>count</td><td class=number>60</td><td class=number>32.0</td>"
+    assert row in page
+    assert "cognition" not in page
+
+
+def test_few_seeds_have_no_verdict_and_one_has_no_interval(table_4: StudyFolder) -> None:
+    page = Path(open_reproduction(_job(table_4, "table4", seeds=1)).report()).read_text()
+    assert page.count("no verdict: 1 of 5 seeds") == 4 * len(MEASURES)
+    assert "<td class=number>held" not in page
+    arms = page[page.index("<h3>Ours") : page.index("</table>", page.index("<h3>Ours"))]
+    assert "[" not in arms
+
+
 def test_an_unfinished_study_says_so_and_shows_what_there_is(table_4: StudyFolder) -> None:
     # Two more seeds than were run, and a study that was not run at all.
     place = Path(open_reproduction(_job(table_4, "table4", "table6", seeds=SEEDS + 2)).report())
@@ -146,17 +188,17 @@ def test_every_study_has_a_report_before_anything_is_done(tmp_path: Path) -> Non
 def test_a_study_may_have_measures_of_its_own(tmp_path: Path) -> None:
     """The study of synthesised data asks for keywords alone; 20 of 100 answers become right."""
     folder = StudyFolder(str(tmp_path / "out"))
-    study = STUDIES["stablellava-figure6"](DemoWorld(QUICK), [1, 2])
+    study = STUDIES["stablellava-figure6"](DemoWorld(QUICK), range(1, SEEDS + 1))
     for arm, right in zip(study.arms, (50, 70), strict=True):
         for exam in arm.exams:
             units = [[f"{n:03}", float(n < right), 1.0, "color"] for n in range(100)]
-            place = Path(exam.locate(folder.runs)) / "credits.json"
-            place.parent.mkdir(parents=True)
-            place.write_text(json.dumps({"stablellava": {"mean of abilities": units}}))
+            stored = {"stablellava": {"mean of abilities": units}}
+            figures = {"color": {"value": float(right), "n": 100}}
+            _store_scores(folder, exam, stored, {"stablellava": figures})
             folder.record(exam, 1.0)
     ((_, (effect,)),) = find_all(folder, study).claims
     assert (effect.mean, effect.judge()) == (pytest.approx(20), "held")
-    found = open_reproduction(_job(folder, "stablellava-figure6", seeds=2))
+    found = open_reproduction(_job(folder, "stablellava-figure6"))
     assert "color, % right: differences from" in found.describe()
     page = Path(found.report()).read_text()
     assert "70.0 [70.0, 70.0]" in page
