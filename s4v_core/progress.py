@@ -39,5 +39,6 @@ def open_bar(
         dynamic_ncols=on_terminal,
         ncols=None if on_terminal else width,
         smoothing=0.05,
+        miniters=0,  # the notes change while the count does not
         bar_format=None if estimates else _WITHOUT_ESTIMATE,
     )
