@@ -50,7 +50,7 @@ def _store_exam(folder: StudyFolder, exam: Command, share: float, seed: int) -> 
 def _store_scores(
     folder: StudyFolder, exam: Command, stored: dict[str, Any], kinds: dict[str, Any]
 ) -> None:
-    """What eval.py leaves: credits by question, and figures by kind of question."""
+    """Store the files of an exam: credits by question, and figures by kind of question."""
     place = Path(exam.locate(folder.runs))
     place.mkdir(parents=True)
     (place / "credits.json").write_text(json.dumps(stored))
