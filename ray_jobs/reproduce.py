@@ -1,6 +1,6 @@
 """Replay the paper's tables and figures, with intervals, through every part of this system.
 
-In miniature, without a GPU and with nothing to download; two cores need about two hours:
+In miniature, without a GPU and with nothing to download; two cores need two to four hours:
     python ray_jobs/reproduce.py demo --study table4 --seeds 5
 
 Whether everything runs, at sizes at which nothing is learned:

@@ -88,12 +88,12 @@ _LONG_TESTS = {
     "test_a_child_that_is_killed_costs_one_image_and_is_replaced",
     "test_the_corpus_of_bad_images_gives_the_right_reasons",
     "test_shards_are_inputs_and_settings_are_those_of_a_job",
-    "test_every_way_to_the_ids_gives_those_of_sentencepiece",
-    "test_the_whole_fetch_has_one_time_limit",  # seconds of waiting, and those below
+    "test_the_whole_fetch_has_one_time_limit",  # seconds of waiting or computing, and those below
     "test_under_ten_times_the_load_engines_stay_full_and_receive_few_more_requests",
     "test_a_folder_without_permission_is_a_damage_and_a_file_a_row",
     "test_a_cut_gzip_is_the_damage_of_its_json",
-    "test_memory_does_not_grow_with_the_file",  # large files
+    "test_every_way_to_the_ids_gives_those_of_sentencepiece",
+    "test_memory_does_not_grow_with_the_file",  # large files, and those below
     "test_images_of_tar_shards_that_are_missing_are_exactly_those_found",
     "test_a_stated_share_of_each_source_gets_the_aesthetic_request_and_loses_its_contradiction",
     "test_the_duplicates_of_the_released_file_are_found",

@@ -113,14 +113,14 @@ def run_commands(
             if time.monotonic() - shown >= _SHOW_LOGS_S:
                 shown = time.monotonic()
                 _show_logs(folder, schedule)
-            bar.set_postfix_str(_describe(schedule, cpus), refresh=False)
+            bar.set_postfix_str(_say_what_runs(schedule, cpus), refresh=False)
     missing = schedule.list_missing()
     labels_of = {one.key: one.label for one in schedule.commands}
     failed = {labels_of[key]: last for key, last in schedule.failed.items()}
     return Outcome(total - len(missing), len(missing), failed)
 
 
-def _describe(schedule: Schedule, cpus: int) -> str:
+def _say_what_runs(schedule: Schedule, cpus: int) -> str:
     labels = ", ".join(command.label for command, _ in schedule.running.values())
     to_go = f"{schedule.estimate_s(cpus) / 60:.0f} min to go"
     return f"{to_go}; {labels}" if labels else to_go
